@@ -1,0 +1,1 @@
+"""The grids that come with robustsweep, loadable by their bare names."""

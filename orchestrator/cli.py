@@ -1,0 +1,328 @@
+"""The command line: parse and print. What a command does lives in the modules it imports when called,
+so that `--help` costs nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from workers.version import VERSION
+
+app = typer.Typer(
+    name="robustsweep",
+    help="Every image classifier against every adversarial attack, at every strength, in one command.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class BackendName(StrEnum):
+    ray = "ray"
+    inline = "inline"
+
+
+class Format(StrEnum):
+    rich = "rich"
+    md = "md"
+    csv = "csv"
+    json = "json"
+
+
+class Listing(StrEnum):
+    models = "models"
+    datasets = "datasets"
+    attacks = "attacks"
+    grids = "grids"
+
+
+GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="A grid file, or a shipped grid's name.")]
+OutputArgument = Annotated[str, typer.Argument(metavar="OUTPUT", help="A sweep's output folder or URI.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a value of the grid: examples=100, epsilons.linf=[0,0.1].",
+    ),
+]
+OutputOption = Annotated[
+    str | None, typer.Option("--output", "-o", help="Output folder or URI. [default: outputs/<grid name>]")
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(envvar="ROBUSTSWEEP_DATA", help="Folder or URI with <dataset>.npz files in Keras' layout."),
+]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-failed", help="Try again what failed for good in an earlier run.")
+]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print it.")]
+
+
+def main() -> None:
+    """The entry point. Exit codes: 0 done, 1 some cells failed, 2 bad input, 130 interrupted."""
+    # The user's own models and attacks lie where the command is run; appended, they can shadow nothing.
+    sys.path.append(os.getcwd())
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        print(f"robustsweep {VERSION}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    grid: GridArgument,
+    output: OutputOption = None,
+    overrides: SetOption = None,
+    backend: Annotated[
+        BackendName, typer.Option(help="ray: a pool of workers. inline: this process.")
+    ] = BackendName.ray,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many workers. [default: as many as the machines carry]")
+    ] = None,
+    cpus_per_worker: Annotated[
+        int | None, typer.Option(min=1, help="CPUs, hence threads, of a worker.")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(min=0, help="GPUs of a worker; a fraction shares one. [default: 1 where there are any]"),
+    ] = None,
+    address: Annotated[
+        str, typer.Option(help="local: start Ray here. auto, or host:port: join that cluster.")
+    ] = "local",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    retry_failed: RetryOption = False,
+    max_failures: Annotated[
+        str | None, typer.Option(metavar="N|P%", help="Stop when more units than this have failed for good.")
+    ] = None,
+    unit_timeout: Annotated[
+        str, typer.Option(metavar="TIME", help="The longest one unit may take: 90s, 10m, 2h; 0: no limit.")
+    ] = "6h",
+    stop_after: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Finish what is running and stop, before a job's time limit."),
+    ] = None,
+    data_dir: DataOption = None,
+    cache_dir: Annotated[
+        str | None, typer.Option(help="Where fine-tuned victims are kept. [default: OUTPUT/../victims]")
+    ] = None,
+) -> None:
+    """Run a grid. Running it again resumes: only what is missing is computed."""
+    with _user_errors():
+        from orchestrator.sweep import RunOptions, prepare, run_sweep
+
+        timeout = parse_duration(unit_timeout, "--unit-timeout")
+        if backend is BackendName.inline:
+            _refuse_for_inline(workers, gpus_per_worker, address)
+            timeout = 0.0  # nothing outside this process could end a unit
+        loaded = _load(grid, overrides)
+        options = RunOptions(
+            output=output or f"outputs/{loaded.name}",
+            backend=backend.value,
+            address=address,
+            workers=workers,
+            cpus_per_worker=cpus_per_worker,
+            gpus_per_worker=gpus_per_worker,
+            retry_failed=retry_failed,
+            max_failures=max_failures,
+            unit_timeout=timeout or None,
+            stop_after=parse_duration(stop_after, "--stop-after") if stop_after else None,
+            data_dir=data_dir,
+            cache_dir=cache_dir,
+        )
+        prepared = prepare(loaded, options.output, data_dir=data_dir, retry_failed=retry_failed)
+        _warn(prepared.warnings)
+        from orchestrator import show
+
+        console = _console()
+        if dry_run:
+            show.plan(console, prepared)
+            return
+        from orchestrator.progress import make_progress
+
+        summary = run_sweep(prepared, options, make_progress(console))
+        show.summary(console, prepared, summary)
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command()
+def plan(
+    grid: GridArgument,
+    output: OutputOption = None,
+    overrides: SetOption = None,
+    retry_failed: RetryOption = False,
+    data_dir: DataOption = None,
+) -> None:
+    """Show what a run would do: cells, what is there already, what is missing. Writes nothing."""
+    with _user_errors():
+        from orchestrator import show
+        from orchestrator.sweep import prepare
+
+        loaded = _load(grid, overrides)
+        prepared = prepare(
+            loaded, output or f"outputs/{loaded.name}", data_dir=data_dir, retry_failed=retry_failed
+        )
+        _warn(prepared.warnings)
+        show.plan(_console(), prepared)
+
+
+@app.command()
+def status(output: OutputArgument) -> None:
+    """Show how far a sweep is, and whether its run is alive."""
+    with _user_errors():
+        from orchestrator import show
+        from orchestrator.store import Store
+
+        show.status(_console(), Store.existing(output))
+
+
+@app.command()
+def table(output: OutputArgument, format: FormatOption = Format.rich) -> None:
+    """Show the robustness table of a sweep, from every shard there is by now."""
+    with _user_errors():
+        from orchestrator.formats import render_robustness
+        from orchestrator.tables import cells_table, robustness_tables
+
+        tables = robustness_tables(cells_table(_results(output)))
+        print(render_robustness(tables, format.value, **_terminal()), end="")
+
+
+@app.command()
+def query(
+    output: OutputArgument,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT over the views below.")],
+    format: FormatOption = Format.rich,
+) -> None:
+    """Ask a sweep's results in SQL.
+
+    Views: examples, cells, worst_case, victims, history, failures. For instance:
+    "SELECT model, avg(robust_accuracy) FROM cells WHERE epsilon = 0.1 GROUP BY model".
+    """
+    with _user_errors():
+        from orchestrator.formats import render
+        from orchestrator.query import run_query
+
+        print(render(run_query(_results(output), sql), format.value, **_terminal()), end="")
+
+
+@app.command("list")
+def list_(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> None:
+    """List what a grid may name."""
+    with _user_errors():
+        from orchestrator import show
+
+        show.listing(_console(), what.value)
+
+
+@app.command()
+def init(
+    path: Annotated[str, typer.Argument(metavar="FILE", help="The grid file to write.")] = "grid.yaml",
+) -> None:
+    """Write a commented grid to start from."""
+    with _user_errors():
+        from orchestrator.init import write_grid
+
+        write_grid(path)
+    print(f"wrote {path}; `robustsweep plan {path}` shows what it would run")
+
+
+# -- helpers ----------------------------------------------------------------------------------------------
+
+
+def parse_duration(text: str, option: str) -> float:
+    """Seconds of "90", "90s", "10m", "2h" or "1h30m"; UserError for anything else."""
+    from orchestrator.errors import UserError
+
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not match or not text:
+        raise UserError(f'{option}: found "{text}"; a time such as 90s, 10m or 1h30m is allowed')
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(hours * 3600 + minutes * 60 + seconds)
+
+
+def _load(grid: str, overrides: list[str] | None):  # type: ignore[no-untyped-def]  # Grid is imported late
+    from orchestrator.grid import load_grid
+
+    return load_grid(grid, overrides or [])
+
+
+def _results(output: str):  # type: ignore[no-untyped-def]  # Results is imported late
+    from orchestrator.store import Store
+
+    store = Store.existing(output)
+    accepted = store.accepted_shards()
+    _warn(accepted.warnings())
+    return store.results(accepted)
+
+
+def _terminal() -> dict[str, Any]:
+    """Colour and width where a person is looking; neither in a pipe or a file."""
+    console = Console()
+    return {"colour": True, "width": console.width} if console.is_terminal else {}
+
+
+def _refuse_for_inline(workers: int | None, gpus: float | None, address: str) -> None:
+    from orchestrator.errors import UserError
+
+    for option, given in (("--workers", workers), ("--gpus-per-worker", gpus)):
+        if given is not None:
+            raise UserError(
+                f"{option} has no meaning with --backend inline: it is one worker in this process"
+            )
+    if address != "local":
+        raise UserError("--address has no meaning with --backend inline: it uses no Ray")
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(stderr=stderr, width=160)  # a pipe has no width to fit into
+    return console
+
+
+def _warn(warnings: list[str]) -> None:
+    console = _console(stderr=True)
+    for warning in warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Bad input ends in one message and exit code 2, without a traceback."""
+    from orchestrator.errors import UserError
+
+    try:
+        yield
+    except UserError as error:
+        _console(stderr=True).print(
+            f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(2) from None
+    except BrokenPipeError:  # `robustsweep query … | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # nothing is left to say, or to close
+        raise typer.Exit(0) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Wrong grids: every problem at once, each with its line, what was found, what is allowed."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from orchestrator.epsilons import exact, number_text
+from orchestrator.errors import GridError, UserError
+from orchestrator.grid import load_grid, shipped_grids
+from orchestrator.init import write_grid
+
+GOOD = """\
+models: [small_cnn]
+datasets: [digits]
+attacks: [fgsm]
+epsilons: [0, 0.1]
+"""
+
+
+def write(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "grid.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
+    with pytest.raises(GridError) as caught:
+        load_grid(write(tmp_path, text), overrides)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_every_shipped_grid_loads() -> None:
+    assert "digits" in shipped_grids()
+    for name in shipped_grids():
+        assert load_grid(name).name == name
+
+
+def test_the_grid_that_init_writes_loads(tmp_path: Path) -> None:
+    write_grid(str(tmp_path / "mine.yaml"))
+    assert load_grid(str(tmp_path / "mine.yaml")).name == "mine"
+    with pytest.raises(UserError, match="never overwrites"):
+        write_grid(str(tmp_path / "mine.yaml"))
+
+
+def test_all_problems_come_at_once_each_with_its_line(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        "modles: [small_cnn]\n"
+        "models: [small_cn]\n"
+        "datasets: [digit]\n"
+        "attacks:\n"
+        "  - fgms\n"
+        "  - {name: bim, stepz: 3}\n"
+        "epsilons: [-0.1]\n"
+        "examples: 0\n",
+    )
+    assert [text.split(":")[0] for text in found] == [f"line {n}" for n in (1, 2, 3, 5, 6, 7, 8)]
+    assert 'did you mean "models"?' in found[0]
+    assert 'unknown model "small_cn"' in found[1] and "allowed: small_cnn, wide_cnn" in found[1]
+    assert 'did you mean "digits"?' in found[2]
+    assert 'did you mean "fgsm"?' in found[3]
+    assert 'attacks[1].stepz: unknown option of attack bim "stepz"' in found[4]
+    assert "allowed: relative_step_size, step_size, steps" in found[4]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("epsilons: [-0.1]", "epsilon -0.1 is negative; 0 or more is allowed"),
+        ("epsilons: [1.5]", "epsilon 1.5 is more than the pixel range [0, 1] is wide"),
+        ("epsilons: [.nan]", "found nan; a finite number is allowed"),
+        ("epsilons: [.inf]", "found inf; a finite number is allowed"),
+        ('epsilons: ["8/0"]', 'found "8/0": a division by zero'),
+        ('epsilons: ["1e"]', 'found "1e"; a number or a fraction such as "8/255" is allowed'),
+        ('epsilons: ["1e999999999"]', "a number or a fraction"),
+        ("epsilons: [true]", "found True; a number or a fraction"),
+        ("epsilons: [0.1, 1/10]", "epsilon 1/10 stands here twice"),
+        ("epsilons: []", "the list is empty"),
+        ("epsilons: {linf: {digits: []}}", "epsilons.linf.digits: the list is empty"),
+        ("epsilons: {l1: [0.1]}", 'unknown norm "l1"; allowed: l2, linf'),
+        ("epsilons: {l2: [0.1]}", "no linf epsilons for fgsm on digits"),
+        ("epsilons: {linf: {mnist: [0.1]}}", 'unknown dataset of this grid "mnist"; allowed: digits'),
+        ("models: []", "models: the list is empty"),
+        ("models: 3", "found 3; a name, or a mapping"),
+        ("models: [models/mine.keras]", "it looks like a path, and a name is one word"),
+        ("models: [{name: small_cnn, width: wide}]", "found 'wide'; allowed: a valid integer"),
+        ("models: [{name: small_cnn, width: 0}]", "found 0; allowed: greater than or equal to 1"),
+        ("models: [small_cnn, small_cnn]", '"small_cnn" stands twice with the same options'),
+        ("models: [{width: 3}]", "a model needs a name"),
+        ('models: ["no_such_module_at_all:build"]', 'cannot find the Python module "no_such_module_at_all"'),
+        ('models: ["tests.runners:Nothing"]', '"tests.runners" defines no "Nothing" at its top level'),
+        ("attacks: [{name: bim, steps: [1]}]", "attacks[0].steps: found [1]; allowed: a valid integer"),
+        ("attacks: [{name: bim, steps: true}]", "attacks[0].steps: found True"),
+        ("attacks: [{name: bim, step_size: 2/0}]", "division by zero"),
+        ("attacks: [{name: fgsm, norm: l3}]", 'unknown norm of fgsm "l3"'),
+        ("attacks: [{name: fgsm, adaptive: false}]", "an oblivious evaluation needs a defence"),
+        ("defences: [jpeg]", 'unknown defence "jpeg"; allowed: none'),
+        ("train: {epochz: 3}", 'did you mean "epochs"?'),
+        ("train: {epochs: 0}", "train.epochs: found 0"),
+        ("train: 5", "found 5; a mapping such as {epochs: 5}"),
+        ("examples: 1.5", "found 1.5; a whole number, 1 or more, is allowed"),
+        ("keep: some", 'a whole number, 0 or more, is allowed or "all"'),
+        ("seeds: [-1]", "found -1; a whole number, 0 to 2147483647"),
+        ("seeds: [1, 1]", '"1" stands twice'),
+        ("pixel_range: [1, 1]", "two numbers, low then high"),
+        ("pixel_range: 255", "two numbers, low then high"),
+        ("name: ../evil", "and not a path"),
+        ("name: victims", "the cache of victims lies there"),
+        ("exclude: [{model: wide_cnn}]", '"wide_cnn" matches nothing in this grid, which has: small_cnn'),
+        ("exclude: [{epsilon: 0.3}]", '"0.3" matches nothing in this grid, which has: 0, 0.1'),
+        ("exclude: [{modle: small_cnn}]", 'did you mean "model"?'),
+        ("exclude: [small_cnn]", "a mapping such as {model: small_cnn, epsilon: 0.3} is allowed"),
+    ],
+)
+def test_one_wrong_line(tmp_path: Path, line: str, message: str) -> None:
+    key = line.split(":")[0]
+    kept = [one for one in GOOD.splitlines() if not one.startswith(f"{key}:")]
+    found = problems(tmp_path, "\n".join([*kept, line]))
+    assert len(found) == 1, found
+    assert message in found[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty"),
+        ("# only a comment\n", "the file is empty"),
+        ("models: [a\nb: c", "line 2: not valid YAML"),
+        ("models: small\n\tdatasets: x", "not valid YAML"),
+        ("- a\n- b\n", "a grid is a mapping of keys"),
+        ("models: [small_cnn]\nmodels: [wide_cnn]\n", "the key stands here twice"),
+        ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+            f"{k}: &{k} [{','.join(['*' + j] * 9)}]\n" for j, k in zip("abcdefgh", "bcdefghi", strict=True)
+        ), "values once its aliases are followed"),
+        ("models: " + "[" * 400_000 + "]" * 400_000, "nested too deeply"),
+        ("? [a]\n: b\n", "a key must be a plain word"),
+        ("a: !!python/object/apply:os.system [true]\n", 'unknown key "a"'),
+    ],
+)  # fmt: skip
+def test_what_is_no_grid_at_all(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(GridError) as caught:
+        load_grid(write(tmp_path, text))
+    assert message in str(caught.value)
+
+
+def test_a_folder_a_huge_file_and_bytes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(GridError, match="this is a folder"):
+        load_grid(str(tmp_path))
+    huge = tmp_path / "huge.yaml"
+    with huge.open("wb") as stream:
+        stream.truncate(50_000_000)
+    with pytest.raises(GridError, match="50,000,000 bytes; a grid has at most 1,000,000"):
+        load_grid(str(huge))
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(GridError, match="not UTF-8 text"):
+        load_grid(str(tmp_path / "binary.yaml"))
+    with pytest.raises(UserError, match="no such file"):
+        load_grid(str(tmp_path / "missing.yaml"))
+    with pytest.raises(UserError, match='no grid "digit".*did you mean "digits"'):
+        load_grid("digit")
+
+
+def test_pixel_quantities_move_to_the_unit_scale_exactly(tmp_path: Path) -> None:
+    text = GOOD.replace("[fgsm]", "[{name: bim, step_size: 0.02}]").replace("[0, 0.1]", "[0, 0.1, 8/255]")
+    grid = load_grid(write(tmp_path, text + "pixel_range: [-1, 1]\n"))
+    (attack,) = grid.attacks
+    assert attack.epsilons["digits"] == (Fraction(0), Fraction(4, 255), Fraction(1, 20))
+    assert attack.options["step_size"] == 0.01
+    assert any("8/255 is written on the pixel range [-1, 1]" in warning for warning in grid.warnings)
+    grid = load_grid(write(tmp_path, GOOD.replace("[0, 0.1]", "[0, 8]") + "pixel_range: [0, 255]\n"))
+    assert grid.attacks[0].epsilons["digits"] == (Fraction(0), Fraction(8, 255))
+    assert float(grid.attacks[0].epsilons["digits"][1]) == 8 / 255
+
+
+def test_epsilons_by_norm_dataset_and_attack(tmp_path: Path) -> None:
+    text = """\
+models: [small_cnn]
+datasets: [digits, mnist]
+attacks:
+  - fgsm
+  - {name: fgsm, norm: l2}
+  - {name: bim, epsilons: [0.5]}
+epsilons: {linf: [0.1], l2: {digits: [1], mnist: [2, 4]}}
+"""
+    linf, l2, own = load_grid(write(tmp_path, text)).attacks
+    assert {k: [float(e) for e in v] for k, v in linf.epsilons.items()} == {"digits": [0.1], "mnist": [0.1]}
+    assert {k: [float(e) for e in v] for k, v in l2.epsilons.items()} == {
+        "digits": [1.0],
+        "mnist": [2.0, 4.0],
+    }
+    assert {k: [float(e) for e in v] for k, v in own.epsilons.items()} == {"digits": [0.5], "mnist": [0.5]}
+
+
+def test_set_overrides_anything(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    grid = load_grid(path, ["examples=20", "epsilons=[0.3]", "models.0=wide_cnn", "train.epochs=2"])
+    assert (grid.examples, grid.models[0].name, grid.train) == (20, "wide_cnn", {"epochs": 2})
+    assert grid.attacks[0].epsilons["digits"] == (Fraction(3, 10),)
+    assert "examples: 20" in grid.text
+    with pytest.raises(GridError, match=r'--set "examples": key=value is allowed'):
+        load_grid(path, ["examples"])
+    with pytest.raises(GridError, match=r'--set "models.3=x": the grid has nothing at "3"'):
+        load_grid(path, ["models.3=x"])
+    with pytest.raises(GridError, match="examples: found 'many'"):
+        load_grid(path, ["examples=many"])
+    with pytest.raises(GridError, match="not valid YAML"):
+        load_grid(path, ["examples=["])
+
+
+def test_numbers_are_exact() -> None:
+    assert exact(0.1) == Fraction(1, 10)
+    assert exact("1e-2") == Fraction(1, 100)
+    assert [number_text(exact(text)) for text in ("0.1", "8/255", "1/3", "0.30")] == [
+        "0.1",
+        "8/255",
+        "1/3",
+        "0.3",
+    ]

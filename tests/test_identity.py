@@ -1,0 +1,121 @@
+"""Ids are a promise to everyone with results on disk: what changes them, and what must not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.grid import Grid, load_grid
+from orchestrator.identity import expand
+
+GRID = """\
+models: [small_cnn, {name: wide_cnn, width: 8}]
+datasets: [digits]
+attacks: [fgsm, {name: bim, norm: l2, steps: 5, epsilons: [1]}]
+epsilons: [0, 8/255]
+seeds: [0, 1]
+"""
+
+# What these cells measure is on people's disks under these names. A changed id means that every result
+# is computed again: never edit this list to make the test pass; add a VERSION and new lines instead.
+GOLDEN = [
+    "small_cnn-digits-s0-fgsm-linf-0-cfa805684fb2ef80",
+    "small_cnn-digits-s0-fgsm-linf-0.0313725-4a70ab3e4ca5fea4",
+    "small_cnn-digits-s0-bim-l2-1-73de901750093b59",
+    "small_cnn-digits-s1-fgsm-linf-0-5b3595decf9f3e61",
+    "small_cnn-digits-s1-fgsm-linf-0.0313725-d81491b30e679f00",
+    "small_cnn-digits-s1-bim-l2-1-bc09cad062149995",
+    "wide_cnn-digits-s0-fgsm-linf-0-790ca5f1f4167d84",
+    "wide_cnn-digits-s0-fgsm-linf-0.0313725-d5e386c844628ace",
+    "wide_cnn-digits-s0-bim-l2-1-41fab75dea6670a5",
+    "wide_cnn-digits-s1-fgsm-linf-0-d62a59e5770d962b",
+    "wide_cnn-digits-s1-fgsm-linf-0.0313725-e21371ca5c1ab772",
+    "wide_cnn-digits-s1-bim-l2-1-bf68dce525d00d96",
+]
+
+
+def parse(tmp_path: Path, text: str, *overrides: str) -> Grid:
+    path = tmp_path / "grid.yaml"
+    path.write_text(text)
+    return load_grid(str(path), overrides)
+
+
+def ids(tmp_path: Path, text: str, *overrides: str) -> list[str]:
+    return [cell.cell_id for cell in expand(parse(tmp_path, text, *overrides))]
+
+
+def test_golden_ids(tmp_path: Path) -> None:
+    assert ids(tmp_path, GRID) == GOLDEN
+
+
+def test_ids_are_unique_and_fit_a_file_name(tmp_path: Path) -> None:
+    cells = list(expand(parse(tmp_path, GRID)))
+    assert len({cell.cell_id for cell in cells}) == len(cells) == 12
+    for cell in cells:
+        for part in (cell.victim.victim_id, cell.attack.attack_id):
+            assert set(part) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-.")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["examples=7", "slice=3", "keep=all"],  # how much
+        ["name=other"],
+        ["attack_seed=5"],  # neither attack has randomness
+        ["models=[{name: small_cnn, width: 16}, {name: wide_cnn, width: 8}]"],  # a default spelled out
+        ["attacks.0={name: fgsm, norm: linf, adaptive: true}"],
+        ["train={epochs: 5, batch_size: 64}"],
+        ["pixel_range=[0, 255]", "epsilons=[0, 8]", "attacks.1.epsilons=[255]"],  # another scale
+        ["epsilons=[8/255, 0.0]"],  # another order
+        ["seeds=[1, 0]"],
+        ["models=[{name: wide_cnn, width: 8}, small_cnn]"],
+        ["defences=[none]"],
+        ["datasets=[{name: digits, train: {epochs: 5}}]"],
+    ],
+)
+def test_what_does_not_change_ids(tmp_path: Path, overrides: list[str]) -> None:
+    assert sorted(ids(tmp_path, GRID, *overrides)) == sorted(GOLDEN)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["models=[{name: small_cnn, width: 17}, {name: wide_cnn, width: 9}]"],
+        ["train={epochs: 6}"],
+        ["datasets=[{name: digits, train: {learning_rate: 0.01}}]"],
+        ["seeds=[2, 3]"],
+        ["epsilons=[0.01, 0.02]", "attacks.1.epsilons=[2]"],
+    ],
+)
+def test_what_changes_every_id(tmp_path: Path, overrides: list[str]) -> None:
+    assert not set(ids(tmp_path, GRID, *overrides)) & set(GOLDEN)
+
+
+def test_a_users_own_object_counts_by_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    text = GRID.replace(
+        "[small_cnn, {name: wide_cnn, width: 8}]", '[{name: mine, factory: "my_own_nets:build"}]'
+    )
+    module = tmp_path / "my_own_nets.py"
+    module.write_text("raise RuntimeError('planning must not run this')\ndef build(): return 1\n")
+    first = ids(tmp_path, text)
+    module.write_text("import nothing_there\n# a comment elsewhere\ndef build(): return 1\n")
+    assert ids(tmp_path, text) == first
+    module.write_text("def build(): return 2\n")
+    assert not set(ids(tmp_path, text)) & set(first)
+    module.write_text("VERSION = 3\ndef build(): return 2\n")
+    declared = ids(tmp_path, text)
+    module.write_text("VERSION = 3\ndef build(): return 4\n")
+    assert ids(tmp_path, text) == declared
+    module.write_text("VERSION = 4\ndef build(): return 4\n")
+    assert not set(ids(tmp_path, text)) & set(declared)
+    assert "my_own_nets" not in sys.modules
+
+
+def test_exclude_leaves_out_what_it_names(tmp_path: Path) -> None:
+    cells = list(expand(parse(tmp_path, GRID, "exclude=[{model: small_cnn, attack: fgsm, epsilon: 8/255}]")))
+    left_out = set(GOLDEN) - {cell.cell_id for cell in cells}
+    assert left_out == {one for one in GOLDEN if one.startswith("small_cnn") and "fgsm-linf-0.03" in one}
+    assert len(left_out) == 2

@@ -1,0 +1,490 @@
+"""The views' numbers, and that a query reaches nothing but the views."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from orchestrator.query import VIEWS, QueryError, connect, run_query
+from tests.results_for_tests import Cell, results_of
+from workers.shards import SCHEMA
+
+BROKEN = {"success": True, "success_uint8": True, "distance": 0.05}
+WRONG = {"clean_correct": False}
+
+
+def rows(results, sql):
+    return run_query(results, sql).to_pylist()
+
+
+def only(results, sql="FROM cells"):
+    (row,) = rows(results, sql)
+    return row
+
+
+@pytest.fixture(scope="module")
+def small():
+    return results_of([Cell(rows=[{}, BROKEN, WRONG, {}]), Cell(epsilon=0.2)])
+
+
+@pytest.fixture(scope="module")
+def connection(small):
+    with connect(small) as opened:
+        yield opened
+
+
+def test_a_cell_measures_what_it_says():
+    cell = Cell(
+        norm="l2",
+        examples=5,
+        rows=[
+            {"ssim": 0.5, "psnr": 20.0},
+            {"success": True, "success_uint8": True, "distance": 1.0, "ssim": 0.7, "psnr": 30.0},
+            {"success": True, "distance": 2.0},
+            {"success": True, "distance": 6.0, "linf": 0.5},
+            WRONG,
+        ],
+        seconds=2.5,
+        device="gpu",
+    )
+    found = only(results_of([cell]))
+    assert (found["n"], found["examples"], found["status"], found["device"]) == (5, 5, "done", "gpu")
+    assert found["clean_accuracy"] == 4 / 5
+    assert found["robust_accuracy"] == 1 / 5
+    assert found["attack_success_rate"] == 3 / 4
+    assert found["attack_success_rate_uint8"] == 1 / 4
+    assert found["mean_distance"] == 3.0
+    assert found["median_distance"] == 2.0
+    assert found["ssim"] == pytest.approx(0.6)
+    assert found["psnr"] == 25.0
+    assert (found["forward_calls"], found["gradient_calls"]) == (15, 10)
+    assert found["seconds"] == 2.5
+    assert found["flags"] == []
+    assert {name: found[name] for name in cell.dimensions()} == cell.dimensions()
+
+
+def test_nothing_to_divide_by_is_null_not_nan():
+    found = only(results_of([Cell(examples=1, rows=[WRONG])]))
+    assert found["attack_success_rate"] is None
+    assert found["mean_distance"] is None
+    assert (found["clean_accuracy"], found["robust_accuracy"]) == (0.0, 0.0)
+
+
+def test_a_missing_cell_has_no_numbers(small):
+    missing = only(small, "FROM cells WHERE epsilon = 0.2")
+    assert (missing["n"], missing["status"]) == (0, "missing")
+    for name in (
+        "clean_accuracy",
+        "robust_accuracy",
+        "robust_low",
+        "robust_high",
+        "attack_success_rate",
+        "device",
+    ):
+        assert missing[name] is None, name
+
+
+@pytest.mark.parametrize(("robust", "n"), [(0, 50), (50, 50), (1, 3), (37, 100), (999, 1000)])
+def test_the_interval_is_wilsons(robust, n):
+    cell = Cell(examples=n, rows=[{}] * robust + [BROKEN] * (n - robust))
+    results = results_of([cell])
+    expected = binomtest(robust, n).proportion_ci(method="wilson")
+    for view in ("cells", "worst_case"):
+        found = only(results, f"FROM {view}")
+        assert found["robust_low"] == pytest.approx(expected.low, abs=1e-12)
+        assert found["robust_high"] == pytest.approx(expected.high, abs=1e-12)
+        assert 0 <= found["robust_low"] <= robust / n <= found["robust_high"] <= 1
+
+
+def test_without_successes_robust_accuracy_is_clean_accuracy():
+    found = only(results_of([Cell(epsilon=0.0, rows=[{}, WRONG, {}, {}])]))
+    assert found["robust_accuracy"] == found["clean_accuracy"] == 0.75
+    assert found["attack_success_rate"] == 0
+
+
+def test_only_wanted_positions_count():
+    held = Cell(examples=2, rows=[{}, BROKEN, BROKEN, BROKEN])
+    results = results_of([held])
+    assert (only(results)["n"], only(results)["robust_accuracy"]) == (2, 0.5)
+    assert (only(results, "FROM worst_case")["n"], only(results, "FROM worst_case")["robust_accuracy"]) == (
+        2,
+        0.5,
+    )
+    assert only(results, "SELECT count(*) AS n FROM examples")["n"] == 4
+
+
+def test_rows_of_unwanted_cells_are_examples_but_no_cells():
+    results = results_of([Cell(rows=[{}] * 4)], unwanted=[Cell(epsilon=0.3, rows=[BROKEN] * 4)])
+    assert only(results)["epsilon"] == 0.1
+    assert only(results, "FROM worst_case")["robust_accuracy"] == 1
+    assert only(results, "SELECT count(DISTINCT cell_id) AS n FROM examples")["n"] == 2
+
+
+def failure(cell, *, training=False, final=True, start=0, stop=4):
+    return {
+        "victim_id": cell.victim_id,
+        "attack_id": None if training else cell.attack_id,
+        "cells": [] if training else [cell.cell_id],
+        "start": start,
+        "stop": stop,
+        "final": final,
+        "error": "ValueError: boo",
+    }
+
+
+FOUR = [{}] * 4
+TWO = [{}] * 2
+
+
+@pytest.mark.parametrize(
+    ("held", "failed", "status"),
+    [
+        (FOUR, {}, "done"),
+        (FOUR, {"final": True}, "done"),
+        (TWO, None, "partial"),
+        (TWO, {"start": 2}, "failed"),
+        (TWO, {"start": 2, "final": False}, "partial"),
+        (TWO, {"start": 0, "stop": 2}, "partial"),  # retried since: its range is covered
+        (TWO, {"start": 4, "stop": 8}, "partial"),  # beyond the examples that are wanted
+        ([], None, "missing"),
+        ([], {}, "failed"),
+        ([], {"training": True}, "failed"),
+        ([], {"training": True, "final": False}, "missing"),
+    ],
+)
+def test_status(held, failed, status):
+    cell, other = Cell(rows=held), Cell(model="other")
+    failures = [] if failed is None else [failure(cell, **failed)]
+    results = results_of([cell, other], failures=failures)
+    assert only(results, "FROM cells WHERE model <> 'other'")["status"] == status
+    assert only(results, "FROM cells WHERE model = 'other'")["status"] == "missing"
+
+
+distances = st.sampled_from([None, 0.01, 0.04, 0.1, 0.10000101, 0.1000021, 0.2, 0.29])
+EPSILONS = (0.0, 0.04, 0.1, 0.2)
+
+
+@st.composite
+def sweeps(draw):
+    """Cells of two victims, norms and attacks; each holds its rows within a prefix, with gaps possible."""
+    examples = draw(st.integers(1, 5))
+    cells = []
+    for model in ("a", "b"):
+        correct = draw(st.lists(st.booleans(), min_size=6, max_size=6))
+        for norm in ("linf", "l2"):
+            for attack, adaptive in (("fgsm", True), ("bim", True), ("bim", False)):
+                for epsilon in draw(st.sets(st.sampled_from(EPSILONS), max_size=3)):
+                    held = {}
+                    for position in draw(st.one_of(st.just(set(range(6))), st.sets(st.integers(0, 5)))):
+                        distance = draw(distances)
+                        success = correct[position] and distance is not None
+                        held[position] = {"clean_correct": correct[position], "success": success}
+                        if distance is not None:  # a finite distance without success must not count
+                            held[position]["distance"] = distance
+                    cells.append(
+                        Cell(
+                            model=model,
+                            norm=norm,
+                            attack=attack,
+                            adaptive=adaptive,
+                            epsilon=epsilon,
+                            examples=examples,
+                            rows=held,
+                        )
+                    )
+    return cells
+
+
+def brute_force_worst_case(cells):
+    """What the view must say, example by example."""
+    expected = {}
+    groups = {(c.victim_id, c.norm) for c in cells if c.adaptive}
+    for victim, norm in groups:
+        wanted = [c for c in cells if (c.victim_id, c.norm, c.adaptive) == (victim, norm, True)]
+        held = {c.cell_id: {p: r for p, r in c.rows.items() if p < c.examples} for c in wanted}
+        started = [c for c in wanted if held[c.cell_id]]
+        common = set.intersection(*(set(held[c.cell_id]) for c in started)) if started else set()
+        complete = all(len(held[c.cell_id]) == c.examples for c in wanted)
+        for epsilon in {c.epsilon for c in wanted}:
+            robust = 0
+            for position in common:
+                found = [held[c.cell_id][position] for c in started]
+                reach = epsilon * (1 + 1e-5) + 1e-6
+                broken = any(r["success"] and float32(r["distance"]) <= reach for r in found)
+                robust += found[0]["clean_correct"] and not broken
+            expected[victim, norm, epsilon] = (
+                len(common),
+                robust / len(common) if common else None,
+                complete,
+                sorted({c.attack for c in started}),
+            )
+    return expected
+
+
+def float32(value):
+    return float(np.float32(value))
+
+
+@settings(max_examples=25, deadline=None)
+@given(sweeps())
+def test_worst_case_equals_brute_force_and_never_rises_with_epsilon(cells):
+    if not cells:
+        return
+    results = results_of(cells)
+    with connect(results, threads=1) as connection:
+        found = connection.sql("FROM worst_case ORDER BY epsilon").to_arrow_table().to_pylist()
+    measured = {
+        (r["victim_id"], r["norm"], r["epsilon"]): (r["n"], r["robust_accuracy"], r["complete"], r["attacks"])
+        for r in found
+    }
+    assert measured == brute_force_worst_case(cells)
+    previous = {}
+    for row in found:
+        key = row["victim_id"], row["norm"]
+        if row["robust_accuracy"] is not None:
+            assert row["robust_accuracy"] <= previous.get(key, math.inf)
+            previous[key] = row["robust_accuracy"]
+
+
+def test_worst_case_names_attacks_with_their_options():
+    cells = [Cell(attack="pgd", attack_options="steps=40", rows=FOUR), Cell(rows=FOUR), Cell(attack="bim")]
+    found = only(results_of(cells), "FROM worst_case")
+    assert found["attacks"] == ["fgsm", "pgd (steps=40)"]
+    assert not found["complete"]
+
+
+def test_victims_count_each_example_once():
+    cells = [Cell(rows=[{}, BROKEN, WRONG]), Cell(epsilon=0.2, rows=[{}, {}, WRONG, {}])]
+    victims = [{"victim_id": cells[0].victim_id, "weights": "ab"}, {"victim_id": "unseen", "weights": "cd"}]
+    seen, unseen = rows(results_of(cells, victims=victims), "FROM victims ORDER BY weights")
+    assert (seen["n"], seen["clean_accuracy"], seen["weights"]) == (4, 0.75, "ab")
+    assert (unseen["n"], unseen["clean_accuracy"]) == (0, None)
+
+
+def test_every_view_answers_with_its_columns(small):
+    for view in VIEWS:
+        assert len(run_query(small, f"FROM {view}").column_names) > 3
+    columns = run_query(small, "FROM examples").column_names
+    assert columns == [name for name in SCHEMA.names if name not in ("image", "image_shape")]
+    assert [r["name"] for r in rows(small, "SHOW TABLES")] == sorted(VIEWS)
+    assert "robust_accuracy" in {r["column_name"] for r in rows(small, "DESCRIBE cells")}
+
+
+def test_filters_and_projection_reach_the_dataset(small):
+    with connect(small) as connection:
+        plan = connection.sql("EXPLAIN SELECT label FROM examples WHERE position = 2").fetchall()[0][1]
+    scan = plan[plan.index("Scan") :]
+    assert "position" in scan
+    assert "label" in scan
+    assert "clean_confidence" not in scan
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH a AS (SELECT n FROM cells), b AS (FROM a) SELECT sum(n) AS n FROM b;",
+        "WITH RECURSIVE t(n) AS (SELECT 1 UNION FROM t SELECT n + 1 WHERE n < 4) SELECT max(n) AS n FROM t",
+        "SELECT count(*) AS n FROM examples e JOIN cells c USING (cell_id), unnest([1]) u -- a comment",
+        "SELECT max(range) + 1 AS n FROM range(4)",
+        "SELECT (SELECT max(n) FROM CELLS) AS n",
+        "SELECT sum(n) AS n FROM (PIVOT cells ON epsilon IN (0.1, 0.2) USING max(n) GROUP BY n)",
+    ],
+)
+def test_selects_of_every_shape_work(small, sql):
+    assert only(small, sql)["n"] == 4
+
+
+def test_sums_of_integers_are_integers(small):
+    table = run_query(small, "SELECT sum(n) AS n, sum(epsilon) AS e, 10::DECIMAL(38,0)**1 AS d FROM cells")
+    assert str(table.schema.field("n").type) == "int64"
+    assert table["n"].to_pylist() == [4]
+    huge = run_query(small, "SELECT 170141183460469231731687303715884105727 AS huge")
+    assert int(huge["huge"][0].as_py()) == 2**127 - 1
+
+
+STATEMENTS = {
+    "": "no statement",
+    " -- nothing": "no statement",
+    ";": "no statement",
+    "SELECT 1; SELECT 2": "2 statements",
+    "SELECT 1; DROP VIEW cells": "2 statements",
+    "SET threads = 9": "SET",
+    "RESET threads": "RESET",
+    "PRAGMA database_list": "PRAGMA",
+    "CALL pragma_version()": "CALL",
+    "COPY cells TO '{folder}/x.csv'": "COPY",
+    "COPY (SELECT 1) TO '{folder}/x.parquet'": "COPY",
+    "EXPORT DATABASE '{folder}/x'": "EXPORT",
+    "IMPORT DATABASE '{folder}'": "IMPORT",
+    "ATTACH '{folder}/x.db'": "ATTACH",
+    "INSTALL httpfs": "INSTALL",
+    "LOAD httpfs": "LOAD",
+    "CREATE TABLE x AS SELECT 1": "CREATE",
+    "INSERT INTO cells VALUES (1)": "INSERT",
+    "UPDATE cells SET n = 1": "UPDATE",
+    "DELETE FROM cells": "DELETE",
+    "DROP VIEW cells": "DROP",
+    "CHECKPOINT": "CHECKPOINT",
+    "USE input": "USE",
+    "BEGIN": "BEGIN",
+    "EXPLAIN ANALYZE SELECT 1": "EXPLAIN",
+    "PREPARE p AS SELECT 1": "PREPARE",
+    "PIVOT cells ON epsilon USING max(n)": "PIVOT",
+    "WITH x AS MATERIALIZED (DELETE FROM cells) SELECT 1": "DELETE",
+    "WITH x AS (INSERT INTO cells VALUES (1) RETURNING 1) FROM x": "INSERT",
+}
+
+
+@pytest.mark.parametrize(("sql", "found"), STATEMENTS.items())
+def test_anything_but_one_select_is_refused(small, tmp_path, sql, found):
+    with pytest.raises(QueryError) as caught:
+        run_query(small, sql.format(folder=tmp_path))
+    message = str(caught.value)
+    assert message.startswith(found)
+    assert "a query is one SELECT over the views examples, cells," in message
+    assert "\n" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+FILES = [
+    "read_csv('{file}')",
+    "read_text('{file}')",
+    "read_blob('{file}')",
+    "read_json('{file}')",
+    "read_parquet('{file}')",
+    "sniff_csv('{file}')",
+    "parquet_metadata('{file}')",
+    "glob('{folder}/*')",
+    "'{file}'",
+    "'{folder}/*.csv'",
+    "read_text('/proc/self/environ')",
+    "read_csv('https://example.com/a.csv')",
+    "'https://example.com/a.parquet'",
+    "json_execute_serialized_sql(json_serialize_sql('FROM read_text(''{file}'')'))",
+    "query('FROM read_text(''{file}'')')",
+    "query_table('{file}')",
+    "duckdb_secrets()",
+    "duckdb_extensions()",
+    "sqlite_scan('{file}', 'x')",
+]
+
+
+@pytest.mark.parametrize("source", FILES)
+def test_no_file_and_no_network_by_either_fence(small, connection, tmp_path, source):
+    file = tmp_path / "secret.csv"
+    file.write_text("word\nabracadabra\n")
+    sql = f"FROM {source}".format(file=file, folder=tmp_path)
+    with pytest.raises(QueryError) as caught:
+        run_query(small, sql)
+    assert "\n" not in str(caught.value)
+    # Without the check of the syntax tree, DuckDB's own settings must still hold.
+    with pytest.raises(duckdb.Error):
+        connection.sql(sql).to_arrow_table()
+
+
+OTHER_SOURCES = [
+    "variable_here",  # a Python variable of the caller
+    "input.wanted",
+    "memory.input.coverage",
+    "wanted",
+    "duckdb_settings()",
+    "duckdb_views()",
+    "duckdb_views",
+    "pg_catalog.pg_class",
+    "information_schema.tables",
+    "sqlite_master",
+    "python_arrow_scan()",
+    "arrow_scan(1, 2, 3)",
+    "enable_logging()",
+    "enable_profiling(save_location = '{folder}/profile.json')",
+    "pragma_database_size()",
+    "checkpoint()",
+    "(SHOW DATABASES)",
+    "(SHOW ALL TABLES)",
+    "(SELECT * FROM cells WHERE n IN (SELECT label FROM hidden))",
+]
+
+
+@pytest.mark.parametrize("source", OTHER_SOURCES)
+def test_nothing_but_the_views_can_be_named(small, tmp_path, source):
+    variable_here = small.wanted
+    with pytest.raises(QueryError, match="a query is one SELECT over the views") as caught:
+        run_query(small, f"FROM {source}".format(folder=tmp_path))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    assert variable_here.num_rows == 2
+
+
+def test_python_variables_are_invisible_to_the_connection_itself(small):
+    variable_here = small.wanted
+    with connect(small) as connection, pytest.raises(duckdb.CatalogException):
+        connection.sql("FROM variable_here").fetchall()
+    assert variable_here.num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("SELECT getenv('HOME')", "getenv"),
+        ("SELECT robust_acuracy FROM cells", 'Candidate bindings: "robust_accuracy"'),
+        ("FROM cell", "there is no view 'cell' (did you mean cells?)"),
+        ("SELEC 1", 'syntax error at or near "SELEC"'),
+        ("SELECT $1", "parameters"),
+        ("SELECT st_area(1)", "spatial"),
+        ("SELECT CAST('x' AS INTEGER)", "Could not convert string 'x' to INT32"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(small, sql, message):
+    with pytest.raises(QueryError) as caught:
+        run_query(small, sql)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "LINE 1" not in str(caught.value)
+
+
+def test_memory_is_capped_and_nothing_spills(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(QueryError, match="more memory than it is allowed"):
+        run_query(small, "SELECT list(range) FROM range(20_000_000)", memory_limit="50MB", threads=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_a_query():
+    """In a process of its own, signalled as soon as the query runs; a query that went on would never end."""
+    script = """
+import os, signal, threading, time
+from tests.results_for_tests import Cell, results_of
+from orchestrator import query
+signal.signal(signal.SIGINT, signal.default_int_handler)
+checked = query._checked
+def then_interrupt(*args):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    return checked(*args)
+query._checked = then_interrupt
+endless = "SELECT count(*) FROM range(10_000_000_000) a, range(1000) b WHERE a.range * b.range % 7 = 3"
+try:
+    query.run_query(results_of([Cell(rows=[{}])]), endless)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.stderr, done.returncode) == ("interrupted\n", "", 0)
+
+
+def test_threads_are_capped_and_the_configuration_is_locked(small):
+    with connect(small, threads=1) as connection:
+        assert connection.sql("SELECT current_setting('threads')").fetchall() == [(1,)]
+        with pytest.raises(duckdb.Error, match="locked"):
+            connection.execute("SET enable_external_access = true")

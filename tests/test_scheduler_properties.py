@@ -1,0 +1,257 @@
+"""The scheduler against a plain model of the truth, through whatever can happen to a sweep."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from orchestrator.scheduler import Outcome, Scheduler, VictimWork
+from workers.unit import AttackSpec, VictimSpec, WorkUnit
+
+FGSM = AttackSpec(attack_id="fgsm-1", config={"name": "fgsm", "norm": "linf"}, name="fgsm", norm="linf")
+NAMES = ["u", "v", "w", "x", "y"]
+
+
+@dataclass
+class Truth:
+    """What is known of one unit."""
+
+    unit_id: str
+    victim: str
+    trains: bool
+    place: int  # in the order of the plan; a unit that is tried again goes to the back
+    state: str = "waiting"
+    charged: int = 0
+    losses: int = 0
+    failed_on: str | None = None
+
+
+@dataclass
+class Model:
+    """All units in one list, and every question answered by going through it."""
+
+    units: list[Truth]
+    workers: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # the victims each live worker held, latest last
+    on: dict[str, str | None] = field(default_factory=dict)  # the victim each live worker is on
+    runs: dict[str, Truth] = field(default_factory=dict)
+
+    def of(self, victim: str, state: str) -> list[Truth]:
+        return [truth for truth in self.units if truth.victim == victim and truth.state == state]
+
+    def count(self, state: str) -> int:
+        return sum(truth.state == state for truth in self.units)
+
+    def trained(self, victim: str) -> bool:
+        return all(t.state == "done" for t in self.units if t.victim == victim and t.trains)
+
+    def startable(self) -> list[Truth]:
+        return [t for t in self.units if t.state == "waiting" and (t.trains or self.trained(t.victim))]
+
+    def urgency(self, victim: str) -> tuple[float, int]:
+        waiting, on = len(self.of(victim, "waiting")), list(self.on.values()).count(victim)
+        return (waiting / on if on else math.inf, waiting)
+
+    def allowed(self, worker: str) -> list[Truth]:
+        """The units that the policy lets this worker have; empty only when none could start at all."""
+        candidates = self.startable()
+        if len(self.workers) > 1:
+            candidates = [t for t in candidates if t.failed_on != worker] or candidates
+        victims = {t.victim for t in candidates}
+        held = [victim for victim in self.workers[worker] if victim in victims]
+        if held:
+            victims = {held[-1]}
+        elif victims:
+            most = max(map(self.urgency, victims))
+            victims = {victim for victim in victims if self.urgency(victim) == most}
+        allowed = []
+        for victim in victims:
+            of_victim = [t for t in candidates if t.victim == victim]
+            fresh = [t for t in of_victim if t.failed_on is None]
+            allowed += [min(fresh, key=lambda t: t.place)] if fresh else of_victim
+        return allowed
+
+
+class Sweep(RuleBasedStateMachine):
+    """Workers join, work, fail, die and come back in any order; `drain` comes late or never."""
+
+    @initialize(
+        victims=st.lists(st.tuples(st.booleans(), st.integers(0, 8)), max_size=5),
+        max_attempts=st.integers(1, 3),
+        max_losses=st.integers(0, 2),
+        drain_after=st.none() | st.integers(0, 60),
+        workers=st.sets(st.sampled_from(NAMES)),
+    )
+    def start(
+        self,
+        victims: list[tuple[bool, int]],
+        max_attempts: int,
+        max_losses: int,
+        drain_after: int | None,
+        workers: set[str],
+    ) -> None:
+        self.max_attempts, self.max_losses, self.drain_after = max_attempts, max_losses, drain_after
+        self.drained = False
+        self.steps = 0
+        self.generated: set[str] = set()
+        units, work = [], []
+        for number, (trains, count) in enumerate(victims):
+            name = f"victim-{number}"
+            spec = VictimSpec(
+                name, {"name": "cnn"}, {"name": "digits"}, {"epochs": 1}, {"name": "none"}, seed=0
+            )
+            training = WorkUnit(f"{name}/train", spec) if trains else None
+            if training:
+                units.append(Truth(training.unit_id, name, trains=True, place=-1))
+            units += [Truth(f"{name}/{i}", name, trains=False, place=i) for i in range(count)]
+            work.append(VictimWork(name, training, self.generate(spec, count), count))
+        self.by_id = {truth.unit_id: truth for truth in units}
+        self.model = Model(units)
+        self.scheduler = Scheduler(work, max_attempts=max_attempts, max_losses=max_losses)
+        for worker in sorted(workers):
+            self.add(worker)
+
+    def generate(self, victim: VictimSpec, count: int) -> Iterator[WorkUnit]:
+        for i in range(count):
+            unit = WorkUnit(f"{victim.victim_id}/{i}", victim, FGSM, (("cell", 0.1),), start=i, stop=i + 1)
+            self.generated.add(unit.unit_id)
+            yield unit
+
+    def add(self, worker: str) -> None:
+        self.scheduler.join(worker)
+        self.model.workers[worker] = []
+        self.model.on[worker] = None
+
+    def ask(self, worker: str) -> None:
+        model = self.model
+        unit = self.scheduler.next_unit(worker)
+        allowed = [] if self.drained else model.allowed(worker)
+        if unit is None:
+            assert not allowed, f"{worker} idles, though it could run {allowed}"
+            return
+        assert unit.unit_id in {truth.unit_id for truth in allowed}
+        truth = self.by_id[unit.unit_id]
+        assert unit.trains == truth.trains
+        truth.state = "running"
+        model.runs[worker] = truth
+        model.on[worker] = truth.victim
+        model.workers[worker] = [v for v in model.workers[worker] if v != truth.victim] + [truth.victim]
+
+    def check(self, outcome: Outcome | None, truth: Truth, worker: str, *, ok: bool, charged: bool) -> None:
+        """Compare an outcome with what it should have been, and update the model."""
+        assert outcome is not None
+        assert (outcome.unit.unit_id, outcome.attempt) == (truth.unit_id, truth.charged + 1)
+        skipped = 0
+        if ok:
+            truth.state = expected = "done"
+        else:
+            if charged or truth.losses == self.max_losses:
+                truth.charged += 1
+            else:
+                truth.losses += 1
+            final = truth.charged == self.max_attempts
+            truth.state, expected = ("failed", "failed") if final else ("waiting", "retry")
+            truth.failed_on = worker
+            if final and truth.trains:
+                for other in self.model.of(truth.victim, "waiting"):
+                    other.state = "failed"
+                    skipped += 1
+        assert (outcome.state, outcome.skipped) == (expected, skipped)
+
+    @rule(worker=st.sampled_from(NAMES))
+    def join(self, worker: str) -> None:
+        if worker not in self.model.workers:
+            self.add(worker)
+
+    @rule()
+    def everybody_asks(self) -> None:
+        for worker in list(self.model.workers):
+            if worker not in self.model.runs:
+                self.ask(worker)
+
+    @precondition(lambda self: len(self.model.runs) < len(self.model.workers))
+    @rule(data=st.data())
+    def one_asks(self, data: st.DataObject) -> None:
+        self.ask(data.draw(st.sampled_from([w for w in self.model.workers if w not in self.model.runs])))
+
+    @precondition(lambda self: self.model.runs)
+    @rule(data=st.data(), ok=st.booleans())
+    def finish(self, data: st.DataObject, ok: bool) -> None:
+        self.end(data.draw(st.sampled_from(list(self.model.runs))), ok=ok)
+
+    def end(self, worker: str, *, ok: bool) -> None:
+        truth = self.model.runs.pop(worker)
+        self.check(self.scheduler.finish(worker, ok=ok), truth, worker, ok=ok, charged=True)
+        if truth.trains and not ok:
+            self.model.workers[worker].remove(truth.victim)
+            self.model.on[worker] = None
+
+    @precondition(lambda self: self.model.workers)
+    @rule(data=st.data(), charged=st.booleans())
+    def lose(self, data: st.DataObject, charged: bool) -> None:
+        worker = data.draw(st.sampled_from(list(self.model.workers)))
+        outcome = self.scheduler.lose(worker, charged=charged)
+        del self.model.workers[worker], self.model.on[worker]
+        truth = self.model.runs.pop(worker, None)
+        if truth is None:
+            assert outcome is None
+        else:
+            self.check(outcome, truth, worker, ok=False, charged=charged)
+
+    @invariant()
+    def drain_when_it_is_time(self) -> None:
+        self.steps += 1
+        if self.drain_after is not None and self.steps > self.drain_after:
+            self.scheduler.drain()
+            self.drained = True
+
+    @invariant()
+    def the_counts_are_right(self) -> None:
+        scheduler, model = self.scheduler, self.model
+        assert scheduler.total == len(model.units)
+        for state in ("waiting", "running", "done", "failed"):
+            assert getattr(scheduler, state) == model.count(state), state
+        assert scheduler.waiting + scheduler.running + scheduler.done + scheduler.failed == scheduler.total
+        assert scheduler.finished == (not model.runs and (self.drained or not model.count("waiting")))
+        for worker in NAMES:
+            unit, truth = scheduler.running_on(worker), model.runs.get(worker)
+            assert (unit and unit.unit_id) == (truth and truth.unit_id)
+
+    @invariant()
+    def nothing_is_generated_ahead(self) -> None:
+        for victim in {truth.victim for truth in self.model.units}:
+            started = [
+                t
+                for t in self.model.units
+                if t.victim == victim and not t.trains and t.unit_id in self.generated
+            ]
+            unstarted = [t for t in started if t.state == "waiting" and t.failed_on is None]
+            assert len(unstarted) <= 1
+            if any(t.trains and t.state == "failed" for t in self.model.units if t.victim == victim):
+                assert not started
+
+    def teardown(self) -> None:
+        """Whatever happened, one healthy worker brings the sweep to its end."""
+        if not hasattr(self, "scheduler"):
+            return
+        while self.model.runs:
+            self.end(next(iter(self.model.runs)), ok=True)
+        if not self.model.workers:
+            self.add(NAMES[0])
+        worker = next(iter(self.model.workers))
+        for _ in range(len(self.model.units)):
+            self.ask(worker)
+            if worker in self.model.runs:
+                self.end(worker, ok=True)
+        self.the_counts_are_right()
+        assert self.scheduler.finished
+        if not self.drained:
+            assert all(truth.state in ("done", "failed") for truth in self.model.units)
+
+
+TestSweep = Sweep.TestCase
+TestSweep.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)

@@ -1,0 +1,321 @@
+"""Cells and robustness tables, and what they look like as text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import date
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+
+from orchestrator.formats import FORMS, render, render_robustness
+from orchestrator.query import connect, run_query
+from orchestrator.tables import RECORDS, cells_table, robustness_records, robustness_tables
+from tests.results_for_tests import Cell, results_of
+
+BROKEN = {"success": True, "distance": 0.05}
+WRONG = {"clean_correct": False}
+EIGHT = 8 / 255
+
+
+def held(robust, broken=0, wrong=0):
+    return [{}] * robust + [BROKEN] * broken + [WRONG] * wrong
+
+
+def tables_of(*cells, **others):
+    return robustness_tables(cells_table(results_of(cells, **others)))
+
+
+def table_of(*cells, **others):
+    (table,) = tables_of(*cells, **others)
+    return table
+
+
+def test_cells_come_in_one_order_whatever_the_order_of_the_grid():
+    cells = [
+        Cell(
+            dataset=dataset,
+            model=model,
+            defence=defence,
+            attack=attack,
+            epsilon=epsilon,
+            seed=seed,
+            rows=held(4),
+        )
+        for seed in (1, 0)
+        for epsilon in (0.3, 0.1)
+        for attack in ("pgd", "fgsm")
+        for defence in ("none", "jpeg")
+        for model in ("b", "a")
+        for dataset in ("mnist", "cifar10")
+    ]
+    table = cells_table(results_of(cells))
+    assert table.equals(cells_table(results_of(cells[::-1])))
+    names = ("dataset", "model", "defence", "attack", "epsilon", "seed")
+    keys = [tuple(row[name] for name in names) for row in table.to_pylist()]
+    assert keys == sorted(keys)
+    assert len(keys) == len(cells)
+
+
+def test_seeds_give_mean_and_sd_and_intervals_are_not_pooled():
+    cells = [Cell(seed=seed, rows=held(robust, 4 - robust)) for seed, robust in ((0, 1), (1, 2), (2, 3))]
+    (row,) = table_of(*cells).rows
+    (entry,) = row.entries
+    assert entry.value == pytest.approx(0.5)
+    assert entry.sd == pytest.approx(0.25)
+    assert (entry.n, entry.examples, entry.seeds, entry.status) == (12, 12, 3, "done")
+    single = [table_of(cell).rows[0].entries[0] for cell in cells]
+    assert entry.low == pytest.approx(sum(e.low for e in single) / 3)
+    assert entry.high == pytest.approx(sum(e.high for e in single) / 3)
+    assert single[0].sd is None
+    assert (row.clean_accuracy, row.clean_sd) == (1.0, 0.0)
+
+
+def failed(cell):
+    return {
+        "victim_id": cell.victim_id,
+        "cells": [cell.cell_id],
+        "attack_id": "x",
+        "start": 0,
+        "stop": 4,
+        "final": True,
+    }
+
+
+def test_a_hole_is_never_averaged():
+    whole = Cell(seed=0, rows=held(4))
+    for rows, failures, status, mark in (
+        ([], [], "partial", "partial 4/8"),
+        (held(1), [], "partial", "partial 5/8"),
+        ([], [failed(Cell(seed=1))], "failed", "failed"),
+    ):
+        (row,) = table_of(whole, Cell(seed=1, rows=rows), failures=failures).rows
+        (entry,) = row.entries
+        assert (entry.status, entry.mark) == (status, mark)
+        assert (entry.value, entry.low, entry.high, entry.sd) == (None,) * 4
+        assert (row.clean_accuracy, row.clean_sd) == (None, None)
+    (row,) = table_of(Cell()).rows
+    assert row.entries[0].mark == "missing"
+
+
+def test_clean_accuracy_comes_from_cells_that_are_done():
+    (row,) = table_of(Cell(rows=held(1)), Cell(epsilon=0.2, rows=held(2, 1, 1))).rows
+    assert row.clean_accuracy == 0.75
+    assert [entry.mark for entry in row.entries] == ["partial 1/4", ""]
+
+
+def test_one_table_for_each_dataset_and_norm_with_its_own_epsilons():
+    cells = [
+        Cell(dataset="mnist", norm="linf", epsilon=0.3, rows=held(4)),
+        Cell(dataset="mnist", norm="linf", epsilon=0.1, rows=held(4)),
+        Cell(dataset="mnist", norm="linf", attack="bim", epsilon=0.2, rows=held(4)),
+        Cell(dataset="mnist", norm="l2", epsilon=2.0, rows=held(4)),
+        Cell(dataset="cifar10", norm="linf", epsilon=EIGHT, rows=held(4)),
+    ]
+    tables = tables_of(*cells)
+    assert [(t.dataset, t.norm, t.epsilons) for t in tables] == [
+        ("cifar10", "linf", (EIGHT,)),
+        ("mnist", "l2", (2.0,)),
+        ("mnist", "linf", (0.1, 0.2, 0.3)),
+    ]
+    bim, fgsm = tables[2].rows
+    assert [entry is not None for entry in bim.entries] == [False, True, False]
+    assert [entry is not None for entry in fgsm.entries] == [True, False, True]
+
+
+def test_options_and_oblivious_attacks_have_rows_and_labels_of_their_own():
+    variants = [
+        {"attack": "pgd"},
+        {"attack": "pgd", "adaptive": False},
+        {"attack": "pgd", "attack_options": "steps=40"},
+        {"attack": "pgd", "model_options": "width=64"},
+        {"attack": "pgd", "defence": "jpeg"},
+    ]
+    rows = table_of(*(Cell(rows=held(4), **variant) for variant in variants)).rows
+    assert [(row.model_label, row.defence, row.attack_label) for row in rows] == [
+        ("resnet50_v2", "jpeg", "pgd"),
+        ("resnet50_v2", "none", "pgd"),
+        ("resnet50_v2", "none", "pgd (oblivious)"),
+        ("resnet50_v2", "none", "pgd (steps=40)"),
+        ("resnet50_v2 (width=64)", "none", "pgd"),
+    ]
+
+
+def test_victims_that_differ_in_more_than_their_seed_are_not_averaged():
+    cells = cells_table(results_of([Cell(rows=held(4), defence="jpeg")]))
+    other = cells.set_column(
+        cells.column_names.index("victim_id"), "victim_id", pa.array(["resnet50_v2-mnist-jpeg-0f9a3c"])
+    )
+    (table,) = robustness_tables(pa.concat_tables([cells, other]))
+    assert [row.defence for row in table.rows] == ["jpeg [0f9a3c]", "jpeg [peg-s0]"]
+    assert all(row.entries[0].seeds == 1 for row in table.rows)
+
+
+@pytest.fixture(scope="module")
+def example():
+    return tables_of(
+        Cell(epsilon=0.0, examples=10, rows=held(9, 0, 1)),
+        Cell(epsilon=EIGHT, examples=10, rows=held(3, 6, 1)),
+        Cell(epsilon=0.1, examples=10, rows=held(2)),
+        Cell(attack="pgd", attack_options="steps=40", adaptive=False, epsilon=EIGHT, examples=10),
+        Cell(norm="l2", epsilon=1.5, seed=0, rows=held(2, 2)),
+        Cell(norm="l2", epsilon=1.5, seed=1, rows=held(3, 1)),
+    )
+
+
+MARKDOWN = """\
+### mnist, l2: robust accuracy by epsilon
+
+| model | defence | attack | clean | 1.5 | n |
+| --- | --- | --- | ---: | ---: | ---: |
+| resnet50_v2 | none | fgsm | 100.0 ± 0.0% | 62.5 ± 17.7% | 4 × 2 seeds |
+
+n = 4 test examples; epsilon on the [0, 1] scale; 95% intervals (test sampling only) at most ±33.8 points; \
+mean ± SD over training seeds
+
+### mnist, linf: robust accuracy by epsilon
+
+| model | defence | attack | clean | 0 | 0.03137 | 0.1 | n |
+| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |
+| resnet50_v2 | none | fgsm | 90.0% | 90.0% | 30.0% | partial 2/10 | 10 |
+| resnet50_v2 | none | pgd (steps=40) (oblivious) | – | – | missing | – | – |
+
+n = 10 test examples; epsilon on the [0, 1] scale; 95% intervals (test sampling only) at most ±24.8 points
+"""
+
+
+def test_robustness_as_markdown(example):
+    assert render_robustness(example, "md") == MARKDOWN
+
+
+def test_robustness_as_rich_has_the_same_words_uncut_and_without_control_codes(example, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = render_robustness(example, "rich")
+    assert "\x1b" not in text
+    for line in MARKDOWN.splitlines():
+        if line.startswith("| ") and "---" not in line:
+            words = [word.strip() for word in line.strip("| ").split(" | ")]
+            assert any(all(word in found for word in words) for found in text.splitlines()), line
+        elif line.startswith("n = "):
+            assert line in text.splitlines()
+
+
+def test_colours_are_those_of_the_terminal_and_narrow_terminals_cut_nothing(example, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    text = render_robustness(example, "rich", colour=True, width=60)
+    assert "\x1b[32m90.0%" in text
+    assert "\x1b[31m30.0%" in text
+    assert "…" not in text
+
+
+def test_robustness_for_programs_is_long_and_in_shares(example):
+    rows = list(csv.DictReader(io.StringIO(render_robustness(example, "csv"))))
+    assert list(rows[0]) == RECORDS.names
+    by = {(r["norm"], r["attack"], r["epsilon"]): r for r in rows}
+    assert len(by) == len(rows) == 5
+    fgsm = by["linf", "fgsm", repr(EIGHT)]
+    assert (fgsm["robust_accuracy"], fgsm["clean_accuracy"], fgsm["robust_sd"]) == ("0.3", "0.9", "")
+    assert (fgsm["n"], fgsm["examples"], fgsm["seeds"], fgsm["adaptive"]) == ("10", "10", "1", "true")
+    missing = by["linf", "pgd", repr(EIGHT)]
+    assert (missing["status"], missing["robust_accuracy"], missing["adaptive"]) == ("missing", "", "false")
+    assert json.loads(render_robustness(example, "json")) == robustness_records(example).to_pylist()
+
+
+VALUES = pa.table(
+    {
+        "name": ["a|b", 'say "hi",\nplease', "[red]x[/]", None],
+        "count": pa.array([1, -2, None, 2**60], pa.int64()),
+        "share": [0.1 + 0.2, float("nan"), float("inf"), float("-inf")],
+        "good": [True, False, None, True],
+        "flags": [["p", "q"], [], None, ["r"]],
+        "total": pa.array([Decimal(7), Decimal("1.5"), None, Decimal(0)], pa.decimal128(38, 1)),
+        "day": pa.array([date(2024, 2, 29), None, None, None]),
+    }
+)
+
+GOLDEN = {
+    "md": """\
+| name | count | share | good | flags | total | day |
+| --- | ---: | ---: | --- | --- | ---: | --- |
+| a\\|b | 1 | 0.3 | true | p, q | 7 | 2024-02-29 |
+| say "hi",<br>please | -2 | nan | false |  | 1.5 | – |
+| [red]x[/] | – | inf | – | – | – | – |
+| – | 1152921504606846976 | -inf | true | r | 0 | – |
+""",
+    "csv": """\
+name,count,share,good,flags,total,day
+a|b,1,0.30000000000000004,true,"[""p"", ""q""]",7,2024-02-29
+"say ""hi"",
+please",-2,nan,false,[],1.5,
+[red]x[/],,inf,,,,
+,1152921504606846976,-inf,true,"[""r""]",0,
+""",
+    "json": """\
+[
+  {"name": "a|b", "count": 1, "share": 0.30000000000000004, "good": true, "flags": ["p", "q"], "total": 7, \
+"day": "2024-02-29"},
+  {"name": "say \\"hi\\",\\nplease", "count": -2, "share": null, "good": false, "flags": [], "total": 1.5, \
+"day": null},
+  {"name": "[red]x[/]", "count": null, "share": null, "good": null, "flags": null, "total": null, \
+"day": null},
+  {"name": null, "count": 1152921504606846976, "share": null, "good": true, "flags": ["r"], "total": 0, \
+"day": null}
+]
+""",
+    "rich": """\
+name                      count   share   good    flags   total   day
+────────────────────────────────────────────────────────────────────────────
+a|b                           1     0.3   true    p, q        7   2024-02-29
+say "hi",                    -2     nan   false             1.5   –
+please
+[red]x[/]                     –     inf   –       –           –   –
+–           1152921504606846976    -inf   true    r           0   –
+""",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_value_in_every_form(form):
+    assert render(VALUES, form) == GOLDEN[form]
+
+
+def test_json_is_strict():
+    def refuse(word):
+        raise AssertionError(word)
+
+    json.loads(render(VALUES, "json"), parse_constant=refuse)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_empty_result_still_names_its_columns_or_is_an_empty_list(form):
+    text = render(VALUES.slice(0, 0), form)
+    assert text == "[]\n" if form == "json" else text.replace("|", ",").lstrip(", ").startswith("name")
+
+
+def test_wide_results_are_not_cut(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    table = pa.table({f"column_{i}": ["x" * 30] for i in range(20)})
+    text = render(table, "rich")
+    assert text.count("x" * 30) == 20
+    assert "\x1b" not in text
+
+
+def test_columns_of_one_name_all_survive():
+    table = run_query(results_of([Cell(rows=held(4))]), "SELECT 1 AS a, 2 AS a, 3 AS a")
+    assert json.loads(render(table, "json")) == [{"a": 1, "a_2": 2, "a_3": 3}]
+
+
+def test_an_unknown_form_is_named():
+    with pytest.raises(ValueError, match="unknown format 'xlsx': choose one of rich, md, csv, json"):
+        render(VALUES, "xlsx")
+    with pytest.raises(ValueError, match="unknown format 'xlsx'"):
+        render_robustness([], "xlsx")
+
+
+def test_the_connection_outlives_the_results_it_was_made_from():
+    with connect(results_of([Cell(rows=held(4))])) as connection:
+        assert connection.sql("SELECT sum(n)::INTEGER FROM cells").fetchall() == [(4,)]

@@ -1,0 +1,1 @@
+"""How to run one unit of a robustsweep sweep. Imports nothing from `orchestrator`."""

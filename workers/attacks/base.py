@@ -1,0 +1,169 @@
+"""What every attack is: validated options, one way to be called, one kind of result."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as options
+
+from workers.attacks.active_set import ActiveSet, Choose
+from workers.attacks.gradients import AttackError, Network, check_finite, network_for
+
+__all__ = ["Attack", "AttackError", "AttackResult"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttackResult:
+    """What an attack found on N images at E epsilons, and what it spent.
+
+    A call that serves several epsilons is counted at the first of them, so that sums over E are true; a
+    gradient call brings its own logits and is not counted as a forward call too.
+    """
+
+    epsilons: NDArray[np.float64]  # (E,), [0, 1] scale, in the order given
+    clean_correct: NDArray[np.bool_]  # (N,)
+    success: NDArray[np.bool_]  # (E, N)
+    distance: NDArray[np.float32]  # (E, N), in the attack's norm; inf where it failed
+    images: NDArray[np.float32]  # (E, N, H, W, C), in [0, 1]
+    gradient_calls_at: NDArray[np.int32]  # (E, N)
+    forward_calls_at: NDArray[np.int32]  # (E, N)
+
+    def adversarial(self, k: int) -> NDArray[np.float32]:
+        """The images at `epsilons[k]`, (N, H, W, C): the success, else the last try, else the clean image."""
+        images: NDArray[np.float32] = self.images[k]
+        return images
+
+    @property
+    def gradient_calls(self) -> NDArray[np.int64]:
+        """(N,): gradients computed for each image."""
+        calls: NDArray[np.int64] = self.gradient_calls_at.sum(axis=0, dtype=np.int64)
+        return calls
+
+    @property
+    def forward_calls(self) -> NDArray[np.int64]:
+        """(N,): forward passes without a gradient computed for each image."""
+        calls: NDArray[np.int64] = self.forward_calls_at.sum(axis=0, dtype=np.int64)
+        return calls
+
+    @property
+    def robust_accuracy(self) -> NDArray[np.float64]:
+        """(E,): the share of all N examples that are clean-correct and not broken; NaN for no examples."""
+        robust = self.clean_correct & ~self.success
+        return robust.mean(axis=1) if robust.shape[1] else np.full(len(robust), np.nan)
+
+
+@options(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+class Attack(ABC):
+    """Options of an attack. Call it with a model and images to run it; subclasses define `search`."""
+
+    name: ClassVar[str]
+    VERSION: ClassVar[int] = 1  # raised whenever results change: it is part of every cell's identity
+    NORMS: ClassVar[tuple[str, ...]] = ("linf", "l2")  # the first is the default
+    PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset()  # options on the pixel scale, as epsilon is
+    randomised: ClassVar[bool] = False  # whether the result depends on the seed
+
+    norm: Literal["linf", "l2"] = "linf"
+
+    @abstractmethod
+    def search(self, rows: ActiveSet) -> None:
+        """Work on the rows until all are decided or the budget is spent, passing iterates to `rows.judge`."""
+
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        images: NDArray[np.float32],
+        labels: NDArray[np.integer],
+        epsilons: Sequence[float],
+        *,
+        seed: int = 0,
+        example_indices: NDArray[np.integer] | None = None,
+        clean_correct: NDArray[np.bool_] | None = None,
+        choose: Choose = "first",
+    ) -> AttackResult:
+        """Attack (N, H, W, C) float32 images in [0, 1] with (N,) labels, at every epsilon ([0, 1] scale).
+
+        `model` maps images to (N, K) logits. `example_indices` (N,) and `seed` key an example's randomness.
+        `clean_correct` (N,) spares a forward pass where the caller knows it; the others are not attacked.
+        `choose="first"` stops an example at its first success; "strongest" spends the whole budget and
+        takes the iterate of highest cross-entropy, "last" the last one; success then means that image.
+
+        Raises ValueError for arguments of the wrong shape, type or range, AttackError for NaN or infinity.
+        """
+        radii = _checked_epsilons(epsilons)
+        labels = _checked(images, labels, example_indices, clean_correct, choose)
+        network = network_for(model, images.shape[1:])
+        known = clean_correct is not None
+        if clean_correct is None:
+            clean_correct = _clean_correct(network, images, labels)
+        rows = ActiveSet(network, images, labels, clean_correct, radii, self.norm, choose)
+        rows.forward_calls[0] += not known
+        self.search(rows)
+        return AttackResult(
+            radii,
+            clean_correct,
+            rows.success,
+            rows.distance,
+            rows.images,
+            rows.gradient_calls,
+            rows.forward_calls,
+        )
+
+
+def _clean_correct(
+    network: Network, images: NDArray[np.float32], labels: NDArray[np.int32]
+) -> NDArray[np.bool_]:
+    if not len(images):
+        return np.zeros(0, bool)
+    logits = network.logits(images)
+    classes = logits.shape[1]
+    if labels.max() >= classes:
+        raise ValueError(f"found label {labels.max()}; the model has {classes} classes, numbered from 0")
+    correct: NDArray[np.bool_] = logits.argmax(axis=1) == labels
+    return correct
+
+
+def _checked_epsilons(epsilons: Sequence[float]) -> NDArray[np.float64]:
+    radii = np.array(epsilons, np.float64)
+    if radii.ndim != 1 or not len(radii):
+        raise ValueError(f"found epsilons of shape {radii.shape}; a sequence of at least one is allowed")
+    if not (np.isfinite(radii) & (radii >= 0)).all():
+        raise ValueError(f"found epsilons {radii.tolist()}; finite numbers, 0 or more, are allowed")
+    return radii
+
+
+def _checked(
+    images: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    example_indices: NDArray[np.integer] | None,
+    clean_correct: NDArray[np.bool_] | None,
+    choose: str,
+) -> NDArray[np.int32]:
+    """The labels as int32, when all arguments fit together."""
+    if images.ndim != 4 or images.dtype != np.float32:
+        raise ValueError(f"found images {images.dtype} {images.shape}; float32 (N, H, W, C) is allowed")
+    if len(images) and not (check_finite(images, "the images").min() >= 0 and images.max() <= 1):
+        raise ValueError(f"found pixels from {images.min()} to {images.max()}; [0, 1] is allowed")
+    if not np.issubdtype(labels.dtype, np.integer) or (labels < 0).any():
+        raise ValueError(
+            f"found labels {labels.dtype}, least {labels.min(initial=0)}; integers from 0 are allowed"
+        )
+    for name, values in (
+        ("labels", labels),
+        ("example_indices", example_indices),
+        ("clean_correct", clean_correct),
+    ):
+        if values is not None and np.shape(values) != (len(images),):
+            raise ValueError(
+                f"found {name} of shape {np.shape(values)}; ({len(images)},) is allowed, one an image"
+            )
+    if clean_correct is not None and clean_correct.dtype != bool:
+        raise ValueError(f"found clean_correct {clean_correct.dtype}; bool is allowed")
+    if choose not in get_args(Choose):
+        raise ValueError(f"found choose={choose!r}; allowed: {', '.join(get_args(Choose))}")
+    return labels.astype(np.int32)

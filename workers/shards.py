@@ -1,0 +1,219 @@
+"""The Parquet file that one unit leaves behind: its schema, how it is published, how it is read.
+
+Rows are example × epsilon. The file is immutable and its name is never reused; the footer says what the
+rows are, so that a reader needs no other file to judge it.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workers.storage import Folder
+from workers.unit import WorkUnit
+
+SCHEMA_VERSION = 1
+FOOTER_KEY = b"robustsweep"
+
+DIMENSIONS = pa.schema(
+    [
+        ("cell_id", pa.string()),
+        ("victim_id", pa.string()),
+        ("attack_id", pa.string()),
+        ("model", pa.string()),
+        ("model_options", pa.string()),
+        ("dataset", pa.string()),
+        ("defence", pa.string()),
+        ("seed", pa.int32()),
+        ("attack", pa.string()),
+        ("attack_options", pa.string()),
+        ("norm", pa.string()),
+        ("adaptive", pa.bool_()),
+        ("epsilon", pa.float64()),
+    ]
+)
+"""The columns that name a cell; epsilon is on the [0, 1] scale."""
+
+MEASURES = pa.schema(
+    [
+        ("position", pa.int32()),  # place in the evaluation order
+        ("example_index", pa.int32()),  # row of the dataset's test split
+        ("label", pa.int32()),
+        ("clean_label", pa.int32()),
+        ("clean_confidence", pa.float32()),
+        ("clean_correct", pa.bool_()),
+        ("adv_label", pa.int32()),  # null without success
+        ("adv_confidence", pa.float32()),  # null without success
+        ("success", pa.bool_()),
+        ("success_uint8", pa.bool_()),
+        # Distances from the clean image: null when not attacked, infinite when the attack failed.
+        ("linf", pa.float32()),
+        ("l2", pa.float32()),
+        ("l0", pa.float32()),  # pixels (not channels) changed
+        ("forward_calls", pa.int32()),
+        ("gradient_calls", pa.int32()),
+        # Perceptibility of the full-budget image; null where not measured.
+        ("ssim", pa.float32()),
+        ("psnr", pa.float32()),
+        ("full_linf", pa.float32()),
+        ("full_l2", pa.float32()),
+        ("changed_share", pa.float32()),  # share of pixels changed by more than 1/510
+        ("image", pa.binary()),  # a kept adversarial image: float32 [0, 1], H×W×C, C order; null if none
+        ("image_shape", pa.list_(pa.int32())),
+    ]
+)
+
+SCHEMA = pa.schema([*DIMENSIONS, *MEASURES])
+"""What every shard holds. Columns may be added, nullable, with `SCHEMA_VERSION` raised; never changed."""
+
+
+class InvalidShardError(Exception):
+    """A file among the shards that is not one of ours, whole and readable; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """What a shard's footer says: enough to plan, to pin and to resolve overlaps without its rows."""
+
+    name: str  # below the output folder's `shards/`
+    size: int
+    mtime_ns: int
+    victim_id: str
+    attack_id: str
+    start: int
+    stop: int
+    cells: tuple[str, ...]
+    weights: str
+    published_at: str
+    seconds: float
+    device: str
+
+
+def unit_dimensions(unit: WorkUnit, epsilon: float, cell_id: str) -> dict[str, Any]:
+    """The values of the `DIMENSIONS` columns for one cell of a unit."""
+    victim, attack = unit.victim, unit.attack
+    if attack is None:
+        raise ValueError("a fine-tuning unit has no rows")
+    return {
+        "cell_id": cell_id,
+        "victim_id": victim.victim_id,
+        "attack_id": attack.attack_id,
+        "model": victim.model["name"],
+        "model_options": victim.model_options,
+        "dataset": victim.dataset["name"],
+        "defence": victim.defence["name"],
+        "seed": victim.seed,
+        "attack": attack.name,
+        "attack_options": attack.options,
+        "norm": attack.norm,
+        "adaptive": attack.adaptive,
+        "epsilon": epsilon,
+    }
+
+
+def publish_shard(
+    shards: Folder,
+    unit: WorkUnit,
+    rows: pa.Table,
+    *,
+    weights: str,
+    phases: Mapping[str, float],
+    provenance: Mapping[str, Any],
+) -> str:
+    """Publish a unit's rows as one file and return its name below `shards`.
+
+    `rows` must have exactly `SCHEMA` and one row for each of the unit's examples × cells; raises
+    ValueError otherwise, so that no reader ever meets a shard that says one thing and holds another.
+    `provenance` has at least `device`.
+    """
+    attack = unit.attack
+    expected = (unit.stop - unit.start) * len(unit.cells)
+    if attack is None or rows.num_rows != expected:
+        raise ValueError(f"unit {unit.unit_id}: {rows.num_rows} rows, expected {expected}")
+    if not rows.schema.equals(SCHEMA):
+        raise ValueError(f"unit {unit.unit_id}: the rows' schema is not the shard schema")
+    footer = {
+        "schema_version": SCHEMA_VERSION,
+        "unit_id": unit.unit_id,
+        "victim_id": unit.victim.victim_id,
+        "attack_id": attack.attack_id,
+        "start": unit.start,
+        "stop": unit.stop,
+        "cells": [cell_id for cell_id, _ in unit.cells],
+        "weights": weights,
+        "published_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "rows": expected,
+        "phases": dict(phases),
+        "provenance": dict(provenance),
+        "victim": {
+            "model": dict(unit.victim.model),
+            "dataset": dict(unit.victim.dataset),
+            "recipe": dict(unit.victim.recipe),
+            "defence": dict(unit.victim.defence),
+            "seed": unit.victim.seed,
+        },
+        "attack": {**attack.config, "adaptive": attack.adaptive, "seed": attack.seed},
+    }
+    table = rows.replace_schema_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True).encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    name = f"{unit.victim.victim_id}/{attack.attack_id}.{unit.start}-{unit.stop}.{uuid.uuid4().hex}.parquet"
+    shards.publish(name, memoryview(sink.getvalue()))
+    return name
+
+
+def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> ShardInfo:
+    """Validate a file among the shards by its footer, without reading its rows.
+
+    Raises InvalidShardError for an empty, truncated or foreign file, another schema, or a footer that
+    disagrees with the file's name or row count.
+    """
+    if size == 0:
+        raise InvalidShardError("the file is empty")
+    try:
+        with shards.filesystem.open_input_file(shards.join(name)) as source:
+            parquet = pq.ParquetFile(source)
+            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidShardError(f"not a readable Parquet file: {reason}") from error
+    raw = (schema.metadata or {}).get(FOOTER_KEY)
+    if raw is None:
+        raise InvalidShardError("a Parquet file, but not one that robustsweep wrote")
+    try:
+        footer = json.loads(raw)
+        version = int(footer["schema_version"])
+        info = ShardInfo(
+            name=name,
+            size=size,
+            mtime_ns=mtime_ns,
+            victim_id=str(footer["victim_id"]),
+            attack_id=str(footer["attack_id"]),
+            start=int(footer["start"]),
+            stop=int(footer["stop"]),
+            cells=tuple(str(cell) for cell in footer["cells"]),
+            weights=str(footer["weights"]),
+            published_at=str(footer["published_at"]),
+            seconds=float(sum(footer["phases"].values())),
+            device=str(footer["provenance"].get("device", "")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidShardError(f"its footer lacks or garbles {error}") from error
+    if version != SCHEMA_VERSION:
+        raise InvalidShardError(f"schema version {version}, this robustsweep reads {SCHEMA_VERSION}")
+    if not schema.remove_metadata().equals(SCHEMA):
+        raise InvalidShardError("its columns are not those of a shard")
+    if rows != (info.stop - info.start) * len(info.cells):
+        raise InvalidShardError(
+            f"{rows} rows, but its footer promises {info.stop - info.start} × {len(info.cells)}"
+        )
+    if not name.startswith(f"{info.victim_id}/"):
+        raise InvalidShardError(f"it belongs to victim {info.victim_id}, not to this folder")
+    return info

@@ -1,0 +1,106 @@
+"""A folder on any PyArrow filesystem, and the one way to put a file there: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarrow import fs
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder, local or on an object store. Nothing is created until something is published."""
+
+    filesystem: fs.FileSystem
+    path: str
+
+    @classmethod
+    def at(cls, location: str | Path) -> Folder:
+        """Open a local path or a URI (`s3://`, `gs://`, `hdfs://`, `file://`, …).
+
+        Raises ValueError when PyArrow does not know the URI's scheme or cannot read it.
+        """
+        text = str(location)
+        if "://" not in text:
+            return cls(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
+        if text.startswith("s3://") and "allow_delayed_open" not in text:
+            # PyArrow's default opens a multipart upload at once, and closing it after an error would
+            # publish what had been written so far; delayed, a small file is a single PUT.
+            text += ("&" if "?" in text else "?") + "allow_delayed_open=true"
+        try:
+            filesystem, path = fs.FileSystem.from_uri(text)
+        except Exception as error:  # PyArrow raises ValueError, OSError and NotImplementedError alike
+            raise ValueError(f"cannot open {location}: {error}") from error
+        return cls(filesystem, path)
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def join(self, name: str) -> str:
+        return f"{self.path}/{name}" if name else self.path
+
+    def folder(self, name: str) -> Folder:
+        return Folder(self.filesystem, self.join(name))
+
+    def publish(self, name: str, data: bytes | memoryview) -> None:
+        """Write `data` under `name` in one step: a reader sees the whole file or none.
+
+        Locally: a temporary name in the same folder, fsync, rename, fsync of the folder. Elsewhere the
+        whole file is handed over in one write, which an object store takes as one PUT.
+        """
+        target = self.join(name)
+        if not self.is_local:
+            if not isinstance(self.filesystem, fs.S3FileSystem):  # S3 has no folders to make
+                self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+            with self.filesystem.open_output_stream(target, compression=None) as stream:
+                stream.write(data)
+            return
+        parent = os.path.dirname(target)
+        # The temporary name says what it is and never looks like a shard or a record.
+        temporary = os.path.join(parent, f".{uuid.uuid4().hex}.tmp")
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileNotFoundError:
+            os.makedirs(parent, exist_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        folder = os.open(parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; FileNotFoundError when it is not there."""
+        with self.filesystem.open_input_file(self.join(name)) as stream:
+            return bytes(stream.read())
+
+    def files(self, name: str = "", *, recursive: bool = False) -> list[fs.FileInfo]:
+        """The files below `name`, without temporary ones; an empty list when it does not exist."""
+        selector = fs.FileSelector(self.join(name), recursive=recursive, allow_not_found=True)
+        found = self.filesystem.get_file_info(selector)
+        return [
+            info for info in found if info.type == fs.FileType.File and not info.base_name.endswith(".tmp")
+        ]
+
+    def relative(self, path: str) -> str:
+        """A path of this filesystem, as a name below this folder."""
+        return path[len(self.path) + 1 :]
+
+    def exists(self, name: str = "") -> bool:
+        return bool(self.filesystem.get_file_info(self.join(name)).type != fs.FileType.NotFound)
+
+    def delete(self, name: str) -> None:
+        self.filesystem.delete_file(self.join(name))

@@ -1,0 +1,173 @@
+"""Trained weights, kept for every sweep that names the same victim."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workers.storage import Folder
+from workers.unit import VictimSpec
+from workers.victims.recipe import History
+
+if TYPE_CHECKING:
+    import keras
+
+_MANIFEST = re.compile(r"([0-9a-f]{64})\.json")
+
+
+class CacheError(Exception):
+    """An entry of the cache that does not hold what its manifest says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What is known of a trained victim; as JSON it is also what an output folder's pin says."""
+
+    victim_id: str
+    weights: str  # SHA-256 of the weight arrays, as `weights_hash`
+    file_hash: str  # SHA-256 of the weights file
+    model: Mapping[str, Any]
+    model_options: str
+    dataset: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    defence: Mapping[str, Any]
+    seed: int
+    parameters: int
+    train_examples: int
+    train_accuracy: float
+    validation_accuracy: float
+    seconds: float
+    trained_at: str
+    history: list[Mapping[str, Any]]
+    versions: Mapping[str, str]
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Raises ValueError, KeyError or TypeError for anything but a manifest; unknown keys are ignored."""
+        values = json.loads(data)
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+
+def weights_hash(model: keras.Model) -> str:
+    """SHA-256 over a model's weight arrays in order: shape, dtype and bytes of each."""
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.shape} {array.dtype.str}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+class VictimCache:
+    """Entries `<victim_id>/<hash>.weights.h5` and, published after it, `<hash>.json`, the manifest.
+
+    An entry counts when its manifest is readable and its weights file has the bytes that it had when it was
+    published. Two workers may train the same victim at once: of several entries the smallest hash counts.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def find(self, victim_id: str, *, prefer: str | None = None) -> Manifest | None:
+        """The entry to use, or None: that with the weights `prefer`, else that with the smallest hash.
+
+        Broken and half-written entries are passed over.
+        """
+        names = (file.base_name for file in self._folder.files(victim_id))
+        hashes = [match[1] for name in names if (match := _MANIFEST.fullmatch(name))]
+        for weights in sorted(hashes, key=lambda weights: (weights != prefer, weights)):
+            if manifest := self._whole(victim_id, weights):
+                return manifest
+        return None
+
+    def load_into(self, model: keras.Model, manifest: Manifest) -> None:
+        """Give a model, built as the manifest says, its weights. CacheError unless they are what it says."""
+        data = self._folder.read(_weights_name(manifest.victim_id, manifest.weights))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "victim.weights.h5"
+            path.write_bytes(data)
+            try:
+                model.load_weights(path)
+            except (OSError, ValueError, KeyError) as error:
+                raise CacheError(
+                    f"the weights of {manifest.victim_id} do not fit its model: {error}"
+                ) from error
+        if (found := weights_hash(model)) != manifest.weights:
+            raise CacheError(
+                f"the weights of {manifest.victim_id} hash to {found[:12]}…, its manifest says "
+                f"{manifest.weights[:12]}…"
+            )
+
+    def publish(self, model: keras.Model, victim: VictimSpec, history: History) -> Manifest:
+        """Keep a model's weights, unless a whole entry is there by now: then the model gets that one's.
+
+        Returns the manifest of the weights that the model has afterwards.
+        """
+        if present := self.find(victim.victim_id):
+            self.load_into(model, present)
+            return present
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "victim.weights.h5"
+            model.save_weights(path)
+            data = path.read_bytes()
+        last = history.rows[-1]
+        manifest = Manifest(
+            victim_id=victim.victim_id,
+            weights=weights_hash(model),
+            file_hash=hashlib.sha256(data).hexdigest(),
+            model=dict(victim.model),
+            model_options=victim.model_options,
+            dataset=dict(victim.dataset),
+            recipe=dict(victim.recipe),
+            defence=dict(victim.defence),
+            seed=victim.seed,
+            parameters=model.count_params(),
+            train_examples=history.train_examples,
+            train_accuracy=last["accuracy"],
+            validation_accuracy=last["validation_accuracy"],
+            seconds=history.seconds,
+            trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            history=list(history.rows),
+            versions=library_versions(),
+        )
+        self._folder.publish(_weights_name(victim.victim_id, manifest.weights), data)
+        self._folder.publish(_manifest_name(victim.victim_id, manifest.weights), manifest.to_json())
+        return manifest
+
+    def _whole(self, victim_id: str, weights: str) -> Manifest | None:
+        """The manifest of an entry, if all of it is there."""
+        try:
+            manifest = Manifest.from_json(self._folder.read(_manifest_name(victim_id, weights)))
+            data = self._folder.read(_weights_name(victim_id, weights))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        same = (manifest.victim_id, manifest.weights) == (victim_id, weights)
+        return manifest if same and hashlib.sha256(data).hexdigest() == manifest.file_hash else None
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of what decides the bits of a result."""
+    import keras
+    import tensorflow as tf
+
+    return {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
+
+
+def _weights_name(victim_id: str, weights: str) -> str:
+    return f"{victim_id}/{weights}.weights.h5"
+
+
+def _manifest_name(victim_id: str, weights: str) -> str:
+    return f"{victim_id}/{weights}.json"

@@ -1,0 +1,60 @@
+"""TensorFlow, set up for one worker: its share of the processor or of a GPU, and no more."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+
+def set_up_tensorflow(*, cpus: int, gpus: float) -> None:
+    """Import TensorFlow with its thread pools and GPU memory sized for this worker.
+
+    `gpus`: 0 hides all of them; a whole number grows as needed; a fraction is a hard limit on one. A process
+    that has used TensorFlow before keeps the settings it has.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if gpus == 0 and "tensorflow" not in sys.modules:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    import tensorflow as tf
+
+    tf.get_logger().setLevel(logging.ERROR)
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(cpus)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        devices = tf.config.list_physical_devices("GPU")
+        if gpus == 0:
+            tf.config.set_visible_devices([], "GPU")
+        elif gpus < 1 and devices:
+            limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(gpus * _gpu_megabytes()))
+            tf.config.set_logical_device_configuration(devices[0], [limit])
+        else:
+            for device in devices:
+                tf.config.experimental.set_memory_growth(device, True)
+    except RuntimeError:  # TensorFlow is running already
+        return
+
+
+def device_name() -> str:
+    """What the work is done on, for people: the GPU's name, else the processor's."""
+    import tensorflow as tf
+
+    if tf.config.list_logical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(tf.config.get_visible_devices("GPU")[0])
+        return str(details.get("device_name", "GPU"))
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()
+
+
+def _gpu_megabytes() -> float:
+    """Memory of the first GPU that this process sees. TensorFlow itself tells only once it is too late."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "-i", first]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0])
