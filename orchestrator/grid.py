@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.epsilons import PixelRange
-from orchestrator.errors import GridError, Problem, UserError, did_you_mean
+from orchestrator.errors import Problem, UserError, did_you_mean
 from orchestrator.yamlfile import Document, Keys, parse_yaml, read_yaml
 
 NORMS = ("linf", "l2")
@@ -148,6 +148,3 @@ def _apply_override(document: Document, override: str, problems: list[Problem]) 
     path: Keys = tuple(steps)
     for known in [known for known in document.lines if known[: len(path)] == path]:
         del document.lines[known]
-
-
-__all__ = ["AttackEntry", "DatasetEntry", "Grid", "GridError", "ModelEntry", "load_grid", "shipped_grids"]

@@ -28,7 +28,7 @@ def parse_exclude(check: Checker, raw: Any, width: Fraction) -> dict[str, Any] |
     if not isinstance(raw, dict) or not raw:
         check.problem(f"found {show(raw)}; a mapping such as {{model: small_cnn, epsilon: 0.3}} is allowed")
         return None
-    result = {}
+    result: dict[str, Any] = {}
     for key, value in raw.items():
         with check.at(key):
             if key not in _SECTIONS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -53,15 +53,11 @@ class _Parser(Checker):
             if key not in data:
                 self.problem(f"{key} is missing; a grid needs at least one")
         self.epsilons = EpsilonParser(self, data.get("pixel_range", [0, 1]))
-        models = [m for raw in self._items("models") if (m := self._each(self._model, raw))]
-        datasets = [d for raw in self._items("datasets") if (d := self._each(self._dataset, raw))]
+        models = self._entries("models", self._model)
+        datasets = self._entries("datasets", self._dataset)
         shared = self.epsilons.shared(data.get("epsilons"), [d.name for d in datasets])
-        attacks = [
-            a
-            for raw in self._items("attacks")
-            if (a := self._each(lambda r: self._attack(r, shared, datasets), raw))
-        ]
-        defences = [d for raw in self._items("defences", ["none"]) if (d := self._each(self._defence, raw))]
+        attacks = self._entries("attacks", lambda raw: self._attack(raw, shared, datasets))
+        defences = self._entries("defences", self._defence, ["none"])
         self._distinct("models", [(m.name, _key(m.factory, m.options, m.train)) for m in models])
         self._distinct("datasets", [d.name for d in datasets])
         self._distinct("attacks", [(a.name, a.norm, a.adaptive, _key(a.factory, a.options)) for a in attacks])
@@ -73,8 +69,10 @@ class _Parser(Checker):
             "slice": self.whole_number("slice", 250, least=1),
             "attack_seed": self.whole_number("attack_seed", 0, least=0, most=2**31 - 1),
         }
-        keep = "all" if data.get("keep") == "all" else self.whole_number("keep", 8, least=0, also='or "all"')
-        seeds = [s for raw in self._items("seeds", [0]) if (s := self._each(self._seed, raw)) is not None]
+        keep: int | Literal["all"] = "all"
+        if data.get("keep") != "all":
+            keep = self.whole_number("keep", 8, least=0, also='or "all"')
+        seeds = self._entries("seeds", self._seed, [0])
         self._distinct("seeds", seeds)
         name = self._name(data.get("name", default_name))
         exclude = {
@@ -119,6 +117,12 @@ class _Parser(Checker):
             if not raw and default != []:
                 self.problem("the list is empty; at least one entry is needed")
         return [((key, i), item) for i, item in enumerate(raw)]
+
+    def _entries(
+        self, key: str, parse: Callable[[Any], _T | None], default: list[Any] | None = None
+    ) -> list[_T]:
+        parsed = (self._each(parse, item) for item in self._items(key, default))
+        return [entry for entry in parsed if entry is not None]
 
     def _each(self, parse: Callable[[Any], _T], item: tuple[Keys, Any]) -> _T:
         path, raw = item

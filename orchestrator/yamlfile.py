@@ -81,7 +81,8 @@ def _check_depth(text: str, source: str) -> None:
             depth += 1
             if depth > MAX_DEPTH:
                 message = f"nested too deeply: a grid has at most {MAX_DEPTH} levels"
-                raise GridError(source, [Problem("", message, event.start_mark.line + 1)])
+                mark = event.start_mark
+                raise GridError(source, [Problem("", message, mark.line + 1 if mark else None)])
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 

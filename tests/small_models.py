@@ -1,4 +1,4 @@
-"""Small models that tests attack: a CNN trained on real digits in seconds, and affine ones with closed forms."""
+"""Small models that tests attack: a CNN trained on real digits in seconds, and affine ones."""
 
 from __future__ import annotations
 

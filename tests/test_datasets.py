@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ needs_real_data = pytest.mark.skipif(
 )
 
 
-def mnist_arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
+def mnist_arrays(**changes: Any) -> dict[str, Any]:
     random = np.random.default_rng(0)
     arrays = {
         "x_train": random.integers(0, 256, (30, 28, 28), np.uint8),
@@ -31,7 +33,7 @@ def mnist_arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
     return arrays | changes
 
 
-def mnist_folder(tmp_path: Path, **changes: np.ndarray) -> str:
+def mnist_folder(tmp_path: Path, **changes: Any) -> str:
     np.savez_compressed(tmp_path / "mnist.npz", **mnist_arrays(**changes))
     return str(tmp_path)
 
@@ -131,7 +133,7 @@ def test_size_without_a_file_is_the_tables(tmp_path: Path) -> None:
         ({"y_train": np.zeros(30, np.float32)}, "y_train is float32"),
     ],
 )
-def test_malformed_arrays_are_refused(tmp_path: Path, changes: dict[str, np.ndarray], message: str) -> None:
+def test_malformed_arrays_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         load({"name": "mnist"}, mnist_folder(tmp_path, **changes))
 
@@ -141,7 +143,7 @@ def test_malformed_files_are_refused(tmp_path: Path) -> None:
     np.savez(file, x_train=np.zeros(3))
     with pytest.raises(DatasetError, match="lacks y_train, x_test, y_test"):
         load({"name": "mnist"}, str(tmp_path))
-    with pytest.raises(DatasetError, match="not a readable .npz with y_test"):
+    with pytest.raises(DatasetError, match="not a readable"):
         datasets.test_size({"name": "mnist"}, str(tmp_path))
     for content in (
         b"",
@@ -192,8 +194,6 @@ def test_real_files_load(name: str) -> None:
 
 
 def test_importing_the_registries_imports_neither_tensorflow_nor_sklearn() -> None:
-    import subprocess
-
     program = (
         "import sys, workers.datasets, workers.defences, workers.pins, workers.victims.architectures, "
         "workers.victims.recipe, workers.attacks; "

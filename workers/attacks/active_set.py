@@ -18,7 +18,9 @@ class ActiveSet:
     """Rows of undecided work, one for each clean-correct example and epsilon > 0, and the findings.
 
     Rows (R,): `example` and `level` index the call's examples and epsilons; `radius` is the row's epsilon,
-    (R, 1, 1, 1) float32; `clean` its clean image. With `choose="first"` a row leaves at its first success.
+    (R, 1, 1, 1) float32; `clean` its clean image. An example's randomness is to be keyed by `seed` and
+    its entry of `example_indices` (N,), never by its place in the batch. With `choose="first"` a row leaves
+    at its first success.
 
     Findings: `success` (E, N), `distance` (E, N), infinite where not found, and `images` (E, N, H, W, C).
     Spent: `gradient_calls` and `forward_calls` (E, N); padding is not counted.
@@ -33,8 +35,11 @@ class ActiveSet:
         epsilons: NDArray[np.float64],
         norm: Literal["linf", "l2"],
         choose: Choose,
+        seed: int,
+        example_indices: NDArray[np.integer],
     ) -> None:
         self.network, self.norm, self.choose = network, norm, choose
+        self.seed, self.example_indices = seed, example_indices
         self._clean, self._labels, self.epsilons = images, labels, epsilons
         shape = (len(epsilons), len(images))
         self.success = np.zeros(shape, bool)

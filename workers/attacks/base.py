@@ -79,7 +79,7 @@ class Attack(ABC):
         model: Callable[..., Any],
         images: NDArray[np.float32],
         labels: NDArray[np.integer],
-        epsilons: Sequence[float],
+        epsilons: Sequence[float] | NDArray[np.float64],
         *,
         seed: int = 0,
         example_indices: NDArray[np.integer] | None = None,
@@ -101,7 +101,11 @@ class Attack(ABC):
         known = clean_correct is not None
         if clean_correct is None:
             clean_correct = _clean_correct(network, images, labels)
-        rows = ActiveSet(network, images, labels, clean_correct, radii, self.norm, choose)
+        if example_indices is None:
+            example_indices = np.arange(len(images))
+        rows = ActiveSet(
+            network, images, labels, clean_correct, radii, self.norm, choose, seed, example_indices
+        )
         rows.forward_calls[0] += not known
         self.search(rows)
         return AttackResult(
@@ -128,7 +132,7 @@ def _clean_correct(
     return correct
 
 
-def _checked_epsilons(epsilons: Sequence[float]) -> NDArray[np.float64]:
+def _checked_epsilons(epsilons: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     radii = np.array(epsilons, np.float64)
     if radii.ndim != 1 or not len(radii):
         raise ValueError(f"found epsilons of shape {radii.shape}; a sequence of at least one is allowed")

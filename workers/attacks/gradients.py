@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BATCH_SIZES = (8, 16, 32, 64, 128, 256)
-"""Images per call. Kernels are prepared per size (oneDNN, cuDNN), so a batch is padded up to one of these."""
+BATCH_SIZES = {"CPU": (8, 16, 32, 64), "GPU": (32, 128, 512)}
+"""Images per call. Kernels are prepared per size (oneDNN, cuDNN), so a batch is padded up to one of these.
+
+On CPUs, more than 64 gains nothing: from there on the activations fall out of the caches.
+"""
 
 
 class AttackError(RuntimeError):
@@ -45,15 +48,13 @@ class Network:
                 logits = call(images)
                 loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             # Summed over the batch, never averaged: an image's gradient must not know its neighbours.
-            gradient = tape.gradient(loss, images)
-            if gradient is None:
-                raise AttackError("no gradient flows from the model's logits back to its images")
-            return logits, gradient
+            return logits, tape.gradient(loss, images)
 
         self._forward = tf.function(forward, input_signature=[images_spec])
         self._backward = tf.function(backward, input_signature=[images_spec, labels_spec])
         self._exhausted = tf.errors.ResourceExhaustedError
-        self.batch_size = BATCH_SIZES[-1]
+        self._sizes = BATCH_SIZES["GPU" if tf.config.list_logical_devices("GPU") else "CPU"]
+        self.batch_size = self._sizes[-1]  # halved whenever memory runs out
 
     @property
     def traces(self) -> int:
@@ -79,8 +80,7 @@ class Network:
         total, start, outputs = len(inputs[0]), 0, []
         while start < total:
             stop = min(start + self.batch_size, total)
-            size = next(size for size in BATCH_SIZES if size >= stop - start)
-            size = min(size, self.batch_size)
+            size = min(self.batch_size, next(size for size in self._sizes if size >= stop - start))
             # The last row again as padding: real data, so that it meets no numerical trouble of its own.
             rows = np.minimum(np.arange(start, start + size), stop - 1)
             try:
@@ -90,6 +90,8 @@ class Network:
                     raise
                 self.batch_size //= 2
                 continue
+            if batch[-1] is None:
+                raise AttackError("no gradient flows from the model's logits back to its images")
             outputs.append([output.numpy()[: stop - start] for output in batch])
             start = stop
         return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import tempfile
@@ -34,7 +35,7 @@ class Manifest:
 
     victim_id: str
     weights: str  # SHA-256 of the weight arrays, as `weights_hash`
-    file_hash: str  # SHA-256 of the weights file
+    content: str  # SHA-256 of what the weights file holds, as `_content_hash`
     model: Mapping[str, Any]
     model_options: str
     dataset: Mapping[str, Any]
@@ -73,7 +74,7 @@ def weights_hash(model: keras.Model) -> str:
 class VictimCache:
     """Entries `<victim_id>/<hash>.weights.h5` and, published after it, `<hash>.json`, the manifest.
 
-    An entry counts when its manifest is readable and its weights file has the bytes that it had when it was
+    An entry counts when its manifest is readable and its weights file holds what it held when it was
     published. Two workers may train the same victim at once: of several entries the smallest hash counts.
     """
 
@@ -126,7 +127,7 @@ class VictimCache:
         manifest = Manifest(
             victim_id=victim.victim_id,
             weights=weights_hash(model),
-            file_hash=hashlib.sha256(data).hexdigest(),
+            content=_content_hash(data),
             model=dict(victim.model),
             model_options=victim.model_options,
             dataset=dict(victim.dataset),
@@ -150,11 +151,38 @@ class VictimCache:
         """The manifest of an entry, if all of it is there."""
         try:
             manifest = Manifest.from_json(self._folder.read(_manifest_name(victim_id, weights)))
-            data = self._folder.read(_weights_name(victim_id, weights))
-        except (OSError, ValueError, KeyError, TypeError):
+            content = _content_hash(self._folder.read(_weights_name(victim_id, weights)))
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RuntimeError,
+        ):  # whatever HDF5 makes of broken files
             return None
-        same = (manifest.victim_id, manifest.weights) == (victim_id, weights)
-        return manifest if same and hashlib.sha256(data).hexdigest() == manifest.file_hash else None
+        names = (manifest.victim_id, manifest.weights, manifest.content)
+        return manifest if names == (victim_id, weights, content) else None
+
+
+def _content_hash(data: bytes) -> str:
+    """SHA-256 over the arrays of an HDF5 file, by name.
+
+    Not over its bytes, in which Keras records how many layers the process had made before: two workers
+    that train the same victim at once may leave one's file and the other's manifest.
+    """
+    import h5py  # type: ignore[import-untyped]
+
+    digest = hashlib.sha256()
+
+    def add(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            array = np.ascontiguousarray(item[()])
+            digest.update(f"{name} {array.shape} {array.dtype.str}\n".encode())
+            digest.update(array.tobytes())
+
+    with h5py.File(io.BytesIO(data), "r") as file:
+        file.visititems(add)
+    return digest.hexdigest()
 
 
 def library_versions() -> dict[str, str]:

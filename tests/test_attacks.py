@@ -1,0 +1,355 @@
+"""What holds for every attack: the ball, the box, what is skipped, what is counted, what is refused."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import weakref
+
+import numpy as np
+import pydantic
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from tests.small_models import affine, digits_cnn, random_affine
+from workers import metrics
+from workers.attacks import REGISTRY, Attack, AttackError, build, gradients
+
+pytestmark = pytest.mark.tf
+
+CONFIGS = [
+    {"name": "fgsm", "norm": "linf"},
+    {"name": "fgsm", "norm": "l2"},
+    {"name": "bim", "norm": "linf", "steps": 3, "relative_step_size": 0.5},
+    {"name": "bim", "norm": "l2", "steps": 3, "relative_step_size": 0.5},
+    {"name": "bim", "norm": "linf", "steps": 2, "step_size": 0.07},
+]
+FINDINGS = ("success", "distance", "images", "gradient_calls_at", "forward_calls_at")
+DIGITS_EPSILONS = (0.02, 0.0, 0.2, 0.05)
+
+
+@st.composite
+def problems(draw):
+    """An affine model, images of any small shape with the model's own labels (some spoilt), epsilons."""
+    shape = draw(st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4)))
+    seed = draw(st.integers(0, 2**16))
+    model = random_affine(shape, classes=4, seed=seed)
+    generator = np.random.default_rng(seed)
+    images = generator.random((draw(st.integers(0, 11)), *shape), dtype=np.float32)
+    labels = np.argmax(model(images), axis=1) if len(images) else np.zeros(0, int)
+    labels = np.where(generator.random(len(images)) < 0.2, (labels + 1) % 4, labels)
+    epsilons = draw(st.lists(st.sampled_from([0.0, 0.01, 0.05, 0.1, 0.3, 0.7]), min_size=1, max_size=4))
+    return model, images, labels, epsilons
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.sampled_from(CONFIGS), st.sampled_from(["first", "strongest", "last"]))
+def test_results_are_what_they_claim(problem, config, choose):
+    model, images, labels, epsilons = problem
+    result = build(config)(model, images, labels, epsilons, choose=choose)
+    assert result.images.shape == (len(epsilons), *images.shape) and result.images.dtype == np.float32
+    assert result.success.shape == result.distance.shape == (len(epsilons), len(images))
+    assert result.distance.dtype == np.float32
+    if not len(images):
+        assert np.isnan(result.robust_accuracy).all() and not result.gradient_calls.sum()
+        return
+    clean_logits = np.asarray(model(images))
+    assert np.array_equal(result.clean_correct, clean_logits.argmax(axis=1) == labels)
+    for k, epsilon in enumerate(epsilons):
+        adversarial, success = result.adversarial(k), result.success[k]
+        measured = getattr(metrics, config["norm"])(images, adversarial)
+        assert adversarial.min() >= 0 and adversarial.max() <= 1
+        assert metrics.within(measured, epsilon).all()
+        assert np.array_equal(result.distance[k], np.where(success, measured, np.inf))
+        others_best = metrics.fools(np.asarray(model(adversarial)), labels)
+        assert np.array_equal(success, others_best & result.clean_correct)
+        assert np.array_equal(adversarial[~result.clean_correct], images[~result.clean_correct])
+        if epsilon == 0:
+            assert np.array_equal(adversarial, images) and not success.any()
+            assert not result.gradient_calls_at[k].any()
+        robust = result.clean_correct.sum() - success.sum()
+        assert result.robust_accuracy[k] == pytest.approx(robust / len(images))
+    assert not result.gradient_calls[~result.clean_correct].any()
+    assert (result.forward_calls[~result.clean_correct] == 1).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(), st.sampled_from(CONFIGS), st.randoms(use_true_random=False))
+def test_an_example_does_not_know_its_company(problem, config, random):
+    """Any subset in any order, at any one of the epsilons, gives what the whole call gave."""
+    model, images, labels, epsilons = problem
+    chosen = random.sample(range(len(images)), random.randint(0, len(images)))
+    k = random.randrange(len(epsilons))
+    whole = build(config)(model, images, labels, epsilons)
+    part = build(config)(model, images[chosen], labels[chosen], epsilons[k : k + 1])
+    assert np.array_equal(part.success[0], whole.success[k, chosen])
+    np.testing.assert_allclose(part.images[0], whole.images[k, chosen], atol=1e-6)
+    np.testing.assert_allclose(part.distance[0], whole.distance[k, chosen], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", CONFIGS[:4], ids=lambda c: f"{c['name']}-{c['norm']}")
+def test_a_network_does_not_care_how_examples_are_cut(config):
+    digits, attack = digits_cnn(), build(config)
+    scale = 1 if config["norm"] == "linf" else 8
+    epsilons = [scale * e for e in DIGITS_EPSILONS]
+    whole = attack(digits.model, digits.images, digits.labels, epsilons)
+    order = np.random.default_rng(1).permutation(len(digits.images))
+    success, images = np.empty_like(whole.success), np.empty_like(whole.images)
+    for part in np.split(order, [1, 8, 41, 41, 170]):
+        cut = attack(digits.model, digits.images[part], digits.labels[part], epsilons)
+        success[:, part], images[:, part] = cut.success, cut.images
+    # sign() may amplify the last bits of a float sum; how many examples that may touch is documented.
+    assert (success != whole.success).any(axis=0).mean() <= 0.002
+    assert (np.abs(images - whole.images).max(axis=(0, 2, 3, 4)) < 1e-4).mean() >= 0.998
+    assert whole.robust_accuracy[0] > 0.3 and whole.robust_accuracy[2] < 0.3
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_strongest_image_has_the_highest_loss(norm):
+    digits, attack = digits_cnn(), build({"name": "bim", "norm": norm, "steps": 4, "relative_step_size": 0.7})
+    model, images, labels = digits.model, digits.images[:60], digits.labels[:60]
+    epsilons = [0.1, 0.2] if norm == "linf" else [1.0, 3.0]
+
+    def losses(choose):
+        result = attack(model, images, labels, epsilons, choose=choose)
+        logits = [model(each, training=False) for each in result.images]
+        return np.stack(
+            [tf.nn.sparse_softmax_cross_entropy_with_logits(labels, each) for each in logits]
+        ), result
+
+    first, _ = losses("first")
+    last, _ = losses("last")
+    strongest, result = losses("strongest")
+    assert (strongest >= np.maximum(first, last) - 1e-4).all()
+    assert (strongest > last + 1e-4).any() and (strongest > first + 1e-4).any()
+    spent = result.gradient_calls_at[:, result.clean_correct]
+    assert (spent.sum(axis=0) == 1 + 2 * 3).all(), "the whole budget, the first gradient shared"
+
+
+def line_model():
+    """One pixel, two classes: class 1 from 0.5 on."""
+    return affine([[-10.0, 10.0]], [5.0, -5.0])
+
+
+def test_decided_rows_are_skipped_and_shared_calls_counted_once():
+    images = np.array([0.45, 0.35, 0.05, 0.9], np.float32).reshape(4, 1, 1, 1)
+    labels = np.zeros(4, int)  # the last one is wrong from the start
+    epsilons = [0.0, 0.1, 0.2]
+    attack = build({"name": "bim", "steps": 5, "relative_step_size": 0.2})
+    result = attack(line_model(), images, labels, epsilons)
+    # Iterates at 0.1: .02 a step, at 0.2: .04 a step; beyond 0.5 an example is decided.
+    assert result.success.tolist() == [[False] * 4, [True, False, False, False], [True, True, False, False]]
+    # 0.45: .51 is iterate 3 of 0.1, .53 the second of 0.2. 0.35: .45 at best, then .51 is iterate 4.
+    assert result.gradient_calls_at.tolist() == [[0] * 4, [1 + 3, 1 + 4, 1 + 4, 0], [2, 4, 4, 0]]
+    assert result.forward_calls_at.tolist() == [[1] * 4, [0, 1, 1, 0], [0, 0, 1, 0]]
+    assert result.gradient_calls.tolist() == [6, 9, 9, 0]
+    known = attack(line_model(), images, labels, epsilons, clean_correct=result.clean_correct)
+    assert known.forward_calls_at[0].tolist() == [0] * 4
+    assert np.array_equal(known.success, result.success)
+    fgsm = build({"name": "fgsm"})(line_model(), images, labels, epsilons)
+    assert fgsm.gradient_calls.tolist() == [1, 1, 1, 0]
+    assert fgsm.forward_calls_at.tolist() == [[1] * 4, [1, 1, 1, 0], [1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_the_model_sees_exactly_the_counted_images(config, monkeypatch):
+    """Counted inside the graph by the model itself, in batches of one so that there is no padding."""
+    monkeypatch.setattr(gradients, "BATCH_SIZES", {"CPU": (1,), "GPU": (1,)})
+    digits = digits_cnn()
+    seen = tf.Variable(0, trainable=False)
+
+    def counting(images):
+        seen.assign_add(tf.shape(images)[0])
+        return digits.model(images, training=False)
+
+    result = build(config)(counting, digits.images[:12], digits.labels[:12], [0.0, 0.3, 0.1])
+    assert int(seen) == result.gradient_calls.sum() + result.forward_calls.sum()
+    assert result.success.any()
+
+
+def test_nothing_retraces():
+    digits = digits_cnn()
+    for config in CONFIGS:
+        for n in (1, 7, 33, 200):
+            build(config)(digits.model, digits.images[:n], digits.labels[:n], [0.1, 0.2][: 1 + n % 2])
+    network = gradients.network_for(digits.model, (8, 8, 1))
+    assert network.traces == 2
+
+
+def test_a_model_is_let_go():
+    import keras
+
+    model = keras.Sequential([keras.Input((3, 3, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    images = np.full((4, 3, 3, 1), 0.5, np.float32)
+    build({"name": "bim"})(model, images, np.zeros(4, int), [0.1], clean_correct=np.ones(4, bool))
+    reference = weakref.ref(model)
+    network = weakref.ref(gradients.network_for(model, (3, 3, 1)))
+    del model
+    gc.collect()
+    assert reference() is None and network() is None
+
+
+def test_dropout_and_batch_norm_are_in_inference_mode():
+    digits = digits_cnn()
+    network = gradients.network_for(digits.model, (8, 8, 1))
+    expected = digits.model.predict(digits.images[:50], verbose=0)
+    np.testing.assert_allclose(network.logits(digits.images[:50]), expected, atol=1e-4)
+
+
+def test_out_of_memory_halves_the_batch():
+    def hungry(images):
+        n = tf.shape(images)[0]
+        # More than any address space holds, but only for more than 8 images at a time.
+        size = tf.where(n > 8, tf.constant(2**50, tf.int64), tf.constant(1, tf.int64))
+        return tf.reshape(images, (-1, 1)) * [[-10.0, 10.0]] + tf.reduce_sum(tf.zeros([size])) + [5.0, -5.0]
+
+    images = np.linspace(0, 0.49, 100, dtype=np.float32).reshape(100, 1, 1, 1)
+    labels = np.zeros(100, int)
+    result = build({"name": "bim"})(hungry, images, labels, [0.1, 0.3])
+    expected = build({"name": "bim"})(line_model(), images, labels, [0.1, 0.3])
+    assert np.array_equal(result.success, expected.success) and result.success.any()
+
+
+# Two pixels, three classes, not linear. Expected images are for VERSION 1 of each attack.
+GOLDEN = {
+    ("fgsm", "linf"): [0.7, 0.0, 0.5, 0.5, 0.4, 0.6, 0.45, 0.0, 0.75, 0.25, 0.15, 0.85],
+    ("fgsm", "l2"): [
+        *(0.744068, 0.074759, 0.440699, 0.557860, 0.403061, 0.434856),
+        *(0.549153, 0.000000, 0.616572, 0.380185, 0.156887, 0.478426),
+    ],
+    ("bim", "linf"): [0.82, 0.12, 0.42, 0.58, 0.4, 0.6, 0.81, 0.11, 0.48, 0.52, 0.33, 0.67],
+    ("bim", "l2"): [
+        *(0.811867, 0.118831, 0.448716, 0.566529, 0.428288, 0.502543),
+        *(0.768823, 0.077475, 0.430744, 0.576427, 0.286200, 0.558953),
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "norm"), GOLDEN)
+def test_golden_images(name, norm):
+    """A change here changes published numbers: raise the attack's VERSION, then these."""
+    matrix = tf.constant([[2.0, -1.0, 0.5], [-1.0, 1.5, 1.0]])
+
+    def model(images):
+        flat = tf.reshape(images, (-1, 2))
+        return flat @ matrix + tf.square(flat) @ tf.reverse(matrix, [1])
+
+    images = np.array([[0.9, 0.2], [0.3, 0.7], [0.6, 0.4]], np.float32).reshape(3, 1, 2, 1)
+    labels = np.argmax(model(images), axis=1)
+    result = build({"name": name, "norm": norm})(model, images, labels, [0.2, 0.45])
+    assert REGISTRY[name].VERSION == 1
+    np.testing.assert_allclose(result.images.ravel(), GOLDEN[name, norm], atol=2e-6)
+
+
+def test_nan_and_infinity_are_refused():
+    images = np.linspace(0, 1, 10, dtype=np.float32).reshape(10, 1, 1, 1)
+    labels = np.zeros(10, int)
+    broken = images.copy()
+    broken[3:5] = np.nan
+    with pytest.raises(AttackError, match="the images hold NaN or infinity for 2 of 10 images"):
+        build({"name": "fgsm"})(line_model(), broken, labels, [0.1])
+
+    def overflowing(x):
+        return tf.concat([tf.reshape(x, (-1, 1)), tf.where(x > 0.75, np.inf, 0.0)[:, 0, 0]], axis=1)
+
+    with pytest.raises(AttackError, match="the model's logits hold NaN or infinity for 3 of 10 images"):
+        build({"name": "fgsm"})(overflowing, images, labels, [0.1])
+
+    def rough(x):
+        return tf.reshape(tf.sqrt(x), (-1, 1)) * [[1.0, -1.0]]
+
+    with pytest.raises(AttackError, match="the model's gradients hold NaN or infinity for 1 of 10 images"):
+        build({"name": "fgsm"})(rough, images, labels, [0.1])
+
+
+def test_a_model_without_gradient_is_refused():
+    def rounding(x):
+        return tf.reshape(tf.stop_gradient(tf.round(x)), (-1, 1)) * [[-1.0, 1.0]] + [0.5, 0.0]
+
+    images = np.zeros((2, 1, 1, 1), np.float32)
+    with pytest.raises(AttackError, match="no gradient flows"):
+        build({"name": "bim"})(rounding, images, np.zeros(2, int), [0.1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epsilons": [0.1, -0.1]}, r"found epsilons \[0.1, -0.1\]"),
+        ({"epsilons": [np.nan]}, "finite numbers"),
+        ({"epsilons": []}, "at least one"),
+        ({"images": np.zeros((3, 1, 1, 1))}, "found images float64"),
+        ({"images": np.zeros((3, 1, 1), np.float32)}, r"\(N, H, W, C\)"),
+        ({"images": np.full((3, 1, 1, 1), 255, np.float32)}, r"from 255.0 to 255.0; \[0, 1\]"),
+        ({"labels": np.zeros(2, int)}, r"found labels of shape \(2,\); \(3,\)"),
+        ({"labels": np.zeros(3)}, "found labels float64"),
+        ({"labels": np.array([0, -1, 0])}, "integers from 0"),
+        ({"labels": np.array([0, 2, 0])}, "found label 2; the model has 2 classes"),
+        ({"clean_correct": np.ones(3)}, "found clean_correct float64"),
+        ({"example_indices": np.arange(4)}, "found example_indices of shape"),
+        ({"choose": "best"}, "allowed: first, strongest, last"),
+    ],
+)
+def test_wrong_arguments_are_named(change, message):
+    arguments = {"images": np.zeros((3, 1, 1, 1), np.float32), "labels": np.zeros(3, int), "epsilons": [0.1]}
+    with pytest.raises(ValueError, match=message):
+        build({"name": "fgsm"})(line_model(), **{**arguments, **change})
+
+
+def test_build_validates_options():
+    assert build({"name": "bim", "steps": 3, "version": 1}) == REGISTRY["bim"](steps=3)
+    assert build({"name": "fgsm"}).norm == REGISTRY["fgsm"].NORMS[0]
+    with pytest.raises(ValueError, match="found attack 'fgms'; allowed: bim, fgsm"):
+        build({"name": "fgms"})
+    for options in (
+        {"steps": 0},
+        {"stepz": 3},
+        {"norm": "l1"},
+        {"step_size": -0.1},
+        {"relative_step_size": 0},
+    ):
+        with pytest.raises(pydantic.ValidationError, match=next(iter(options))):
+            build({"name": "bim", **options})
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Noise(Attack):
+    """A user's own attack: uniform noise, keyed by the example and nothing else."""
+
+    name = "noise"
+    tries: int = 1
+
+    def search(self, rows):
+        for attempt in range(self.tries):
+            keys = rows.example_indices[rows.example]
+            noise = [
+                np.random.default_rng((rows.seed, k, attempt)).uniform(-1, 1, rows.clean.shape[1:])
+                for k in keys
+            ]
+            iterates = np.clip(rows.clean + rows.radius * np.array(noise, np.float32), 0, 1)
+            rows.judge(iterates, rows.logits(iterates), final=attempt == self.tries - 1)
+            if not len(rows):
+                return
+
+
+def test_a_users_own_attack():
+    config = {"name": "mine", "factory": f"{__name__}:Noise", "norm": "linf", "tries": 3, "source": "ab12"}
+    attack = build(config)
+    assert attack == Noise(tries=3)
+    images = np.linspace(0.3, 0.49, 20, dtype=np.float32).reshape(20, 1, 1, 1)
+    labels, indices = np.zeros(20, int), np.arange(100, 120)
+    whole = attack(line_model(), images, labels, [0.1, 0.3], seed=5, example_indices=indices)
+    half = attack(line_model(), images[10:], labels[10:], [0.1, 0.3], seed=5, example_indices=indices[10:])
+    assert np.array_equal(half.images, whole.images[:, 10:])
+    other = attack(line_model(), images, labels, [0.1, 0.3], seed=6, example_indices=indices)
+    assert not np.array_equal(other.images, whole.images)
+    assert whole.success.any() and not whole.success.all()
+
+
+def test_importing_the_registry_is_light():
+    code = "import sys, workers.attacks, workers.metrics; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,116 @@
+"""FGSM and BIM against Foolbox on a trained network, and against closed forms on affine models."""
+
+from __future__ import annotations
+
+import foolbox
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.small_models import affine, digits_cnn
+from workers.attacks import build
+
+pytestmark = pytest.mark.tf
+
+EPSILONS = {"linf": (0.0, 0.02, 0.05, 0.1, 0.2), "l2": (0.0, 0.25, 0.5, 1.0, 2.0)}
+BIM_OPTIONS = {"steps": 7, "relative_step_size": 0.3}
+
+
+def foolbox_attack(name, norm):
+    if name == "fgsm":
+        attacks = {"linf": foolbox.attacks.LinfFastGradientAttack, "l2": foolbox.attacks.L2FastGradientAttack}
+        return attacks[norm](random_start=False)
+    attacks = {"linf": foolbox.attacks.LinfBasicIterativeAttack, "l2": foolbox.attacks.L2BasicIterativeAttack}
+    return attacks[norm](steps=7, rel_stepsize=0.3, random_start=False)
+
+
+@pytest.fixture(scope="module", params=["fgsm-linf", "fgsm-l2", "bim-linf", "bim-l2"])
+def case(request):
+    """(configuration, epsilons, Foolbox's images (E, N, H, W, C), Foolbox's robust accuracy (E,))."""
+    name, norm = request.param.split("-")
+    digits = digits_cnn()
+    model = foolbox.TensorFlowModel(digits.model, bounds=(0, 1))
+    inputs = tf.constant(digits.images), tf.constant(digits.labels)
+    _, images, success = foolbox_attack(name, norm)(model, *inputs, epsilons=list(EPSILONS[norm]))
+    config = {"name": name, "norm": norm, **(BIM_OPTIONS if name == "bim" else {})}
+    return config, EPSILONS[norm], np.stack(images), 1 - success.numpy().mean(axis=1)
+
+
+def test_the_network_is_worth_attacking():
+    digits = digits_cnn()
+    correct = np.argmax(digits.model(digits.images, training=False), axis=1) == digits.labels
+    assert correct.mean() > 0.95
+
+
+def test_images_equal_foolbox(case):
+    config, epsilons, expected, _ = case
+    digits = digits_cnn()
+    result = build(config)(digits.model, digits.images, digits.labels, epsilons, choose="last")
+    attacked = result.clean_correct
+    difference = np.abs(result.images - expected)[:, attacked].max(axis=(2, 3, 4))
+    if config["name"] == "fgsm":
+        assert difference.max() < 2e-6
+    else:
+        # An eager gradient's last bits differ from a traced one's. Where a component is all but zero its
+        # sign flips, and every later iterate with it: a few whole examples differ, the rest not at all.
+        assert (difference < 1e-3).mean() >= 0.998
+
+
+def test_robust_accuracy_is_at_most_foolbox(case):
+    config, epsilons, _, foolbox_accuracy = case
+    digits = digits_cnn()
+    result = build(config)(digits.model, digits.images, digits.labels, epsilons)
+    assert (result.robust_accuracy <= foolbox_accuracy + 1e-9).all()
+    assert result.robust_accuracy[0] == result.clean_correct.mean()
+    assert result.robust_accuracy[-1] < 0.1
+
+
+WEIGHTS = np.array([[3.0, -1.0], [-2.0, 1.0], [0.5, -0.25], [1.0, -3.0], [-1.0, 2.0], [0.0, 1.0]])
+NORMAL = WEIGHTS[:, 1] - WEIGHTS[:, 0]  # logit 1 - logit 0 = NORMAL · x + offset
+
+
+def affine_case(norm, margins):
+    """A two-class model and one image for each margin (logits) by which class 0 leads."""
+    dual = np.abs(NORMAL).sum() if norm == "linf" else np.linalg.norm(NORMAL)
+    spread = np.random.default_rng(3).uniform(-0.05, 0.05, (len(margins), 6))
+    points = 0.5 + spread - np.outer(spread @ NORMAL + margins, NORMAL) / (NORMAL @ NORMAL)
+    model = affine(WEIGHTS, [0.0, -0.5 * NORMAL.sum()])
+    images = points.reshape(-1, 2, 3, 1).astype(np.float32)
+    unit = np.sign(NORMAL) if norm == "linf" else NORMAL / dual
+    return model, images, np.zeros(len(margins), int), np.array(margins) / dual, unit.reshape(2, 3, 1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", ["fgsm", "bim"])
+def test_success_exactly_beyond_the_hyperplane(name, norm):
+    model, images, labels, boundary, unit = affine_case(norm, [0.2, 0.5, 0.9, 1.3])
+    epsilons = np.sort(np.concatenate([boundary * 0.99, boundary * 1.01]))
+    result = build({"name": name, "norm": norm})(model, images, labels, epsilons, choose="last")
+    assert np.array_equal(result.success, epsilons[:, None] > boundary)
+    # The optimum of an affine loss over a ball: as far as the ball goes, straight at the hyperplane.
+    optimum = images + epsilons[:, None, None, None, None] * unit
+    np.testing.assert_allclose(result.images, optimum, atol=1e-6)
+    reached = np.broadcast_to(epsilons[:, None], result.success.shape)
+    np.testing.assert_allclose(result.distance, np.where(result.success, reached, np.inf), rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_bim_keeps_the_first_iterate_beyond_the_hyperplane(norm):
+    model, images, labels, boundary, _ = affine_case(norm, [0.2, 0.5, 0.9, 1.3])
+    step = boundary[2] / 3.5
+    attack = build({"name": "bim", "norm": norm, "steps": 20, "step_size": step})
+    result = attack(model, images, labels, [10 * step])
+    np.testing.assert_allclose(result.distance[0], step * np.ceil(boundary / step), rtol=1e-5)
+
+
+def test_the_box_is_the_optimum_when_it_binds():
+    model = affine([[1.0, -1.0], [-1.0, 1.0]], [0.0, 0.0])
+    images = np.array([[1.0, 0.0], [0.75, 0.5]], np.float32).reshape(2, 1, 2, 1)
+    for name in ("fgsm", "bim"):
+        result = build({"name": name})(model, images, np.zeros(2, int), [0.375], choose="last")
+        np.testing.assert_allclose(
+            result.images[0].reshape(2, 2), [[0.625, 0.375], [0.375, 0.875]], atol=1e-6
+        )
+        # Class 1 everywhere: class 0 is only ever pushed away from the box's corner.
+        result = build({"name": name})(model, images[:, :, ::-1], np.ones(2, int), [0.8], choose="last")
+        np.testing.assert_allclose(result.images[0].reshape(2, 2), [[0.8, 0.2], [1.0, 0.0]], atol=1e-6)

@@ -1,0 +1,329 @@
+"""The evaluator, end to end: real training, real attacks, the shards read back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.victims_for_tests import victim_spec
+from workers import metrics
+from workers.attacks import AttackError
+from workers.datasets import evaluation_order, load
+from workers.evaluate import Evaluator, WeightsMismatchError
+from workers.pins import pinned_weights
+from workers.shards import SCHEMA, read_footer
+from workers.storage import Folder
+from workers.unit import AttackSpec, UnitReport, WorkerSettings, WorkUnit
+
+pytestmark = pytest.mark.tf
+
+SPEC = victim_spec()
+ID = SPEC.victim_id
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+EPSILONS = (0.0, 0.05, 0.2)
+TRAINING = WorkUnit(f"{ID}/train", SPEC)
+
+USERS_ATTACKS = """
+import numpy as np
+
+
+class Returns:
+    def __init__(self, norm, images):
+        self.change = images
+
+    def __call__(self, model, images, labels, epsilons, *, seed, example_indices, clean_correct, choose):
+        found = np.stack([images] * len(epsilons))
+        if self.change == "nan":
+            found[0, 0] = np.nan
+        elif self.change == "shape":
+            found = found[:, :, :4]
+        elif self.change == "outside":
+            found = found - 5 * np.sign(found - 0.5)
+        elif self.change == "far":
+            found = 1 - found
+        return found
+"""
+
+
+def attack_spec(name: str, norm: str = "linf", **options: Any) -> AttackSpec:
+    return AttackSpec(f"{name}-{norm}-0123456789", {"name": name, "norm": norm, **options}, name, norm)
+
+
+def unit(
+    attack: AttackSpec, start: int, stop: int, *, epsilons: Sequence[float] = EPSILONS, keep: int = 0
+) -> WorkUnit:
+    cells = tuple((f"{attack.attack_id}-{epsilon:g}", epsilon) for epsilon in epsilons)
+    return WorkUnit(f"{ID}/{attack.attack_id}.{start}-{stop}", SPEC, attack, cells, start, stop, keep)
+
+
+def settings(folder: Path, **changes: Any) -> WorkerSettings:
+    return WorkerSettings(str(folder / "out"), str(folder / "victims"), "run-1", **changes)
+
+
+def rows_of(folder: Path, report: UnitReport) -> pa.Table:
+    assert report.ok and report.shard
+    table = pq.read_table(folder / "out" / report.shard)
+    assert table.schema.remove_metadata().equals(SCHEMA)
+    assert table.num_rows == report.rows
+    return table.replace_schema_metadata(None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluate")
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> UnitReport:
+    return Evaluator(settings(folder))(TRAINING)
+
+
+@pytest.fixture(scope="module")
+def evaluator(folder: Path, trained: UnitReport) -> Evaluator:
+    """Another worker than the one that trained the victim."""
+    evaluator = Evaluator(settings(folder, provenance={"git_commit": "abc"}))
+    report = evaluator(TRAINING)
+    assert not report.trained and report.weights == trained.weights and "train" not in report.phases
+    return evaluator
+
+
+@pytest.fixture(scope="module")
+def bim(folder: Path, evaluator: Evaluator) -> pa.Table:
+    return rows_of(folder, evaluator(unit(attack_spec("bim"), 0, 100, keep=3)))
+
+
+def columns(table: pa.Table, epsilon: float) -> dict[str, np.ndarray]:
+    """The columns of one epsilon as arrays; null numbers as NaN."""
+    frame = table.to_pandas()
+    return {name: values.to_numpy() for name, values in frame[frame["epsilon"] == epsilon].items()}
+
+
+def test_training_publishes_and_pins(folder: Path, trained: UnitReport) -> None:
+    assert trained.trained and trained.shard is None and trained.phases["train"] > 0
+    assert pinned_weights(Folder.at(folder / "out")) == {ID: trained.weights}
+    names = {file.name for file in (folder / "victims" / ID).iterdir()}
+    assert names == {f"{trained.weights}.json", f"{trained.weights}.weights.h5"}
+
+
+def test_the_footer_says_what_the_rows_are(folder: Path, trained: UnitReport, evaluator: Evaluator) -> None:
+    one = unit(attack_spec("fgsm"), 20, 40)
+    report = evaluator(one)
+    assert report.shard and set(report.phases) == {"load", "clean", "attack", "measure", "perceptibility"}
+    name = report.shard.removeprefix("shards/")
+    info = read_footer(Folder.at(folder / "out" / "shards"), name, size=1, mtime_ns=0)
+    assert (info.victim_id, info.start, info.stop, info.weights) == (ID, 20, 40, trained.weights)
+    assert info.cells == tuple(cell for cell, _ in one.cells)
+    assert info.device
+    footer = pq.read_schema(folder / "out" / report.shard).metadata[b"robustsweep"]
+    for part in (b'"git_commit": "abc"', b'"run_id": "run-1"', b'"tensorflow"', b'"host"'):
+        assert part in footer
+
+
+def test_rows_name_their_examples_in_evaluation_order(bim: pa.Table) -> None:
+    digits = load({"name": "digits"})
+    order = evaluation_order(digits.y_test)[:100]
+    for epsilon in EPSILONS:
+        rows = columns(bim, epsilon)
+        assert rows["position"].tolist() == list(range(100))
+        assert rows["example_index"].tolist() == order.tolist()
+        assert rows["label"].tolist() == digits.y_test[order].tolist()
+        assert ((rows["clean_label"] == rows["label"]) == rows["clean_correct"]).all()
+        assert ((rows["clean_confidence"] > 0.1) & (rows["clean_confidence"] <= 1)).all()
+    assert set(bim["cell_id"].to_pylist()) == {f"bim-linf-0123456789-{epsilon:g}" for epsilon in EPSILONS}
+
+
+@pytest.mark.parametrize("name", ["fgsm", "bim"])
+def test_robust_accuracy_falls_from_the_clean_one(folder: Path, evaluator: Evaluator, name: str) -> None:
+    table = rows_of(folder, evaluator(unit(attack_spec(name), 0, 100)))
+    robust = []
+    for epsilon in EPSILONS:
+        rows = columns(table, epsilon)
+        robust.append((rows["clean_correct"] & ~rows["success"]).mean())
+    assert robust[0] == columns(table, 0.0)["clean_correct"].mean() >= 0.85
+    assert robust[0] > robust[1] > robust[2]
+    assert robust[2] < 0.5
+
+
+def test_measurements_agree_with_the_kept_images(folder: Path, evaluator: Evaluator) -> None:
+    table = rows_of(folder, evaluator(unit(attack_spec("bim"), 0, 30, keep=30)))
+    digits, model = load({"name": "digits"}), evaluator._victims[ID].model
+    for row in table.filter(pa.compute.field("success")).to_pylist():
+        image = np.frombuffer(row["image"], np.float32).reshape(row["image_shape"])
+        clean = digits.x_test[row["example_index"]]
+        logits, rounded = (
+            model(np.asarray([each])).numpy()[0]
+            for each in (image, np.rint(image * 255).astype(np.float32) / 255)
+        )
+        assert logits.argmax() == row["adv_label"] != row["label"]
+        assert row["adv_confidence"] == pytest.approx(np.exp(logits).max() / np.exp(logits).sum(), abs=1e-4)
+        assert row["success_uint8"] == (np.delete(rounded, row["label"]).max() - rounded[row["label"]] > 1e-4)
+        assert row["linf"] == pytest.approx(np.abs(image - clean).max(), abs=1e-7)
+        assert row["linf"] <= row["epsilon"] + 2e-6
+        assert row["l2"] == pytest.approx(np.linalg.norm(image - clean), rel=1e-5)
+        assert row["l0"] == (image != clean).any(axis=-1).sum()
+
+
+def test_what_is_null_and_what_is_infinite(bim: pa.Table) -> None:
+    for epsilon in EPSILONS:
+        rows = columns(bim, epsilon)
+        correct, success = rows["clean_correct"], rows["success"]
+        assert not success[~correct].any() and not (rows["success_uint8"] & ~success).any()
+        for name in ("adv_label", "adv_confidence"):
+            assert (np.isnan(rows[name]) == ~success).all()
+        for name in ("linf", "l2", "l0"):
+            assert (np.isnan(rows[name]) == ~correct).all()
+            assert (np.isinf(rows[name]) == (correct & ~success)).all()
+        assert (rows["gradient_calls"][~correct] == 0).all() and (rows["forward_calls"][~correct] == 0).all()
+        near = correct & (rows["position"] < 64)
+        for name in ("psnr", "full_linf", "full_l2", "changed_share"):
+            assert (np.isnan(rows[name]) == ~near).all()
+        assert np.isnan(rows["ssim"]).all()  # 8 pixels are too few for it
+        kept = np.array([image is not None for image in rows["image"]])
+        assert (kept == (correct & (rows["position"] < 3))).all()
+    assert (~columns(bim, 0.0)["clean_correct"]).any(), (
+        "no example was left unattacked: the test shows nothing"
+    )
+
+
+def test_perceptibility_is_of_the_full_budget(bim: pa.Table) -> None:
+    near = bim.filter((pa.compute.field("position") < 64) & pa.compute.field("success")).to_pandas()
+    assert len(near) > 20
+    assert (near["full_l2"] > near["l2"] + 1e-3).mean() > 0.5  # the first success is nearer
+    assert (near["full_linf"] <= near["epsilon"] + 2e-6).all()
+    clean = columns(bim, 0.0)
+    assert np.isinf(clean["psnr"][clean["clean_correct"] & (clean["position"] < 64)]).all()
+
+
+def test_the_cut_into_units_does_not_matter(folder: Path, evaluator: Evaluator) -> None:
+    spec = attack_spec("bim")
+    whole = rows_of(folder, evaluator(unit(spec, 0, 40)))
+    parts = [rows_of(folder, evaluator(unit(spec, start, start + 20))) for start in (0, 20)]
+    order = [("cell_id", "ascending"), ("position", "ascending")]
+    together = pa.concat_tables(parts).sort_by(order).to_pandas()
+    whole = whole.sort_by(order).to_pandas()
+    clean = ["clean_label", "clean_confidence", "clean_correct"]
+    assert together[clean].equals(whole[clean])  # to the bit
+    exact = ["cell_id", "position", "example_index", "label", "adv_label", "success", "gradient_calls"]
+    assert together[exact].equals(whole[exact])
+    for name in ("adv_confidence", "linf", "l2", "full_linf", "full_l2"):
+        np.testing.assert_allclose(together[name], whole[name], atol=1e-4)
+
+
+def test_a_units_epsilons_may_come_alone(folder: Path, evaluator: Evaluator, bim: pa.Table) -> None:
+    alone = rows_of(folder, evaluator(unit(attack_spec("bim"), 0, 100, epsilons=[0.2])))
+    assert (
+        alone["success"].to_pylist() == bim.filter(pa.compute.field("epsilon") == 0.2)["success"].to_pylist()
+    )
+
+
+@pytest.mark.parametrize("change", ["far", "outside", "same"])
+def test_claims_are_measured_not_believed(
+    folder: Path, evaluator: Evaluator, users_attacks: str, change: str
+) -> None:
+    """A user's attack may return bare images: far away, outside the box, or not adversarial at all."""
+    spec = attack_spec("mine", factory=f"{users_attacks}:Returns", images=change)
+    rows = rows_of(folder, evaluator(unit(spec, 0, 40, epsilons=[0.3, 10.0]))).to_pandas()
+    far = rows[rows["epsilon"] == 10.0]
+    assert not rows[rows["epsilon"] == 0.3]["success"].any()
+    assert far["success"].any() == (change == "far")
+    correct = rows["clean_correct"]
+    assert (np.isinf(rows["linf"]) == (correct & ~rows["success"])).all()
+    assert rows["gradient_calls"].isna().tolist() == correct.tolist()  # nobody counted
+    if change == "far":
+        near = far[far["clean_correct"]]
+        expected = metrics.linf(*images_and_negatives(near["example_index"].to_numpy()))
+        np.testing.assert_allclose(near["full_linf"], expected)
+
+
+def images_and_negatives(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    images = load({"name": "digits"}).images("test", indices)
+    return images, 1 - images
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [("nan", "finite floats"), ("shape", r"returned images of shape")]
+)
+def test_what_an_attack_returns_is_checked(
+    folder: Path, evaluator: Evaluator, users_attacks: str, change: str, message: str
+) -> None:
+    spec = attack_spec("mine", factory=f"{users_attacks}:Returns", images=change)
+    with pytest.raises(AttackError, match=message):
+        evaluator(unit(spec, 0, 10))
+
+
+@pytest.fixture
+def users_attacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "attacks_for_tests.py").write_text(USERS_ATTACKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "attacks_for_tests", raising=False)
+    return "attacks_for_tests"
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real images are not beside the project")
+def test_images_large_enough_have_a_similarity_that_falls_with_epsilon(tmp_path: Path) -> None:
+    recipe = {"version": 1, "epochs": 5, "batch_size": 32, "learning_rate": 2e-3}
+    spec = victim_spec("fashion", dataset={"name": "fashion_mnist", "version": 1}, recipe=recipe)
+    fashion = replace(unit(attack_spec("fgsm"), 50, 70), victim=spec)
+    report = Evaluator(settings(tmp_path, data_dir=str(REAL_DATA)))(fashion)
+    rows = rows_of(tmp_path, report).to_pandas()
+    measured = rows["clean_correct"] & (rows["position"] < 64)
+    assert measured.any() and (rows["ssim"].notna() == measured).all()
+    similarity = rows[measured].groupby("epsilon")["ssim"].mean()
+    assert similarity[0.0] == pytest.approx(1, abs=1e-5)
+    assert 1 > similarity[0.05] > similarity[0.2] > -1
+
+
+def test_positions_beyond_the_test_split_are_refused(evaluator: Evaluator) -> None:
+    with pytest.raises(ValueError, match=r"positions \[490, 510\)"):
+        evaluator(unit(attack_spec("fgsm"), 490, 510))
+
+
+def test_nothing_is_retraced(evaluator: Evaluator) -> None:
+    for stop in (1, 7, 33):
+        evaluator(unit(attack_spec("fgsm"), 0, stop))
+    assert evaluator._victims[ID]._forward.experimental_get_tracing_count() == 1
+
+
+def test_a_lost_cache_is_rebuilt_with_the_same_weights(tmp_path: Path, trained: UnitReport) -> None:
+    """Corrupt weights are noticed and trained again; here to the same bits, so that the pin holds."""
+    first = Evaluator(settings(tmp_path))(TRAINING)
+    assert first.trained and first.weights == trained.weights
+    weights = tmp_path / "victims" / ID / f"{first.weights}.weights.h5"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    again = Evaluator(settings(tmp_path))(TRAINING)
+    assert again.trained and again.weights == first.weights
+    assert not Evaluator(settings(tmp_path))(TRAINING).trained
+
+
+def test_other_weights_than_the_pinned_are_refused_with_a_way_out(
+    folder: Path, tmp_path: Path, trained: UnitReport
+) -> None:
+    pinned = "0" * 64
+    Folder.at(tmp_path / "out").publish(f"pins/{ID}.{pinned}.json", b"{}")
+    here = replace(settings(tmp_path), cache=str(folder / "victims"))
+    evaluator = Evaluator(here)
+    for one in (TRAINING, unit(attack_spec("fgsm"), 0, 5)):
+        with pytest.raises(WeightsMismatchError, match="restore the cache folder") as error:
+            evaluator(one)
+        assert f"shards/{ID}" in str(error.value) and f"pins/{ID}.*" in str(error.value)
+    assert not (tmp_path / "out" / "shards").exists()
+    (tmp_path / "out" / "pins" / f"{ID}.{pinned}.json").unlink()
+    assert evaluator(TRAINING).weights == trained.weights
+
+
+def test_the_oldest_victims_are_dropped(tmp_path: Path) -> None:
+    evaluator = Evaluator(settings(tmp_path))
+    quick = {"version": 1, "epochs": 1, "batch_size": 64, "learning_rate": 1e-3, "examples": 100}
+    for seed in range(5):
+        evaluator(WorkUnit("train", victim_spec(f"victim-s{seed}", seed=seed, recipe=quick)))
+    assert list(evaluator._victims) == [f"victim-s{seed}" for seed in range(1, 5)]
+    assert not evaluator(WorkUnit("train", victim_spec("victim-s0", recipe=quick))).trained
