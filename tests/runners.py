@@ -79,7 +79,7 @@ def made_up_manifest(unit: WorkUnit, weights: str) -> Manifest:
     return Manifest(
         victim_id=victim.victim_id,
         weights=weights,
-        file_hash="0" * 64,
+        content="0" * 64,
         model=dict(victim.model),
         model_options=victim.model_options,
         dataset=dict(victim.dataset),

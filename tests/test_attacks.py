@@ -29,7 +29,6 @@ CONFIGS = [
     {"name": "bim", "norm": "l2", "steps": 3, "relative_step_size": 0.5},
     {"name": "bim", "norm": "linf", "steps": 2, "step_size": 0.07},
 ]
-FINDINGS = ("success", "distance", "images", "gradient_calls_at", "forward_calls_at")
 DIGITS_EPSILONS = (0.02, 0.0, 0.2, 0.05)
 
 
@@ -348,6 +347,33 @@ def test_a_users_own_attack():
     other = attack(line_model(), images, labels, [0.1, 0.3], seed=6, example_indices=indices)
     assert not np.array_equal(other.images, whole.images)
     assert whole.success.any() and not whole.success.all()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leap(Attack):
+    """An attack that breaks the rules: an iterate outside the ball, then one inside, both misclassified."""
+
+    def search(self, rows):
+        for radius in (1.5 * rows.radius, rows.radius):
+            iterates = rows.clean + radius
+            rows.judge(iterates, rows.logits(iterates), final=False)
+
+
+def test_a_misclassified_image_outside_the_ball_is_no_success():
+    images = np.full((1, 1, 1, 1), 0.48, np.float32)
+    result = Leap()(line_model(), images, np.zeros(1, int), [0.015, 0.1])
+    assert result.success.tolist() == [[False], [True]]
+    np.testing.assert_allclose(result.distance, [[np.inf], [0.1]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_only_a_single_step_makes_the_choice_idle(name):
+    digits, attack = digits_cnn(), build({"name": name})
+    found = [
+        attack(digits.model, digits.images[:40], digits.labels[:40], [0.1], choose=choose).images
+        for choose in ("first", "strongest", "last")
+    ]
+    assert all(np.array_equal(found[0], other) for other in found[1:]) == attack.single_step
 
 
 def test_importing_the_registry_is_light():

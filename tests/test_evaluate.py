@@ -47,6 +47,8 @@ class Returns:
             found = found[:, :, :4]
         elif self.change == "outside":
             found = found - 5 * np.sign(found - 0.5)
+        elif self.change == "in place":
+            images += 0.5
         elif self.change == "far":
             found = 1 - found
         return found
@@ -282,6 +284,12 @@ def test_images_large_enough_have_a_similarity_that_falls_with_epsilon(tmp_path:
     assert 1 > similarity[0.05] > similarity[0.2] > -1
 
 
+def test_an_attack_cannot_change_the_clean_images(evaluator: Evaluator, users_attacks: str) -> None:
+    spec = attack_spec("mine", factory=f"{users_attacks}:Returns", images="in place")
+    with pytest.raises(ValueError, match="read-only"):
+        evaluator(unit(spec, 0, 10))
+
+
 def test_positions_beyond_the_test_split_are_refused(evaluator: Evaluator) -> None:
     with pytest.raises(ValueError, match=r"positions \[490, 510\)"):
         evaluator(unit(attack_spec("fgsm"), 490, 510))
@@ -320,10 +328,13 @@ def test_other_weights_than_the_pinned_are_refused_with_a_way_out(
     assert evaluator(TRAINING).weights == trained.weights
 
 
-def test_the_oldest_victims_are_dropped(tmp_path: Path) -> None:
+def test_the_oldest_victims_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.evaluate._MAX_VICTIMS", 2)
     evaluator = Evaluator(settings(tmp_path))
-    quick = {"version": 1, "epochs": 1, "batch_size": 64, "learning_rate": 1e-3, "examples": 100}
-    for seed in range(5):
-        evaluator(WorkUnit("train", victim_spec(f"victim-s{seed}", seed=seed, recipe=quick)))
-    assert list(evaluator._victims) == [f"victim-s{seed}" for seed in range(1, 5)]
-    assert not evaluator(WorkUnit("train", victim_spec("victim-s0", recipe=quick))).trained
+    recipe = {"version": 1, "epochs": 1, "batch_size": 64, "learning_rate": 1e-3, "examples": 100}
+    units = [WorkUnit("train", victim_spec(f"victim-s{seed}", seed=seed, recipe=recipe)) for seed in range(3)]
+    for seed in (0, 1, 0, 2):
+        evaluator(units[seed])
+    assert list(evaluator._victims) == ["victim-s0", "victim-s2"]
+    report = evaluator(units[1])
+    assert not report.trained and report.ok

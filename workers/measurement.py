@@ -63,6 +63,7 @@ class Measurement:
             clean_correct = clean_label == self._labels
             attacked = np.flatnonzero(clean_correct)
             images = self._victim.dataset.images("test", self._indices[attacked])
+            images.setflags(write=False)  # an attack that worked in place would be measured against itself
         measures = _Columns(len(self._epsilons), len(self._indices))
         measures.set("position", np.arange(self._unit.start, self._unit.stop))
         measures.set("example_index", self._indices)

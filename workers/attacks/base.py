@@ -67,6 +67,7 @@ class Attack(ABC):
     NORMS: ClassVar[tuple[str, ...]] = ("linf", "l2")  # the first is the default
     PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset()  # options on the pixel scale, as epsilon is
     randomised: ClassVar[bool] = False  # whether the result depends on the seed
+    single_step: ClassVar[bool] = False  # one iterate only, so that `choose` makes no difference
 
     norm: Literal["linf", "l2"] = "linf"
 

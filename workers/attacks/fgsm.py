@@ -22,6 +22,7 @@ class FGSM(Attack):
     """
 
     name: ClassVar[str] = "fgsm"
+    single_step: ClassVar[bool] = True
 
     def search(self, rows: ActiveSet) -> None:
         ascend(rows, steps=1, step_sizes=rows.epsilons)

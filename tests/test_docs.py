@@ -1,0 +1,83 @@
+"""What the documentation shows works as shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from orchestrator.grid import load_grid
+from orchestrator.progress import PlainProgress
+from orchestrator.query import VIEWS, run_query
+from orchestrator.sweep import RunOptions, prepare, run_sweep
+from tests.results_for_tests import Cell, results_of
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_grids_in_the_documentation_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "my_pkg"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "nets.py").write_text("def build(depth, input_shape, classes): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    whole = [blocks(ROOT / "README.md", "yaml")[0], blocks(ROOT / "docs" / "grid.md", "yaml")[0]]
+    for number, text in enumerate(whole):
+        path = tmp_path / f"grid{number}.yaml"
+        path.write_text(text)
+        assert load_grid(str(path)).models
+
+
+def test_queries_in_the_documentation_run() -> None:
+    results = results_of([Cell(attack="fgsm", epsilon=0.1), Cell(attack="bim", epsilon=0.1)])
+    statements = [
+        part
+        for text in blocks(ROOT / "docs" / "results.md", "sql")
+        for part in text.split(";")
+        if part.strip()
+    ]
+    shown = re.findall(r'robustsweep query \S+ "([^"…]+)"', "".join(page.read_text() for page in PAGES))
+    assert len(statements) >= 2 and len(shown) >= 3
+    for statement in statements + shown:
+        assert isinstance(run_query(results, statement), pa.Table)
+
+
+def test_every_view_is_documented() -> None:
+    text = (ROOT / "docs" / "results.md").read_text()
+    assert all(f"| `{view}` |" in text for view in VIEWS)
+
+
+@pytest.mark.tf
+def test_the_attack_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (python,) = blocks(ROOT / "docs" / "grid.md", "python")
+    attacks = next(text for text in blocks(ROOT / "docs" / "grid.md", "yaml") if "Darken" in text)
+    (tmp_path / "my_attacks.py").write_text(python)
+    monkeypatch.syspath_prepend(tmp_path)
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(f"models: [small_cnn]\ndatasets: [digits]\nepsilons: [0, 0.5]\nexamples: 60\n{attacks}")
+    output = str(tmp_path / "out")
+    prepared = prepare(load_grid(str(grid)), output)
+    options = RunOptions(output=output, backend="inline")
+    summary = run_sweep(prepared, options, PlainProgress(Console(quiet=True)))
+    assert (summary.exit_code, summary.state.cells_done) == (0, 2)
+    results = prepared.store.results()
+    rows = run_query(
+        results, "SELECT epsilon, attack_success_rate, status FROM cells ORDER BY epsilon"
+    ).to_pylist()
+    assert [row["status"] for row in rows] == ["done", "done"]
+    assert rows[0]["attack_success_rate"] == 0.0 < rows[1]["attack_success_rate"]
