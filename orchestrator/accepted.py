@@ -40,7 +40,7 @@ class Accepted:
     def warnings(self) -> list[str]:
         """What was set aside, a line for each reason."""
         names: dict[str, list[str]] = {}
-        for one in self.set_aside:
+        for one in sorted(self.set_aside, key=lambda one: one.name):
             names.setdefault(one.reason, []).append(one.name)
         return [
             f"set aside shards/{first}{f' and {len(others)} more' if others else ''}: {reason}"

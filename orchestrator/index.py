@@ -41,9 +41,11 @@ class ShardIndex:
         for name in self._segments():
             try:
                 data = self.folder.read(name)
-                table = pq.read_table(pa.BufferReader(data), schema=_SCHEMA)
+                table = pq.read_table(pa.BufferReader(data))
             except (OSError, pa.ArrowException):
                 continue  # deleted meanwhile, or damaged: the footers still know
+            if not table.schema.equals(_SCHEMA):  # another version's, or not ours
+                continue
             for row in table.to_pylist():
                 known[row["name"]] = ShardInfo(**{**row, "cells": tuple(row["cells"])})
         return known

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -53,7 +53,10 @@ class SweepState:
         return spent * (self.work - self.work_done) / self.work_done
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "failures": list(self.failures), "seconds_left": self.seconds_left}
+        """A copy, for JSON. Another thread may ask for it, so nothing here iterates in Python over what
+        the run is changing."""
+        copies = {"workers": self.workers.copy(), "failures": list(self.failures)}
+        return {**vars(self), **copies, "seconds_left": self.seconds_left}
 
 
 def duration(seconds: float | None) -> str:
@@ -129,7 +132,8 @@ class LiveProgress:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        # Standard error is a log file while Ray runs: it must not come back onto the display.
+        self._live = Live(console=console, refresh_per_second=4, transient=True, redirect_stderr=False)
 
     def __enter__(self) -> LiveProgress:
         self._live.start()

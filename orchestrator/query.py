@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import pyarrow as pa
 
 from orchestrator import views
 from orchestrator.errors import QueryError
+from orchestrator.machine import available_cpus
 from orchestrator.results import Results
 
 VIEWS = ("examples", "cells", "worst_case", "victims", "history", "failures")
@@ -39,7 +39,7 @@ def connect(
     them. Take results with `connection.sql(...).to_arrow_table()`.
     """
     if threads is None:
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = available_cpus()
     connection = duckdb.connect(
         ":memory:",
         config={

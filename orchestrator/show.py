@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from fractions import Fraction
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -222,11 +224,10 @@ def _grids() -> Table:
     return table
 
 
-def _defaults(options: type, hidden: tuple[str, ...] = ()) -> str:
-    fields = getattr(options, "__dataclass_fields__", {})
+def _defaults(options: Any, hidden: tuple[str, ...] = ()) -> str:
     shown = []
-    for name, one in fields.items():
-        if name not in hidden:
+    for one in dataclasses.fields(options):
+        if one.name not in hidden:
             default = getattr(one.default, "default", one.default)  # pydantic wraps a default in a FieldInfo
-            shown.append(f"{name}={'null' if default is None else default}")
+            shown.append(f"{one.name}={'null' if default is None else default}")
     return ", ".join(shown) or "none"

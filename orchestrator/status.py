@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -28,23 +29,20 @@ class StatusWriter:
         self._thread = threading.Thread(target=self._loop, name="status", daemon=True)
 
     def start(self) -> None:
-        self._write()
+        self.write()
         self._thread.start()
 
     def close(self) -> None:
-        """Write the last word and end the thread."""
+        """End the thread and write the last word."""
         self._stop.set()
         self._thread.join()
-        self._write()
+        self.write()
 
     def _loop(self) -> None:
         while not self._stop.wait(WRITE_SECONDS):
-            try:
-                self._write()
-            except OSError:  # a full or unreachable disk: the shards will say so; a status is not worth a run
-                continue
+            self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
         self._sequence += 1
         status = {
             **self._snapshot(),
@@ -54,7 +52,9 @@ class StatusWriter:
             "sequence": self._sequence,
             "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        self._store.write_status(self._run_id, status)
+        # On a full or unreachable disk the shards will say so: a status is not worth a run.
+        with suppress(OSError):
+            self._store.write_status(self._run_id, status)
 
 
 Life = Literal["live", "dead", "ended", "unknown"]

@@ -89,7 +89,8 @@ class Store:
         with ThreadPoolExecutor(_READERS) as pool:
             for one in pool.map(read, unknown):
                 infos.append(one) if isinstance(one, ShardInfo) else set_aside.append(one)
-        return accept(self.shards, infos, set_aside, self.pins(), from_footers=len(unknown))
+        from_footers = len(unknown) - len(set_aside)
+        return accept(self.shards, infos, set_aside, self.pins(), from_footers=from_footers)
 
     def remember(self, accepted: Accepted) -> None:
         """Write what footers said into the index, when enough of them had to be read to be worth a file."""

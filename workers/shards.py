@@ -210,6 +210,8 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
         raise InvalidShardError(f"schema version {version}, this robustsweep reads {SCHEMA_VERSION}")
     if not schema.remove_metadata().equals(SCHEMA):
         raise InvalidShardError("its columns are not those of a shard")
+    if not (0 <= info.start < info.stop and 0 < len(set(info.cells)) == len(info.cells)):
+        raise InvalidShardError(f"its footer promises [{info.start}, {info.stop}) of cells {info.cells}")
     if rows != (info.stop - info.start) * len(info.cells):
         raise InvalidShardError(
             f"{rows} rows, but its footer promises {info.stop - info.start} × {len(info.cells)}"

@@ -34,7 +34,7 @@ class Folder:
             filesystem, path = fs.FileSystem.from_uri(text)
         except Exception as error:  # PyArrow raises ValueError, OSError and NotImplementedError alike
             raise ValueError(f"cannot open {location}: {error}") from error
-        return cls(filesystem, path)
+        return cls(filesystem, path.rstrip("/"))
 
     @property
     def is_local(self) -> bool:

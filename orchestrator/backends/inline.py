@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
+
 from orchestrator.backends import Event, Finished, Ready
+from orchestrator.backends.quiet import stderr_to
+from orchestrator.errors import BackendError
 from workers.actor import Worker
 from workers.unit import WorkerSettings, WorkUnit
 
@@ -10,13 +15,15 @@ from workers.unit import WorkerSettings, WorkUnit
 class InlineBackend:
     name = "inline"
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, *, logs: Path | None = None) -> None:
+        """`logs` is a local folder for what TensorFlow prints while it starts; None: nothing is held back."""
         self._worker = Worker(settings)
+        self._log = logs / "inline.log" if logs else None
         self._unit: WorkUnit | None = None
         self._announced = False
 
     def start(self) -> None:
-        """Nothing to bring up."""
+        """Nothing to bring up: the runner is made at the first `wait`, once the display is there."""
 
     def submit(self, worker: str, unit: WorkUnit) -> None:
         self._unit = unit
@@ -25,7 +32,7 @@ class InlineBackend:
         """Runs the unit that was submitted, however long it takes."""
         if not self._announced:
             self._announced = True
-            return [Ready("inline", self._worker.ready().host)]
+            return [Ready("inline", self._host())]
         if self._unit is None:
             return []
         unit, self._unit = self._unit, None
@@ -36,3 +43,10 @@ class InlineBackend:
 
     def stop(self) -> None:
         self._unit = None
+
+    def _host(self) -> str:
+        try:
+            with stderr_to(self._log) if self._log else nullcontext():
+                return self._worker.ready().host
+        except Exception as error:
+            raise BackendError(f"the worker does not start: {type(error).__name__}: {error}") from error

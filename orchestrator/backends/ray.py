@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import time
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from orchestrator.backends import Event, Finished, Lost, Ready
+from orchestrator.backends.quiet import stderr_to
 from orchestrator.errors import BackendError
 from orchestrator.machine import available_cpus, physical_memory
 from workers.actor import Worker, WorkerInfo
@@ -55,7 +59,7 @@ class RayBackend:
         logs: Path | None = None,
     ) -> None:
         """`cpus`, `gpus` are a worker's share; None: what the machines suggest. `most` bounds the pool by
-        the work there is; `logs` is a local folder for the workers' output."""
+        the work there is; `logs` is a local folder for what workers and Ray itself print."""
         self.settings = settings
         self.cpus = cpus
         self.gpus = gpus
@@ -69,8 +73,12 @@ class RayBackend:
         self._started = 0
         self._failed_starts = 0
         self._remote: Any = None
+        self._quiet = ExitStack()
 
     def start(self) -> None:
+        # Nothing is written into the output folder before it is known that the machines carry the pool;
+        # what goes wrong until then is said by the exception.
+        self._quiet.enter_context(stderr_to(Path(os.devnull)))
         self._connect()
         self.settings = settings = replace(self.settings, **_shares(self.cpus, self.gpus))
         capacity = _capacity(settings.cpus, settings.gpus)
@@ -95,6 +103,8 @@ class RayBackend:
             max_task_retries=0,
             scheduling_strategy="SPREAD",
         )(Worker)
+        if self.logs:
+            self._quiet.enter_context(stderr_to(self.logs / "driver.log"))
         for _ in range(min(self.workers or capacity, self.most)):
             self._spawn()
 
@@ -104,7 +114,9 @@ class RayBackend:
         self._calls[actor.handle.run.remote(unit)] = worker
 
     def wait(self, timeout: float) -> list[Event]:
-        if self._calls and not self._events:
+        if not self._calls:  # every worker is idle
+            time.sleep(timeout)
+        elif not self._events:
             calls = list(self._calls)
             done, rest = ray.wait(calls, num_returns=1, timeout=timeout)
             if done and rest:  # whatever else has ended by now, without waiting for it
@@ -124,6 +136,7 @@ class RayBackend:
         for worker in list(self._actors):
             self._remove(worker)
         ray.shutdown()
+        self._quiet.close()
 
     # -- inside -------------------------------------------------------------------------------------------
 
@@ -140,6 +153,8 @@ class RayBackend:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise BackendError(f"cannot reach Ray at --address {self.address}: {reason}") from None
+        # Ray prints on the driver's standard output whenever a worker dies, with no setting against it.
+        vars(ray._private.worker)["print_to_stdstream"] = _to_stderr
 
     def _spawn(self) -> None:
         self._started += 1
@@ -184,13 +199,16 @@ class RayBackend:
             if self._failed_starts >= _MAX_FAILED_STARTS:
                 cause = str(getattr(error, "cause", None) or error).strip()
                 raise BackendError(f"workers do not start: {_last_line(cause)}{self._log_hint(worker)}")
-        # An actor that is only unreachable may still be running its unit: it must be dead before the unit
-        # is given to another.
-        node_died = actor.node_id and actor.node_id not in _live_node_ids()
-        self._remove(worker, kill=isinstance(error, ActorUnavailableError) or not node_died)
+        # Of a process that dies on a live machine Ray knows at once; a machine that dies is unreachable for
+        # many seconds before Ray gives it up. An actor that is only unreachable may still be running its
+        # unit: it must be dead before the unit is given to another.
+        unreachable = isinstance(error, ActorUnavailableError)
+        machine_lost = unreachable or actor.node_id not in _live_node_ids()
+        self._remove(worker, kill=unreachable or not machine_lost)
         preempted = bool(getattr(error, "preempted", False))
-        why = "its machine was lost" if node_died else f"its process died ({type(error).__name__})"
-        self._events.append(Lost(worker, why + self._log_hint(worker), charged=not (node_died or preempted)))
+        why = "its machine was lost" if machine_lost else f"its process died ({type(error).__name__})"
+        lost = Lost(worker, why + self._log_hint(worker), charged=not (machine_lost or preempted))
+        self._events.append(lost)
         self._spawn()
 
     def _log_hint(self, worker: str) -> str:
@@ -201,6 +219,11 @@ class RayBackend:
         self._calls = {call: name for call, name in self._calls.items() if name != worker}
         if kill:
             ray.kill(actor.handle, no_restart=True)
+
+
+def _to_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """In place of Ray's `print_to_stdstream`."""
+    print(*data["lines"], sep="\n", file=sys.stderr, flush=True)
 
 
 def _last_line(text: str) -> str:
