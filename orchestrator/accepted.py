@@ -70,7 +70,9 @@ class Accepted:
 
     def coverage_rows(self) -> list[dict[str, Any]]:
         """One row for each accepted cell of each shard, as `results.COVERAGE`."""
-        whole = [(info, {cell_id: [(info.start, info.stop)] for cell_id in info.cells}) for info in self._whole]
+        whole = [
+            (info, {cell_id: [(info.start, info.stop)] for cell_id in info.cells}) for info in self._whole
+        ]
         return [
             {
                 "cell_id": cell_id,

@@ -126,7 +126,8 @@ def run(
 ) -> None:
     """Run a grid. Running it again resumes: only what is missing is computed."""
     with _user_errors():
-        from orchestrator.sweep import RunOptions, prepare, run_sweep
+        from orchestrator.options import RunOptions
+        from orchestrator.sweep import prepare, run_sweep
 
         timeout = parse_duration(unit_timeout, "--unit-timeout")
         if backend is BackendName.inline:

@@ -2,54 +2,30 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from orchestrator.accepted import Accepted
-from orchestrator.backends import Backend, Finished, Lost, Ready
-from orchestrator.errors import UserError
+from orchestrator.backends import Backend
+from orchestrator.errors import StoreError, UserError
 from orchestrator.grid import Grid
 from orchestrator.identity import expand
+from orchestrator.loop import Loop
 from orchestrator.machine import available_cpus, provenance
-from orchestrator.plan import Plan, make_plan, training_unit
-from orchestrator.progress import Progress, SweepState, duration
-from orchestrator.scheduler import Outcome, Scheduler, VictimWork
+from orchestrator.merge import table_files
+from orchestrator.options import RunOptions
+from orchestrator.plan import Plan, make_plan, subtract
+from orchestrator.progress import Progress, SweepState
 from orchestrator.status import StatusWriter, live_runs
 from orchestrator.store import Store, writable_or_raise
-from orchestrator.merge import table_files
 from workers.datasets import DatasetError, test_size
-from workers.unit import DEFAULT_RUNNER, WorkerSettings
+from workers.unit import WorkerSettings
 
-_TICK = 0.5  # seconds: how soon a time limit or a signal is noticed
 _KEEP_ALL = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How to run a grid: nothing here changes what is measured."""
-
-    output: str
-    backend: str = "ray"
-    address: str = "local"
-    workers: int | None = None
-    cpus_per_worker: int | None = None
-    gpus_per_worker: float | None = None
-    retry_failed: bool = False
-    max_failures: str | None = None  # "5" or "10%"
-    unit_timeout: float | None = None  # seconds
-    stop_after: float | None = None  # seconds
-    data_dir: str | None = None
-    cache_dir: str | None = None
-    runner: str = DEFAULT_RUNNER
 
 
 @dataclass
@@ -113,9 +89,25 @@ def run_sweep(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> Summary:
-    """Run what is missing, merge, and say what came of it. Resumes after anything: run it again."""
+    """Run what is missing, merge, and say what came of it. Resumes after anything: run it again.
+
+    Raises UserError for options that make no sense, BackendError when no worker can be had, and StoreError
+    when the output folder cannot be written to.
+    """
+    options.allowed_failures(0)  # a wrong one is said before anything is written
+    try:
+        return _run_sweep(prepared, options, progress, clock)
+    except OSError as error:
+        raise StoreError(
+            f"stopped: {error}; what is finished in {prepared.store.location} is kept, "
+            "and the same command goes on from there"
+        ) from error
+
+
+def _run_sweep(
+    prepared: Prepared, options: RunOptions, progress: Progress, clock: Callable[[], float]
+) -> Summary:
     store, plan = prepared.store, prepared.plan
-    _failure_limit(options.max_failures, 0)  # a wrong one is said before anything is written
     writable_or_raise(store)
     for other in live_runs(store):
         progress.say(
@@ -130,10 +122,6 @@ def run_sweep(
         "retry_failed": options.retry_failed,
         **provenance(),
     }
-    if plan.unit_count or options.retry_failed or not _as_before(prepared):
-        store.start_run(
-            run_id, grid_text=prepared.grid.text, cells=plan.cells, examples=plan.examples, record=record
-        )
     state = SweepState(
         grid=prepared.grid.name,
         output=options.output,
@@ -142,22 +130,49 @@ def run_sweep(
         units=plan.unit_count + len(plan.victims),
         work=sum(len(gap.cells) * (gap.stop - gap.start) for victim in plan.victims for gap in victim.gaps),
     )
+
+    def begin() -> None:
+        store.start_run(
+            run_id, grid_text=prepared.grid.text, cells=plan.cells, examples=plan.examples, record=record
+        )
+
     if plan.unit_count:
         backend = make_backend(prepared, options, run_id, record)
-        run = _Run(prepared, options, run_id, backend, progress, state, clock)
-        run.go()
+        Loop(plan, store, options, run_id, backend, progress, state, clock).run(begin)
     else:
         state.state = "finished"
+        if options.retry_failed or not _as_before(prepared):
+            begin()
+            StatusWriter(store, run_id, state.as_dict).write()
     accepted = store.accepted_shards()
     store.remember(accepted)
-    results = store.results(accepted)
-    store.write_tables(table_files(results))
-    failures = [row for row in store.failures() if row["final"]]
-    if state.state == "interrupted":
-        code = 130
-    else:
-        code = 0 if not failures and not state.units_failed and not plan.failed_cells else 1
+    store.write_tables(table_files(store.results(accepted)))
+    failures = _lasting_failures(plan, store, accepted)
+    code = 130 if state.state == "interrupted" else 1 if failures or state.units_failed else 0
     return Summary(state, code, failures, run_id)
+
+
+def _lasting_failures(plan: Plan, store: Store, accepted: Accepted) -> list[dict[str, Any]]:
+    """The final failures that leave a hole in the grid as it is now."""
+    missing = {}
+    for cell in plan.cells:
+        wanted = [(0, plan.examples[cell.victim.dataset["name"]])]
+        if left := subtract(wanted, accepted.coverage.get(cell.cell_id, ())):
+            missing[cell.cell_id] = left
+    victims = {cell.victim.victim_id for cell in plan.cells if cell.cell_id in missing}
+    lasting = []
+    for row in store.failures():
+        failed = [(row["start"], row["stop"])]
+        if row["attack_id"] is None:
+            leaves_hole = row["victim_id"] in victims
+        else:
+            leaves_hole = any(
+                subtract(missing.get(cell_id, ()), failed) != list(missing.get(cell_id, ()))
+                for cell_id in row["cells"]
+            )
+        if row["final"] and leaves_hole:
+            lasting.append(row)
+    return lasting
 
 
 def _as_before(prepared: Prepared) -> bool:
@@ -173,10 +188,10 @@ def _as_before(prepared: Prepared) -> bool:
 def make_backend(prepared: Prepared, options: RunOptions, run_id: str, record: dict[str, Any]) -> Backend:
     """The backend that the options ask for, its workers told where everything is."""
     store = prepared.store
-    cache = options.cache_dir or f"{store.location.rstrip('/')}/../victims"
+    output = _absolute(store.location)
     settings = WorkerSettings(
-        output=_absolute(store.location),
-        cache=_absolute(cache),
+        output=output,
+        cache=_absolute(options.cache_dir) if options.cache_dir else beside(output, "victims"),
         run_id=run_id,
         data_dir=_absolute(options.data_dir) if options.data_dir else None,
         cpus=options.cpus_per_worker or available_cpus(),
@@ -185,13 +200,14 @@ def make_backend(prepared: Prepared, options: RunOptions, run_id: str, record: d
         python_path=(str(Path.cwd()),),
         runner=options.runner,
     )
+    log_folder = store.log_folder(run_id)
+    logs = Path(log_folder.path) if log_folder.is_local else None
     if options.backend == "inline":
         from orchestrator.backends.inline import InlineBackend
 
-        return InlineBackend(settings)
+        return InlineBackend(settings, logs=logs)
     from orchestrator.backends.ray import RayBackend
 
-    logs = store.log_folder(run_id)
     return RayBackend(
         settings,
         cpus=options.cpus_per_worker,
@@ -199,210 +215,16 @@ def make_backend(prepared: Prepared, options: RunOptions, run_id: str, record: d
         workers=options.workers,
         most=prepared.plan.unit_count,
         address=options.address,
-        logs=Path(logs.path) if logs.is_local else None,
+        logs=logs,
     )
 
 
 def _absolute(location: str) -> str:
     """Workers have other working directories, and other machines."""
-    if "://" not in location:
-        return str(Path(location).expanduser().resolve())
-    scheme, _, rest = location.partition("://")
-    parts: list[str] = []
-    for part in rest.split("/"):
-        if part == ".." and len(parts) > 1:
-            parts.pop()
-        else:
-            parts.append(part)
-    return f"{scheme}://{'/'.join(parts)}"
+    return location if "://" in location else str(Path(location).expanduser().resolve())
 
 
-class _Run:
-    """The loop that turns backend events into scheduler calls until nothing is left to do."""
-
-    def __init__(
-        self,
-        prepared: Prepared,
-        options: RunOptions,
-        run_id: str,
-        backend: Backend,
-        progress: Progress,
-        state: SweepState,
-        clock: Callable[[], float],
-    ) -> None:
-        plan = prepared.plan
-        self.store = prepared.store
-        self.options = options
-        self.run_id = run_id
-        self.backend = backend
-        self.progress = progress
-        self.state = state
-        self.clock = clock
-        self.began = clock()
-        self.scheduler = Scheduler(
-            VictimWork(v.victim.victim_id, training_unit(v.victim), plan.units(v), v.count(plan.slice_size))
-            for v in plan.victims
-        )
-        # How many units each unfinished cell still waits for.
-        self.open_cells: Counter[str] = Counter()
-        for victim in plan.victims:
-            for gap in victim.gaps:
-                units = -(-gap.stop // plan.slice_size) - gap.start // plan.slice_size
-                self.open_cells.update({cell_id: units for cell_id, _ in gap.cells})
-        self.idle: dict[str, None] = {}  # workers without a unit, the longest idle first
-        self.since: dict[str, float] = {}  # when each worker got its unit
-        self.allowed_failures = _failure_limit(options.max_failures, self.scheduler.total)
-        self.signals = 0
-
-    def go(self) -> None:
-        status = StatusWriter(self.store, self.run_id, self.state.as_dict)
-        try:
-            self.backend.start()
-            status.start()
-            with self._signals(), self.progress:
-                try:
-                    self._loop()
-                    self._conclude()
-                except KeyboardInterrupt:
-                    self.scheduler.abandon()
-                    self.state.state = "interrupted"
-                except BaseException:
-                    self.state.state = "failed"
-                    raise
-                finally:
-                    self.state.workers.clear()
-                    self.progress.show(self.state)
-                    status.close()
-        finally:
-            self.backend.stop()
-
-    def _loop(self) -> None:
-        while not self.scheduler.finished:
-            self._hand_out()
-            for event in self.backend.wait(_TICK):
-                match event:
-                    case Ready():
-                        self.scheduler.join(event.worker)
-                        self.idle[event.worker] = None
-                        self.state.workers[event.worker] = ""
-                    case Finished():
-                        self._finished(event)
-                    case Lost():
-                        self._lost(event.worker, event.reason, charged=event.charged)
-            self._limits()
-            self.state.seconds = self.clock() - self.began
-            self.progress.show(self.state)
-
-    def _hand_out(self) -> None:
-        for worker in list(self.idle):
-            unit = self.scheduler.next_unit(worker)
-            if unit is None:
-                continue
-            del self.idle[worker]
-            self.since[worker] = self.clock()
-            self.state.workers[worker] = unit.label
-            if not unit.trains and self.state.working_since is None:
-                self.state.working_since = self.clock() - self.began
-            self.backend.submit(worker, unit)
-
-    def _finished(self, event: Finished) -> None:
-        report, worker = event.report, event.worker
-        outcome = self.scheduler.finish(worker, ok=report.ok)
-        self.idle[worker] = None
-        self.state.workers[worker] = ""
-        if report.ok:
-            self.state.units_done += 1
-            self.state.trained += report.trained
-            self.state.work_done += report.rows
-            for cell_id, _ in outcome.unit.cells:
-                self.open_cells[cell_id] -= 1
-                if not self.open_cells[cell_id]:
-                    del self.open_cells[cell_id]
-                    self.state.cells_done += 1
-        else:
-            self._failed(outcome, worker, report.error or "", report.traceback or "")
-
-    def _lost(self, worker: str, reason: str, *, charged: bool) -> None:
-        self.idle.pop(worker, None)
-        self.since.pop(worker, None)
-        if self.state.workers.pop(worker, None) is None:
-            return  # it never became ready, so the scheduler has not heard of it
-        outcome = self.scheduler.lose(worker, charged=charged)
-        if outcome is not None:
-            self._failed(outcome, worker, reason, "")
-
-    def _failed(self, outcome: Outcome, worker: str, error: str, traceback: str) -> None:
-        final = outcome.state == "failed"
-        self.store.record_failure(
-            self.run_id,
-            outcome.unit,
-            attempt=outcome.attempt,
-            final=final,
-            error=error,
-            traceback=traceback,
-            worker=worker,
-        )
-        if not final:
-            self.state.retries += 1
-            return
-        self.state.units_failed += 1 + outcome.skipped
-        self.state.failures.append(f"{outcome.unit.label}: {error}")
-        if self.state.units_failed > self.allowed_failures:
-            self._drain(
-                f"more than {self.options.max_failures} failed: finishing what is running, then stopping"
-            )
-
-    def _limits(self) -> None:
-        now = self.clock()
-        if self.options.unit_timeout:
-            for worker, since in list(self.since.items()):
-                if worker not in self.idle and now - since > self.options.unit_timeout:
-                    self.backend.kill(worker)
-                    limit = duration(self.options.unit_timeout)
-                    reason = f"TimeoutError: not through after {limit} (--unit-timeout)"
-                    self._lost(worker, reason, charged=True)
-        if self.options.stop_after and now - self.began > self.options.stop_after:
-            self._drain(f"--stop-after {duration(self.options.stop_after)}: finishing what is running")
-
-    def _drain(self, note: str) -> None:
-        if not self.state.note:
-            self.state.note = note
-            self.scheduler.drain()
-
-    def _conclude(self) -> None:
-        stopped = self.scheduler.waiting > 0
-        hopeless = self.state.units_failed > self.allowed_failures
-        self.state.state = "interrupted" if stopped and not hopeless else "finished"
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C or SIGTERM once: finish what is running. Twice: stop now."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            self.signals += 1
-            if self.signals > 1:
-                raise KeyboardInterrupt
-            self._drain("finishing what is running; once more stops now")
-
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _failure_limit(text: str | None, total: int) -> float:
-    """How many units may fail before the sweep stops: "5" of them, or "10%" of all."""
-    if text is None:
-        return float("inf")
-    try:
-        number = float(text.removesuffix("%"))
-        if number >= 0 and (not text.endswith("%") or number <= 100):
-            return total * number / 100 if text.endswith("%") else number
-    except ValueError:
-        pass
-    raise UserError(f'--max-failures: found "{text}"; a count such as 5, or a share such as 10%, is allowed')
+def beside(location: str, name: str) -> str:
+    """The location of `name` in the folder that holds `location`, an absolute path or a URI."""
+    place, question, options = location.partition("?")
+    return f"{place.rstrip('/').rpartition('/')[0]}/{name}{question}{options}"

@@ -1,0 +1,42 @@
+"""How to run a grid: nothing here changes what is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.errors import UserError
+from workers.unit import DEFAULT_RUNNER
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run a grid, as the command line says it."""
+
+    output: str
+    backend: str = "ray"
+    address: str = "local"
+    workers: int | None = None
+    cpus_per_worker: int | None = None
+    gpus_per_worker: float | None = None
+    retry_failed: bool = False
+    max_failures: str | None = None  # "5" or "10%"
+    unit_timeout: float | None = None  # seconds
+    stop_after: float | None = None  # seconds
+    data_dir: str | None = None
+    cache_dir: str | None = None
+    runner: str = DEFAULT_RUNNER
+
+    def allowed_failures(self, units: int) -> float:
+        """How many of `units` may fail before the sweep stops; UserError for a wrong `max_failures`."""
+        text = self.max_failures
+        if text is None:
+            return float("inf")
+        try:
+            number = float(text.removesuffix("%"))
+            if number >= 0 and (not text.endswith("%") or number <= 100):
+                return units * number / 100 if text.endswith("%") else number
+        except ValueError:
+            pass
+        raise UserError(
+            f'--max-failures: found "{text}"; a count such as 5, or a share such as 10%, is allowed'
+        )
