@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from workers.hardware import cpu_model
 from workers.version import VERSION
 
 _PACKAGES = ("ray", "tensorflow", "keras", "numpy", "pyarrow", "duckdb", "pydantic", "scikit-learn")
@@ -44,6 +45,8 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "driver_host": socket.gethostname(),
+        "driver_cpu": cpu_model(),
+        "driver_cpus": available_cpus(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "command": sys.argv[1:],
         **git_state(Path.cwd()),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import subprocess
 import sys
-from pathlib import Path
+
+from workers.hardware import cpu_model
 
 
 def set_up_tensorflow(*, cpus: int, gpus: float) -> None:
@@ -45,12 +45,7 @@ def device_name() -> str:
     if tf.config.list_logical_devices("GPU"):
         details = tf.config.experimental.get_device_details(tf.config.get_visible_devices("GPU")[0])
         return str(details.get("device_name", "GPU"))
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, "") or platform.processor() or platform.machine()
+    return cpu_model()
 
 
 def _gpu_megabytes() -> float:
