@@ -33,14 +33,14 @@ class Accepted:
     infos: list[ShardInfo] = field(default_factory=list)  # every valid one, whatever its weights
     coverage: dict[str, list[Interval]] = field(default_factory=dict)  # by cell id, sorted and disjoint
     set_aside: list[SetAside] = field(default_factory=list)
-    from_footers: int = 0  # how many footers had to be read, as the index did not know them
+    from_footers: int = 0  # how many of them the index did not know, so that their footers had to be read
     _whole: list[ShardInfo] = field(default_factory=list)
     _parts: list[tuple[ShardInfo, dict[str, list[Interval]]]] = field(default_factory=list)
 
     def warnings(self) -> list[str]:
         """What was set aside, a line for each reason."""
         names: dict[str, list[str]] = {}
-        for one in sorted(self.set_aside, key=lambda one: one.name):
+        for one in self.set_aside:
             names.setdefault(one.reason, []).append(one.name)
         return [
             f"set aside shards/{first}{f' and {len(others)} more' if others else ''}: {reason}"
@@ -117,4 +117,5 @@ def accept(
             result._whole.append(info)
         elif new:
             result._parts.append((info, new))
+    result.set_aside.sort(key=lambda one: one.name)
     return result

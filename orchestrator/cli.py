@@ -26,6 +26,9 @@ app = typer.Typer(
 )
 
 
+_UNIT_TIMEOUT = "6h"
+
+
 class BackendName(StrEnum):
     ray = "ray"
     inline = "inline"
@@ -113,8 +116,11 @@ def run(
         str | None, typer.Option(metavar="N|P%", help="Stop when more units than this have failed for good.")
     ] = None,
     unit_timeout: Annotated[
-        str, typer.Option(metavar="TIME", help="The longest one unit may take: 90s, 10m, 2h; 0: no limit.")
-    ] = "6h",
+        str | None,
+        typer.Option(
+            metavar="TIME", help="The longest one unit may take: 90s, 10m, 2h; 0: no limit. [default: 6h]"
+        ),
+    ] = None,
     stop_after: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Finish what is running and stop, before a job's time limit."),
@@ -129,10 +135,10 @@ def run(
         from orchestrator.options import RunOptions
         from orchestrator.sweep import prepare, run_sweep
 
-        timeout = parse_duration(unit_timeout, "--unit-timeout")
+        timeout = parse_duration(_UNIT_TIMEOUT if unit_timeout is None else unit_timeout, "--unit-timeout")
         if backend is BackendName.inline:
-            _refuse_for_inline(workers, gpus_per_worker, address)
-            timeout = 0.0  # nothing outside this process could end a unit
+            _refuse_for_inline(workers, gpus_per_worker, address, unit_timeout)
+            timeout = 0.0
         loaded = _load(grid, overrides)
         options = RunOptions(
             output=output or f"outputs/{loaded.name}",
@@ -144,7 +150,7 @@ def run(
             retry_failed=retry_failed,
             max_failures=max_failures,
             unit_timeout=timeout or None,
-            stop_after=parse_duration(stop_after, "--stop-after") if stop_after else None,
+            stop_after=None if stop_after is None else parse_duration(stop_after, "--stop-after"),
             data_dir=data_dir,
             cache_dir=cache_dir,
         )
@@ -281,7 +287,9 @@ def _terminal() -> dict[str, Any]:
     return {"colour": True, "width": console.width} if console.is_terminal else {}
 
 
-def _refuse_for_inline(workers: int | None, gpus: float | None, address: str) -> None:
+def _refuse_for_inline(
+    workers: int | None, gpus: float | None, address: str, unit_timeout: str | None
+) -> None:
     from orchestrator.errors import UserError
 
     for option, given in (("--workers", workers), ("--gpus-per-worker", gpus)):
@@ -291,6 +299,10 @@ def _refuse_for_inline(workers: int | None, gpus: float | None, address: str) ->
             )
     if address != "local":
         raise UserError("--address has no meaning with --backend inline: it uses no Ray")
+    if unit_timeout is not None:
+        raise UserError(
+            "--unit-timeout has no meaning with --backend inline: nothing from outside could end a unit"
+        )
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -313,6 +325,7 @@ def _user_errors() -> Iterator[None]:
 
     try:
         yield
+        sys.stdout.flush()
     except UserError as error:
         _console(stderr=True).print(
             f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True

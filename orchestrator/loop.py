@@ -154,6 +154,8 @@ class Loop:
         if not final:
             self.state.retries += 1
             return
+        unit = outcome.unit
+        self.state.work -= (unit.stop - unit.start) * len(unit.cells)  # else it would count as time left
         self.state.units_failed += 1 + outcome.skipped
         self.state.failures.append(f"{outcome.unit.label}: {error}")
         if self.state.units_failed > self.allowed_failures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.errors import UserError
 from workers.unit import DEFAULT_RUNNER
@@ -25,6 +26,14 @@ class RunOptions:
     data_dir: str | None = None
     cache_dir: str | None = None
     runner: str = DEFAULT_RUNNER
+
+    def check(self) -> None:
+        """UserError for what can be seen to be wrong before anything runs."""
+        self.allowed_failures(0)
+        data = self.data_dir
+        # On a cluster the folder may be one that only its machines see.
+        if data and self.address == "local" and "://" not in data and not Path(data).expanduser().is_dir():
+            raise UserError(f"--data-dir: no folder {data}")
 
     def allowed_failures(self, units: int) -> float:
         """How many of `units` may fail before the sweep stops; UserError for a wrong `max_failures`."""

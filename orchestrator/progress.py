@@ -39,7 +39,7 @@ class SweepState:
     failures: deque[str] = field(
         default_factory=lambda: deque(maxlen=_SHOWN_FAILURES)
     )  # the latest, in words
-    work: int = 0  # examples × epsilons of this run
+    work: int = 0  # examples × epsilons of this run, less what failed
     work_done: int = 0
     seconds: float = 0.0
     working_since: float | None = None  # seconds into the run when the first evaluation was handed out
@@ -180,8 +180,12 @@ def draw(state: SweepState) -> RenderableType:
     )
     lines: list[RenderableType] = [head]
     workers = Table.grid(padding=(0, 2))
+    workers.add_column(no_wrap=True)
+    workers.add_column(no_wrap=True, overflow="ellipsis")
     for worker, label in list(state.workers.items())[:_SHOWN_WORKERS]:
-        workers.add_row(Text(f"  {worker}", style="cyan"), Text(label, style="" if label else "dim"))
+        workers.add_row(
+            Text(f"  {worker}", style="cyan"), Text(label or "idle", style="" if label else "dim")
+        )
     if len(state.workers) > _SHOWN_WORKERS:
         workers.add_row("", Text(f"and {len(state.workers) - _SHOWN_WORKERS} more workers", style="dim"))
     lines.append(workers)

@@ -78,8 +78,8 @@ def plan(console: Console, prepared: Prepared) -> None:
     console.print(", ".join(parts), highlight=False)
     if todo.unit_count:
         console.print(
-            f"{todo.unit_count:,} units of at most {todo.slice_size:,} examples; "
-            f"{len(todo.victims):,} victims to fine-tune or find in the cache",
+            f"{_count(todo.unit_count, 'unit')} of at most {todo.slice_size:,} examples; "
+            f"{_count(len(todo.victims), 'victim')} to fine-tune or find in the cache",
             highlight=False,
         )
     else:
@@ -110,13 +110,13 @@ def summary(console: Console, prepared: Prepared, result: Summary) -> None:
     location = escape(prepared.store.location)
     head = f"{state.cells_done:,} of {state.cells:,} cells done"
     if state.units:
-        head += f" in {duration(state.seconds)} ({state.units_done:,} units"
-        head += f", {state.trained} victims fine-tuned)" if state.trained else ")"
+        head += f" in {duration(state.seconds)} ({_count(state.units_done, 'unit')}"
+        head += f", {_count(state.trained, 'victim')} fine-tuned)" if state.trained else ")"
     elif not prepared.plan.open_cells and not prepared.plan.failed_cells:
         head += "; nothing was left to run"
     console.print(f"[bold]{escape(state.grid)}[/]: {head}", highlight=False)
     if result.failures:
-        console.print(f"[bold red]{len(result.failures)} units failed[/]:", highlight=False)
+        console.print(f"[bold red]{_count(len(result.failures), 'unit')} failed[/]:", highlight=False)
         for failure in result.failures[:_SHOWN_FAILURES]:
             console.print(
                 f"  {escape(failure['unit'])}: {escape(failure['error'])}", highlight=False, soft_wrap=True
@@ -136,6 +136,10 @@ def summary(console: Console, prepared: Prepared, result: Summary) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def status(console: Console, store: Store) -> None:

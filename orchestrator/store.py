@@ -160,8 +160,8 @@ class Store:
     # -- runs ---------------------------------------------------------------------------------------------
 
     def new_run_id(self) -> str:
-        """Ids sort by time; the random end keeps two drivers apart that start in the same second."""
-        return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        """Ids sort by time; the random end keeps two drivers apart that start at the same moment."""
+        return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex[:6]}"
 
     def start_run(
         self,

@@ -94,7 +94,7 @@ def run_sweep(
     Raises UserError for options that make no sense, BackendError when no worker can be had, and StoreError
     when the output folder cannot be written to.
     """
-    options.allowed_failures(0)  # a wrong one is said before anything is written
+    options.check()
     try:
         return _run_sweep(prepared, options, progress, clock)
     except OSError as error:

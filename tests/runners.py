@@ -49,7 +49,11 @@ class MadeUp:
 
 
 class Misbehaving(MadeUp):
-    """Does what the attack's `mood` option says: raise, kill, hang, slow, or work."""
+    """Does what the attack's `mood` option says: raise, kill, hang, wait, or else work.
+
+    A unit that waits says where in a file named by its process id, below the output folder's `waiting/`, and
+    goes on once there is a file `go` beside it.
+    """
 
     def __call__(self, unit: WorkUnit) -> UnitReport:
         mood = unit.attack.config.get("mood") if unit.attack else unit.victim.model.get("mood")
@@ -59,8 +63,23 @@ class Misbehaving(MadeUp):
             os._exit(7)
         if mood == "hang":
             time.sleep(3600)
-        if mood == "slow":
-            time.sleep(0.3)
+        if mood == "wait":
+            waiting = self.output.folder("waiting")
+            waiting.publish(f"{os.getpid()}.pid", unit.unit_id.encode())
+            while not waiting.exists("go"):
+                time.sleep(0.02)
+        return super().__call__(unit)
+
+
+class Chatty(MadeUp):
+    """Prints as native libraries do: past `sys.stderr`, while it starts and while it runs."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        super().__init__(settings)
+        os.write(2, b"chatter\n")
+
+    def __call__(self, unit: WorkUnit) -> UnitReport:
+        os.write(2, b"heard while it runs\n")
         return super().__call__(unit)
 
 

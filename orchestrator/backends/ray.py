@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections import deque
 from contextlib import ExitStack
@@ -223,7 +222,7 @@ class RayBackend:
 
 def _to_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
     """In place of Ray's `print_to_stdstream`."""
-    print(*data["lines"], sep="\n", file=sys.stderr, flush=True)
+    os.write(2, "".join(f"{line}\n" for line in data["lines"]).encode())
 
 
 def _last_line(text: str) -> str:

@@ -1,0 +1,153 @@
+"""What a person sees while a sweep runs."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+
+from orchestrator.progress import (
+    LiveProgress,
+    PlainProgress,
+    SweepState,
+    draw,
+    duration,
+    make_progress,
+    summary_line,
+)
+
+
+def state(**changes: object) -> SweepState:
+    values = {"grid": "digits", "output": "out", "cells": 24, "cells_done": 6, "units": 10, **changes}
+    return SweepState(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "?"),
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3599.6, "1 h 00 min"),
+        (4320, "1 h 12 min"),
+        (360_000, "100 h 00 min"),
+    ],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_time_left_follows_the_rate_since_evaluation_began() -> None:
+    training = state(seconds=60.0, work=1000)
+    assert training.seconds_left is None
+    begun = state(seconds=60.0, work=1000, working_since=50.0)
+    assert begun.seconds_left is None
+    assert state(seconds=60.0, work=1000, work_done=250, working_since=50.0).seconds_left == 30.0
+
+
+def test_a_line_says_how_far_it_is() -> None:
+    line = summary_line(
+        state(
+            units_done=4,
+            seconds=60.0,
+            work=1000,
+            work_done=250,
+            working_since=50.0,
+            units_failed=2,
+            note="finishing what is running; once more stops now",
+        )
+    )
+    assert line == (
+        "digits: 6/24 cells, 4/10 units, 1 min 00 s so far, about 30 s left, 2 failed, "
+        "finishing what is running; once more stops now"
+    )
+
+
+def test_plain_lines_come_now_and_then_and_at_the_end() -> None:
+    out, now = io.StringIO(), [0.0]
+    progress = PlainProgress(Console(file=out, width=200), clock=lambda: now[0])
+    shown = state()
+    with progress:
+        for now[0] in range(25):
+            shown.seconds = now[0]
+            shown.units_done = int(now[0]) // 5
+            progress.show(shown)
+        progress.say("[not markup] " + "long " * 60)
+    lines = out.getvalue().splitlines()
+    assert [line.split(", ")[2] for line in lines if line.startswith("digits")] == [
+        "0 s so far",
+        "10 s so far",
+        "20 s so far",
+        "24 s so far",
+    ]
+    assert lines[3].startswith("[not markup] long long")  # in one line, however long
+    assert "\x1b" not in out.getvalue()
+
+
+def test_the_end_is_not_said_twice() -> None:
+    out = io.StringIO()
+    with PlainProgress(Console(file=out, width=200), clock=lambda: 0.0) as progress:
+        progress.show(state())
+        progress.show(state())
+    assert len(out.getvalue().splitlines()) == 1
+
+
+def drawn(shown: SweepState, width: int = 110) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(draw(shown))
+    return console.export_text()
+
+
+def test_the_display_shows_workers_and_failures() -> None:
+    text = drawn(
+        state(
+            units_done=4,
+            seconds=61.0,
+            workers={"worker-1": "fgsm linf on small_cnn on digits [0, 250)", "worker-2": ""},
+            units_failed=1,
+            failures=["bim linf on net on digits [0, 9): ValueError: [red]no markup[/]"],
+            note="finishing what is running; once more stops now",
+        )
+    )
+    assert "6/24 cells" in text
+    assert "4/10 units" in text
+    assert "1 min 01 s" in text
+    assert "worker-1  fgsm linf on small_cnn on digits [0, 250)" in text
+    assert "worker-2  idle" in text
+    assert "1 failed" in text
+    assert "ValueError: [red]no markup[/]" in text
+    assert "once more stops now" in text
+
+
+def test_the_display_stays_small() -> None:
+    """However many workers and however long their units' names: a line each, and not more than a screen."""
+    shown = state(
+        workers={f"worker-{i}": "an attack with a long name " * 10 for i in range(1000)},
+        units_failed=900,
+    )
+    shown.failures.extend(f"unit {i}: " + "long " * 100 for i in range(900))
+    lines = drawn(shown).splitlines()
+    assert len(lines) <= 24
+    assert any("988 more workers" in line for line in lines)
+    assert all(len(line) <= 110 for line in lines)
+
+
+def test_a_terminal_gets_the_live_display_and_a_pipe_plain_lines() -> None:
+    assert isinstance(make_progress(Console(file=io.StringIO(), force_terminal=True)), LiveProgress)
+    assert isinstance(make_progress(Console(file=io.StringIO())), PlainProgress)
+
+
+def test_the_live_display_leaves_standard_error_alone() -> None:
+    """Ray's chatter goes to a log by way of standard error: it must not be drawn onto the display."""
+    out = io.StringIO()
+    before = sys.stderr
+    with LiveProgress(Console(file=out, force_terminal=True, width=100)) as progress:
+        assert sys.stderr is before
+        progress.show(state())
+        progress.say("one thing")
+    assert "one thing" in out.getvalue()
+    assert "6/24 cells" in out.getvalue()

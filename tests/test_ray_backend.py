@@ -1,0 +1,216 @@
+"""Real Ray, real processes, no TensorFlow: what happens to workers, and what a person is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import sweep as sweep_module
+from orchestrator.backends import ray as ray_module
+from orchestrator.errors import BackendError
+from orchestrator.store import Store
+from tests.sweeps_for_tests import nothing_left_behind, rows, sweep, times_counted, write_grid
+from workers.actor import Worker
+from workers.unit import VictimSpec, WorkerSettings, WorkUnit
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_left_behind() -> Iterator[None]:
+    """Every process that these tests start is gone after them."""
+    with pytest.MonkeyPatch.context() as patch, nothing_left_behind(patch):
+        yield
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def when_one_waits(output: Path) -> int:
+    """The id of a process that waits in a unit."""
+    while True:
+        for path in (output / "waiting").glob("*.pid"):
+            return int(path.stem)
+        time.sleep(0.02)
+
+
+def test_every_kind_of_trouble_on_one_machine(
+    tmp_path: Path, output: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Units that raise, kill their process, or hang fail alone; one whose process is killed from outside is
+    tried again; the rest is done; nothing of Ray's own talk reaches the terminal."""
+    grid = write_grid(tmp_path / "g.yaml", ["raise", "kill", "hang", "wait", "work"], examples=50)
+    killed: list[int] = []
+
+    def kill_the_waiting() -> None:
+        pid = when_one_waits(output)
+        os.kill(pid, signal.SIGKILL)
+        killed.append(pid)
+        (output / "waiting" / "go").touch()
+
+    killer = threading.Thread(target=kill_the_waiting)
+    killer.start()
+    summary = sweep(grid, output, backend="ray", workers=2, unit_timeout=3.0)
+    killer.join()
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    assert (summary.exit_code, summary.state.state) == (1, "finished")
+    assert (summary.state.units_done, summary.state.units_failed) == (3, 3)  # with the training
+    assert summary.state.retries == 4
+    errors = {row["attack_id"].split("-")[0]: row["error"] for row in summary.failures}
+    assert errors.pop("raise") == "ValueError: this unit raises"
+    assert errors.pop("hang") == "TimeoutError: not through after 3 s (--unit-timeout)"
+    assert errors.pop("kill").startswith("its process died (ActorDiedError); its output is in ")
+    assert errors == {}
+    [record] = [row for row in Store(str(output)).failures() if str(row["attack_id"]).startswith("wait")]
+    assert (record["attempt"], record["final"]) == (1, False)
+    assert str(record["error"]).startswith("its process died (ActorDiedError)")
+    assert times_counted(rows(output)) == {1: 2 * 50 * 2}
+    logs = output / "runs" / summary.run_id / "logs"
+    assert (logs / f"{record['worker']}.log").exists()
+    assert "A worker died" in (logs / "driver.log").read_text()
+    assert len(killed) == 1
+
+
+class Machines:
+    """A cluster of machines with one CPU each, all on this one."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+        head = {**self.node, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Machines]:
+    machines = Machines()
+    machines.cluster.add_node(**machines.node)
+    yield machines
+    machines.cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"workers": 3}, "3 workers of 1 CPU each do not fit: the machines carry 2"),
+        ({"cpus_per_worker": 64}, "no machine has 64 CPUs for a worker; there are: 1 CPU"),
+        ({"gpus_per_worker": 1.0}, "no machine has 1 CPU and 1 GPU for a worker; there are: 1 CPU"),
+    ],
+)
+def test_what_the_machines_do_not_carry_is_said_at_once(
+    machines: Machines, tmp_path: Path, output: Path, options: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(BackendError, match=expected):
+        sweep(write_grid(tmp_path / "g.yaml"), output, backend="ray", address=machines.address, **options)
+    assert [path for path in output.rglob("*") if path.is_file()] == []
+
+
+def test_workers_that_do_not_start_are_one_clear_error(
+    machines: Machines, tmp_path: Path, output: Path
+) -> None:
+    with pytest.raises(
+        BackendError, match=r"workers do not start: .*No module named 'tests\.no_such_module'"
+    ):
+        sweep(
+            write_grid(tmp_path / "g.yaml"),
+            output,
+            backend="ray",
+            address=machines.address,
+            runner="tests.no_such_module:Runner",
+        )
+    store = Store(str(output))
+    assert store.read_status(store.run_ids()[-1])["state"] == "failed"
+
+
+def test_workers_of_another_version_are_one_clear_error(
+    machines: Machines, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_module, "VERSION", "99.0")
+    with pytest.raises(BackendError, match=r"workers do not start: .*the driver has 99\.0: install the same"):
+        sweep(write_grid(tmp_path / "g.yaml"), output, backend="ray", address=machines.address)
+
+
+def test_a_worker_above_its_memory_is_replaced_uncharged(
+    machines: Machines, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = sweep_module.make_backend
+
+    def thrifty(*arguments: object) -> object:
+        backend = original(*arguments)  # type: ignore[arg-type]
+        backend.settings = replace(backend.settings, memory_limit=1)  # type: ignore[attr-defined]
+        return backend
+
+    monkeypatch.setattr(sweep_module, "make_backend", thrifty)
+    grid = write_grid(tmp_path / "g.yaml")
+    summary = sweep(grid, output, backend="ray", address=machines.address, workers=1)
+    assert (summary.exit_code, summary.state.units_done, summary.state.retries) == (0, 3, 0)
+    assert Store(str(output)).failures() == []
+    assert len(list((output / "runs" / summary.run_id / "logs").glob("worker-*.log"))) >= 3
+
+
+@pytest.mark.parametrize("graceful", [True, False])
+def test_a_lost_machine_is_not_charged_to_its_unit(
+    machines: Machines, tmp_path: Path, output: Path, graceful: bool
+) -> None:
+    """The machine goes while a worker on it waits in a unit: the unit is done elsewhere."""
+    node = machines.cluster.add_node(**machines.node)
+    grid = write_grid(tmp_path / "g.yaml", ["wait"], examples=60, slice=10)
+    lost: list[str] = []
+
+    def lose_the_machine() -> None:
+        while len(list((output / "waiting").glob("*.pid"))) < 3:
+            time.sleep(0.02)
+        machines.cluster.remove_node(node, allow_graceful=graceful)
+        lost.append(node.node_id)
+        (output / "waiting" / "go").touch()
+
+    loser = threading.Thread(target=lose_the_machine)
+    loser.start()
+    summary = sweep(grid, output, backend="ray", address=machines.address, workers=3)
+    loser.join()
+    assert lost == [node.node_id]
+    assert (summary.exit_code, summary.state.units_failed, summary.state.units_done) == (0, 0, 7)
+    [record] = Store(str(output)).failures()
+    assert (record["attempt"], record["final"]) == (1, False)
+    assert str(record["error"]).startswith("its machine was lost")
+    assert times_counted(rows(output)) == {1: 120}
+
+
+def test_a_worker_survives_what_its_runner_raises(output: Path) -> None:
+    """Whatever a runner raises comes back as a value; what ends the process on purpose does not."""
+    unit = WorkUnit("u", VictimSpec("v", {}, {}, {}, {}, 0))
+    worker = Worker(WorkerSettings(str(output), str(output), "r", runner="tests.test_ray_backend:Raising"))
+    for raised, line in [(ValueError(), "ValueError"), (SystemExit(3), "SystemExit: 3")]:
+        Raising.error = raised
+        report = worker.run(unit)
+        assert report.error == line
+        assert "test_ray_backend.py" in str(report.traceback)
+        assert not report.retire
+    Raising.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        worker.run(unit)
+
+
+class Raising:
+    error: BaseException
+
+    def __init__(self, settings: WorkerSettings) -> None: ...
+
+    def __call__(self, unit: object) -> None:
+        raise self.error

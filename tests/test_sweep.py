@@ -1,0 +1,436 @@
+"""One sweep, end to end: resume, growth, failures, signals and limits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import sweep as sweep_module
+from orchestrator.errors import BackendError, StoreError, UserError
+from orchestrator.grid import load_grid
+from orchestrator.store import Store
+from orchestrator.sweep import Summary, prepare
+from tests.runners import MadeUp
+from tests.sweeps_for_tests import (
+    Answer,
+    Quiet,
+    Scripted,
+    rows,
+    successes,
+    sweep,
+    times_counted,
+    write_grid,
+)
+from workers.unit import UnitReport, WorkerSettings, WorkUnit
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Path:
+    return write_grid(tmp_path / "moods.yaml")
+
+
+def failures(output: Path) -> list[dict[str, object]]:
+    return Store(str(output)).failures()
+
+
+def written(output: Path) -> dict[Path, int]:
+    """When each file but the tables was written."""
+    files = (path for path in output.rglob("*") if path.is_file() and path.parent.name != "tables")
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+# -- resume and growth ------------------------------------------------------------------------------------
+
+
+def test_a_sweep_does_everything_once(grid: Path, output: Path) -> None:
+    summary = sweep(grid, output)
+    assert (summary.exit_code, summary.state.state, summary.failures) == (0, "finished", [])
+    assert (summary.state.cells_done, summary.state.units_done, summary.state.trained) == (2, 3, 1)
+    assert times_counted(rows(output)) == {1: 200}
+    assert successes(rows(output)) == 18  # of 90 right on the clean image, those of position < 20
+    assert sorted(path.name for path in (output / "tables").iterdir()) == [
+        "cells.parquet",
+        "robustness.csv",
+        "robustness.md",
+    ]
+
+
+def test_a_second_run_does_nothing(grid: Path, output: Path) -> None:
+    sweep(grid, output)
+    before = written(output)
+    summary = sweep(grid, output, backend="ray", runner="tests.no_such_module:Runner")  # nor starts anything
+    assert (summary.exit_code, summary.state.units, summary.state.state) == (0, 0, "finished")
+    assert written(output) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "units", "total"),
+    [
+        (["epsilons=[0, 0.1, 0.2]"], 2, 300),
+        (["examples=175"], 2, 350),  # [100, 150) and [150, 175)
+        (["examples=120", "epsilons=[0, 0.1, 0.2]"], 3, 360),  # new cells for all, old ones for [100, 120)
+        (["models=[small_cnn, wide_cnn]"], 2, 400),
+        (["examples=60"], 0, 200),
+        (["slice=7"], 0, 200),
+        (["keep=0"], 0, 200),
+        (["epsilons=[0]"], 0, 200),
+    ],
+)
+def test_a_grown_grid_computes_only_what_is_new(
+    grid: Path, output: Path, change: list[str], units: int, total: int
+) -> None:
+    sweep(grid, output)
+    summary = sweep(grid, output, change)
+    assert summary.exit_code == 0
+    assert summary.state.units_done == (units + 1 if units else 0)
+    assert times_counted(rows(output)) == {1: total}
+    assert sweep(grid, output, change).state.units == 0
+
+
+def test_a_new_attack_computes_only_its_own(tmp_path: Path, output: Path) -> None:
+    sweep(write_grid(tmp_path / "one.yaml", ["work"]), output)
+    summary = sweep(write_grid(tmp_path / "two.yaml", ["work", "other"]), output)
+    assert (summary.state.units_done, summary.state.cells_done) == (3, 4)
+    assert times_counted(rows(output)) == {1: 400}
+
+
+def test_two_drivers_at_once_lose_and_double_nothing(grid: Path, output: Path) -> None:
+    drivers = [threading.Thread(target=sweep, args=(grid, output, ["slice=10"])) for _ in range(2)]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    assert times_counted(rows(output)) == {1: 200}
+    summary = sweep(grid, output)
+    assert (summary.state.units, summary.exit_code) == (0, 0)
+
+
+# -- failures ---------------------------------------------------------------------------------------------
+
+
+def test_a_failing_unit_is_retried_recorded_and_the_rest_goes_on(tmp_path: Path, output: Path) -> None:
+    grid = write_grid(tmp_path / "moods.yaml", ["raise", "work"])
+    summary = sweep(grid, output)
+    assert (summary.exit_code, summary.state.state) == (1, "finished")
+    assert (summary.state.units_done, summary.state.units_failed, summary.state.retries) == (3, 2, 2)
+    assert times_counted(rows(output)) == {1: 200}
+    assert [(row["start"], row["attempt"], row["final"]) for row in failures(output)] == [
+        (0, 1, False),
+        (0, 2, True),
+        (50, 1, False),
+        (50, 2, True),
+    ]
+    record = failures(output)[1]
+    assert record["error"] == "ValueError: this unit raises"
+    assert "tests/runners.py" in str(record["traceback"])
+    assert "and says so in two lines" in str(record["traceback"])
+    assert record["unit"] == "raise linf on small_cnn on digits [0, 50)"
+    assert [row["unit"] for row in summary.failures] == [
+        "raise linf on small_cnn on digits [0, 50)",
+        "raise linf on small_cnn on digits [50, 100)",
+    ]
+
+
+def test_what_failed_waits_for_retry_failed(tmp_path: Path, output: Path) -> None:
+    grid = write_grid(tmp_path / "moods.yaml", ["raise", "work"])
+    sweep(grid, output)
+    again = sweep(grid, output)
+    assert (again.exit_code, again.state.units, len(again.failures)) == (1, 0, 2)
+    assert len(failures(output)) == 4
+    retried = sweep(grid, output, retry_failed=True)
+    assert (retried.exit_code, retried.state.units_failed, len(retried.failures)) == (1, 2, 2)
+    assert len(failures(output)) == 8
+    mended = sweep(grid, output, retry_failed=True, runner="tests.runners:MadeUp")
+    assert (mended.exit_code, mended.failures, mended.state.units_done) == (0, [], 3)
+    assert sweep(grid, output).exit_code == 0
+    assert times_counted(rows(output)) == {1: 400}
+
+
+@pytest.mark.parametrize("change", ["attacks=[fgsm]", "examples=50"])
+def test_failures_of_what_is_no_longer_asked_for_do_not_count(
+    tmp_path: Path, output: Path, change: str
+) -> None:
+    grid = write_grid(tmp_path / "moods.yaml", ["late"])
+
+    def answer(unit: WorkUnit, attempt: int) -> UnitReport:
+        late = unit.attack is not None and unit.attack.name == "late" and unit.start == 50
+        return UnitReport(unit.unit_id, error="E: no", traceback="t") if late else runner(unit)
+
+    runner = MadeUp(WorkerSettings(str(output), str(tmp_path / "victims"), "r"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep_module, "make_backend", lambda *_: Scripted(runner_settings(output), answer))
+        assert sweep(grid, output).exit_code == 1
+    changed = sweep(grid, output, [change])
+    assert (changed.exit_code, changed.failures) == (0, [])
+    assert sweep(grid, output).exit_code == 1
+
+
+def test_without_weights_a_victims_units_are_not_tried(tmp_path: Path, output: Path) -> None:
+    models = ["small_cnn", {"name": "bad", "factory": "tests.runners:Misbehaving", "mood": "raise"}]
+    grid = write_grid(tmp_path / "moods.yaml", ["work"], models=models)
+    summary = sweep(grid, output)
+    assert (summary.exit_code, summary.state.units_failed, summary.state.units_done) == (1, 3, 3)
+    assert [(row["unit"], row["attack_id"]) for row in summary.failures] == [
+        ("fine-tune bad on digits", None)
+    ]
+    again = sweep(grid, output)
+    assert (again.exit_code, again.state.units, len(again.failures)) == (1, 0, 1)
+
+
+def test_a_runner_that_does_not_import_is_one_clear_error(grid: Path, output: Path) -> None:
+    with pytest.raises(BackendError, match="the worker does not start: ModuleNotFoundError: No module named"):
+        sweep(grid, output, runner="tests.no_such_module:Runner")
+    assert sweep(grid, output).exit_code == 0
+
+
+def test_what_a_runner_prints_while_it_starts_goes_to_a_log(
+    grid: Path, output: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sweep(grid, output, runner="tests.runners:Chatty")
+    captured = capfd.readouterr()
+    assert captured.err == "heard while it runs\n" * 3
+    [run_id] = Store(str(output)).run_ids()
+    assert "chatter" in (output / "runs" / run_id / "logs" / "inline.log").read_text()
+
+
+# -- lost workers, limits and signals ---------------------------------------------------------------------
+
+
+def runner_settings(output: Path) -> WorkerSettings:
+    return WorkerSettings(str(output), str(output.parent / "victims"), "r")
+
+
+@pytest.fixture
+def scripted(
+    monkeypatch: pytest.MonkeyPatch, grid: Path, output: Path
+) -> Callable[..., tuple[Summary, Scripted]]:
+    """Run the grid on a backend whose attempts at evaluation units end as `answer` says."""
+
+    def run(
+        answer: Callable[[WorkUnit, int, Scripted], Answer],
+        overrides: list[str] | None = None,
+        **options: Any,
+    ) -> tuple[Summary, Scripted]:
+        def with_training(unit: WorkUnit, attempt: int) -> Answer:
+            return backend.runner(unit) if unit.trains else answer(unit, attempt, backend)
+
+        backend = Scripted(runner_settings(output), with_training)
+        with monkeypatch.context() as patch:
+            patch.setattr(sweep_module, "make_backend", lambda *_: backend)
+            summary = sweep(grid, output, overrides or [], clock=backend.clock, **options)
+        assert backend.stopped
+        return summary, backend
+
+    return run
+
+
+def works(unit: WorkUnit, attempt: int, backend: Scripted) -> UnitReport:
+    return backend.runner(unit)
+
+
+def test_a_lost_worker_is_charged_and_its_unit_tried_elsewhere(scripted, output: Path) -> None:  # type: ignore[no-untyped-def]
+    summary, backend = scripted(lambda u, n, b: "charged" if u.start == 0 and n == 1 else b.runner(u))
+    assert (summary.exit_code, summary.state.retries, summary.state.units_failed) == (0, 1, 0)
+    first, second = [worker for unit_id, worker in backend.given if ".0-50." in unit_id]
+    assert first != second
+    assert times_counted(rows(output)) == {1: 200}
+    assert [(row["final"], row["error"]) for row in failures(output)] == [(False, "its process died")]
+
+
+def test_a_unit_that_kills_its_workers_fails_alone(scripted, output: Path) -> None:  # type: ignore[no-untyped-def]
+    summary, backend = scripted(lambda u, n, b: "charged" if u.start == 0 else b.runner(u))
+    assert (summary.exit_code, summary.state.units_failed, summary.state.units_done) == (1, 1, 2)
+    assert max(backend.attempts.values()) == 2
+    assert times_counted(rows(output)) == {1: 100}
+
+
+def test_losing_a_machine_is_not_charged(scripted, output: Path) -> None:  # type: ignore[no-untyped-def]
+    summary, backend = scripted(lambda u, n, b: "uncharged" if u.start == 0 and n <= 4 else b.runner(u))
+    assert (summary.exit_code, summary.state.units_failed) == (0, 0)
+    assert max(backend.attempts.values()) == 5
+    assert {row["attempt"] for row in failures(output)} == {1}
+
+
+def test_a_worker_that_retires_is_replaced_uncharged(scripted, output: Path) -> None:  # type: ignore[no-untyped-def]
+    def retires(unit: WorkUnit, attempt: int, backend: Scripted) -> UnitReport:
+        report = backend.runner(unit)
+        return UnitReport(unit.unit_id, rows=report.rows, retire=True)
+
+    summary, backend = scripted(retires, ["slice=10"])
+    assert (summary.exit_code, summary.state.retries) == (0, 0)
+    assert len({worker for _, worker in backend.given}) >= 10
+    assert failures(output) == []
+    assert times_counted(rows(output)) == {1: 200}
+
+
+def test_a_unit_that_hangs_is_ended_and_charged(scripted, output: Path) -> None:  # type: ignore[no-untyped-def]
+    summary, backend = scripted(
+        lambda u, n, b: None if u.start == 0 and n == 1 else b.runner(u), unit_timeout=60.0
+    )
+    assert (summary.exit_code, summary.state.retries, len(backend.killed)) == (0, 1, 1)
+    [record] = failures(output)
+    assert record["error"] == "TimeoutError: not through after 1 min 00 s (--unit-timeout)"
+    assert record["worker"] == backend.killed[0]
+    assert times_counted(rows(output)) == {1: 200}
+
+
+def press(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_finishes_what_is_running(scripted, grid: Path, output: Path, number: int) -> None:  # type: ignore[no-untyped-def]
+    def answer(unit: WorkUnit, attempt: int, backend: Scripted) -> UnitReport:
+        if len(backend.given) == 5 and not backend.signalled:  # the training, and two of four units run
+            backend.signalled = True
+            press(number)
+        return backend.runner(unit)
+
+    before = signal.getsignal(number)
+    summary, backend = scripted(answer, ["slice=10"])
+    assert (summary.exit_code, summary.state.state) == (130, "interrupted")
+    assert (summary.state.units_done, summary.state.units_failed) == (len(backend.given), 0)
+    assert len(backend.given) == 5
+    assert times_counted(rows(output)) == {1: 4 * 10 * 2}
+    assert failures(output) == []
+    assert signal.getsignal(number) is before
+    assert (output / "tables" / "cells.parquet").exists()
+    resumed = sweep(grid, output, ["slice=10"])
+    assert (resumed.exit_code, resumed.state.units_done) == (0, 7)
+    assert times_counted(rows(output)) == {1: 200}
+
+
+def test_two_signals_stop_now(scripted, grid: Path, output: Path) -> None:  # type: ignore[no-untyped-def]
+    def answer(unit: WorkUnit, attempt: int, backend: Scripted) -> Answer:
+        if unit.start < 20:
+            return backend.runner(unit)
+        press(signal.SIGINT)
+        return None  # it would never end
+
+    summary, _ = scripted(answer, ["slice=10"])
+    assert (summary.exit_code, summary.state.state) == (130, "interrupted")
+    assert times_counted(rows(output)) == {1: 40}
+    assert failures(output) == []
+    assert Store(str(output)).read_status(summary.run_id)["state"] == "interrupted"
+    assert sweep(grid, output).exit_code == 0
+    assert times_counted(rows(output)) == {1: 200}
+
+
+def test_a_signal_with_nothing_left_to_hand_out_is_no_interruption(scripted, output: Path) -> None:  # type: ignore[no-untyped-def]
+    def answer(unit: WorkUnit, attempt: int, backend: Scripted) -> UnitReport:
+        if len(backend.given) == 3 and not backend.signalled:
+            backend.signalled = True
+            press(signal.SIGINT)
+        return backend.runner(unit)
+
+    summary, _ = scripted(answer)
+    assert (summary.exit_code, summary.state.state) == (0, "finished")
+
+
+def fails(unit: WorkUnit, attempt: int, backend: Scripted) -> UnitReport:
+    return UnitReport(unit.unit_id, error="E: no", traceback="t")
+
+
+@pytest.mark.parametrize(("limit", "failed"), [("0", 1), ("2", 3), ("30%", 4), ("0%", 1)])
+def test_a_hopeless_sweep_stops(scripted, output: Path, limit: str, failed: int) -> None:  # type: ignore[no-untyped-def]
+    summary, backend = scripted(fails, ["slice=10"], max_failures=limit)  # 11 units with the training
+    assert (summary.exit_code, summary.state.state) == (1, "finished")
+    assert failed <= summary.state.units_failed <= failed + 1  # one more may have been running
+    assert sum(backend.attempts.values()) < 1 + 2 * 10
+    assert f"more than {limit} failed" in summary.state.note
+
+
+@pytest.mark.parametrize("limit", ["some", "-1", "101%", "", "nan"])
+def test_a_wrong_limit_is_said_before_anything_is_written(grid: Path, output: Path, limit: str) -> None:
+    with pytest.raises(UserError, match=r"--max-failures: found .* a count such as 5"):
+        sweep(grid, output, max_failures=limit)
+    assert not output.exists()
+
+
+def test_stop_after_finishes_what_is_running(scripted, grid: Path, output: Path) -> None:  # type: ignore[no-untyped-def]
+    summary, _ = scripted(works, ["slice=10"], stop_after=4.0)
+    assert (summary.exit_code, summary.state.state) == (130, "interrupted")
+    assert summary.state.note == "--stop-after 4 s: finishing what is running"
+    done = summary.state.units_done - 1
+    assert 0 < done < 10
+    assert times_counted(rows(output)) == {1: 20 * done}
+    assert sweep(grid, output).exit_code == 0
+    assert times_counted(rows(output)) == {1: 200}
+
+
+# -- what goes wrong in the driver ------------------------------------------------------------------------
+
+
+def test_a_backend_that_does_not_start_leaves_no_run(
+    grid: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Scripted(runner_settings(output), lambda unit, attempt: None)
+
+    def start() -> None:
+        raise BackendError("3 workers do not fit")
+
+    monkeypatch.setattr(backend, "start", start)
+    monkeypatch.setattr(sweep_module, "make_backend", lambda *_: backend)
+    with pytest.raises(BackendError, match="do not fit"):
+        sweep(grid, output)
+    assert backend.stopped
+    assert [path for path in output.rglob("*") if path.is_file()] == []
+
+
+def test_an_error_in_the_driver_is_not_lost(
+    grid: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is a bug of ours keeps its traceback; the status says that the run failed; resuming works."""
+    backend = Scripted(runner_settings(output), lambda unit, attempt: 1 / 0)  # type: ignore[arg-type,return-value]
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_module, "make_backend", lambda *_: backend)
+        with pytest.raises(ZeroDivisionError):
+            sweep(grid, output)
+    assert backend.stopped
+    store = Store(str(output))
+    assert store.read_status(store.run_ids()[-1])["state"] == "failed"
+    assert sweep(grid, output).exit_code == 0
+
+
+def test_a_full_disk_is_one_clear_error(grid: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "write_tables", full)
+    with pytest.raises(
+        StoreError, match=r"stopped: .*No space left on device; what is finished in .* is kept"
+    ):
+        sweep(grid, output)
+
+
+def test_preparing_writes_nothing(grid: Path, output: Path) -> None:
+    prepared = prepare(load_grid(str(grid)), str(output))
+    assert (prepared.plan.unit_count, prepared.plan.open_cells) == (2, 2)
+    assert not output.exists()
+
+
+def test_fewer_examples_than_asked_for_is_a_warning(tmp_path: Path, output: Path) -> None:
+    grid = write_grid(tmp_path / "moods.yaml", examples=10_000)
+    [warning] = prepare(load_grid(str(grid)), str(output)).warnings
+    assert warning == "digits has 500 test examples: 500 are used, not 10,000"
+    progress = Quiet()
+    assert sweep(grid, output, progress=progress).exit_code == 0
+    assert progress.said == []
+    assert times_counted(rows(output)) == {1: 2 * 500}
+
+
+def test_a_grid_without_cells_is_refused(tmp_path: Path, output: Path) -> None:
+    grid = write_grid(tmp_path / "moods.yaml", exclude=[{"model": "small_cnn"}])
+    with pytest.raises(UserError, match="exclude leaves no cell at all"):
+        sweep(grid, output)
