@@ -6,6 +6,7 @@ import os
 import statistics
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmarks.reading import Reading, alternate, median_ratio
 from workers.storage import Folder
 
 WORKERS = 2
+ROUNDS = 5  # the parts take turns, since other jobs make a disk slow for seconds at a time
 
 
 def measure(*, units: int = 2000, repeats: int = 3, backend: str = "ray") -> list[Reading]:
@@ -30,9 +32,9 @@ def measure(*, units: int = 2000, repeats: int = 3, backend: str = "ray") -> lis
                 units, Path(folder), runner=sweeps.PUBLISHER, backend=backend, workers=WORKERS
             )
             shard = next(output.glob("shards/*/*.parquet"))
-            parts = alternate(_parts(shard, units), repeats=1)
+            parts = alternate(_parts(shard, -(-units // ROUNDS)), repeats=ROUNDS)
         for name, rates in {"sweep": [recorder.rate], **parts}.items():
-            read.setdefault(name, []).extend(rates)
+            read.setdefault(name, []).append(statistics.median(rates))
     rate = {name: statistics.median(rates) for name, rates in read.items()}
     return [
         Reading(what=f"units that publish a shard, {WORKERS} workers", value=rate["sweep"], unit="units/s"),
@@ -48,8 +50,8 @@ def measure(*, units: int = 2000, repeats: int = 3, backend: str = "ray") -> lis
     ]
 
 
-def _parts(shard: Path, units: int) -> dict[str, Callable[[], float]]:
-    """Ways to do a part of the work `units` times; each returns how often a second."""
+def _parts(shard: Path, times: int) -> dict[str, Callable[[], float]]:
+    """Ways to do a part of the work so many times; each returns how often a second."""
     folder, data, table = Folder.at(shard.parent), shard.read_bytes(), pq.read_table(shard)
     ways: dict[str, Callable[[str], None]] = {
         "bare": lambda name: _write(shard.parent, name, data),
@@ -61,10 +63,11 @@ def _parts(shard: Path, units: int) -> dict[str, Callable[[], float]]:
     }
 
     def rate(way: str) -> float:
+        names = [uuid.uuid4().hex for _ in range(times)]
         begun = time.perf_counter()
-        for i in range(units):
-            ways[way](f"{way}-{i}")
-        return units / (time.perf_counter() - begun)
+        for name in names:
+            ways[way](name)
+        return times / (time.perf_counter() - begun)
 
     return {way: partial(rate, way) for way in ways}
 

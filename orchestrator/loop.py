@@ -54,6 +54,7 @@ class Loop:
                 self.open_cells.update({cell_id: units for cell_id, _ in gap.cells})
         self.idle: dict[str, None] = {}  # workers without a unit, the longest idle first
         self.since: dict[str, float] = {}  # when each worker got its unit
+        self.failing: set[str] = set()  # units to be retried; kept only where failures are limited
         self.allowed_failures = options.allowed_failures(self.scheduler.total)
         self.signals = 0
 
@@ -117,11 +118,14 @@ class Loop:
     def _finished(self, event: Finished) -> None:
         report, worker = event.report, event.worker
         outcome = self.scheduler.finish(worker, ok=report.ok)
+        for phase, seconds in report.phases.items():
+            self.state.phases[phase] = self.state.phases.get(phase, 0.0) + seconds
         self.idle[worker] = None
         self.state.workers[worker] = ""
         if not report.ok:
             self._failed(outcome, worker, report.error or "", report.traceback or "")
             return
+        self._watch_failures(outcome)
         self.state.units_done += 1
         self.state.trained += report.trained
         self.state.work_done += report.rows
@@ -151,6 +155,7 @@ class Loop:
             traceback=traceback,
             worker=worker,
         )
+        self._watch_failures(outcome)
         if not final:
             self.state.retries += 1
             return
@@ -162,6 +167,16 @@ class Loop:
             self._drain(
                 f"more than {self.options.max_failures} failed: finishing what is running, then stopping"
             )
+
+    def _watch_failures(self, outcome: Outcome) -> None:
+        """Retry at once, when more units are failing than may fail: the sweep may be hopeless."""
+        if self.options.max_failures is None:
+            return
+        if outcome.state == "retry":
+            self.failing.add(outcome.unit.unit_id)
+        else:
+            self.failing.discard(outcome.unit.unit_id)
+        self.scheduler.retries_first = len(self.failing) + self.scheduler.failed > self.allowed_failures
 
     def _limits(self) -> None:
         now = self.clock()

@@ -39,6 +39,7 @@ class SweepState:
     failures: deque[str] = field(
         default_factory=lambda: deque(maxlen=_SHOWN_FAILURES)
     )  # the latest, in words
+    phases: dict[str, float] = field(default_factory=dict)  # seconds of all workers together, by phase
     work: int = 0  # examples × epsilons of this run, less what failed
     work_done: int = 0
     seconds: float = 0.0
@@ -55,7 +56,11 @@ class SweepState:
     def as_dict(self) -> dict[str, Any]:
         """A copy, for JSON. Another thread may ask for it, so nothing here iterates in Python over what
         the run is changing."""
-        copies = {"workers": self.workers.copy(), "failures": list(self.failures)}
+        copies = {
+            "workers": self.workers.copy(),
+            "phases": self.phases.copy(),
+            "failures": list(self.failures),
+        }
         return {**vars(self), **copies, "seconds_left": self.seconds_left}
 
 

@@ -59,11 +59,11 @@ class _Victim:
         # The first test is for speed alone: hardly any victim has retries, and all of them are asked.
         return bool(self.retries) and any(worker != avoid for worker in self.retries)
 
-    def take(self, avoid: str | None) -> _Job:
+    def take(self, avoid: str | None, *, retries_first: bool) -> _Job:
         """The next unit of those that `offers` speaks of: fresh ones in order, then the retried."""
         if self.training is not None:
             job, self.training = self.training, None
-        elif self.trained and self.fresh:
+        elif self.trained and self.fresh and not (retries_first and self.retries):
             job = _Job(self._generate(), self)
         else:
             worker = next(worker for worker in self.retries if worker != avoid)
@@ -119,6 +119,7 @@ class Scheduler:
         self._workers: dict[str, _Worker] = {}
         self._running: dict[str, _Job] = {}
         self._drained = False
+        self.retries_first = False  # set to learn soon, rather than at the end, whether failures are for good
         self.total = self.done = self.failed = 0
         for entry in work:
             if entry.victim_id in self._victims:
@@ -167,10 +168,10 @@ class Scheduler:
         if self._drained or not self.waiting:
             return None
         # What failed on this worker comes last of all, unless there is nobody else who could try it.
-        for avoid in (worker, None) if len(self._workers) > 1 else (None,):
+        for avoid in (worker, None) if len(self._workers) > 1 and not self.retries_first else (None,):
             victim = self._choose(state, avoid)
             if victim is not None:
-                job = victim.take(avoid)
+                job = victim.take(avoid, retries_first=self.retries_first)
                 break
         else:
             return None

@@ -159,7 +159,7 @@ def test_a_folder_a_huge_file_and_bytes_are_refused(tmp_path: Path) -> None:
         load_grid(str(tmp_path / "binary.yaml"))
     with pytest.raises(UserError, match="no such file"):
         load_grid(str(tmp_path / "missing.yaml"))
-    with pytest.raises(UserError, match='no grid "digit".*did you mean "digits"'):
+    with pytest.raises(UserError, match=r'no grid "digit".*did you mean "digits"'):
         load_grid("digit")
 
 

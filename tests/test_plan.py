@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,7 +63,7 @@ def test_subtract_is_set_difference(a: list[Interval], b: list[Interval]) -> Non
 def test_add_is_set_union(a: list[Interval], start: int, length: int) -> None:
     result = add(a, start, start + length)
     assert positions(result) == positions(a) | set(range(start, start + length))
-    assert all(left[1] < right[0] for left, right in zip(result, result[1:], strict=False))
+    assert all(left[1] < right[0] for left, right in pairwise(result))
 
 
 @given(

@@ -128,6 +128,16 @@ def test_a_failed_unit_is_tried_again_after_the_fresh_ones_and_then_given_up() -
     assert counts(made) == (0, 0, 1, 1)
 
 
+def test_retries_first_tells_soon_whether_failures_are_for_good() -> None:
+    made = scheduler(victim_work("a", 5), workers="xy")
+    assert (ask(made, "x"), ask(made, "y")) == ("a/0", "a/1")
+    made.finish("x", ok=False)
+    made.retries_first = True
+    assert ask(made, "x") == "a/0", "before fresh ones, even on the worker that it failed on"
+    assert made.finish("x", ok=False).state == "failed"
+    assert ask(made, "x") == "a/2"
+
+
 def test_max_attempts_of_one_means_no_second_try() -> None:
     made = scheduler(victim_work("a", 1), max_attempts=1)
     ask(made, "w")

@@ -163,7 +163,16 @@ def publish_shard(
     }
     table = rows.replace_schema_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True).encode()})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    # Most shards have few rows and many columns, and what a column costs then is its dictionary and its
+    # statistics: without them a shard takes half the time to make, and is smaller.
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        write_page_checksum=True,
+        use_dictionary=["cell_id"],
+        write_statistics=DIMENSIONS.names,
+    )
     name = f"{unit.victim.victim_id}/{attack.attack_id}.{unit.start}-{unit.stop}.{uuid.uuid4().hex}.parquet"
     shards.publish(name, memoryview(sink.getvalue()))
     return name
