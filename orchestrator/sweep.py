@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +17,8 @@ from typing import Any
 from orchestrator.accepted import Accepted
 from orchestrator.backends import Backend, Finished, Lost, Ready
 from orchestrator.errors import UserError
-from orchestrator.grid import Grid
+from orchestrator.grid import DatasetEntry, Grid, ModelEntry
+from orchestrator.grid_models import misfit
 from orchestrator.identity import expand
 from orchestrator.machine import available_cpus, provenance
 from orchestrator.plan import Plan, make_plan, training_unit
@@ -25,8 +26,9 @@ from orchestrator.progress import Progress, SweepState, duration
 from orchestrator.scheduler import Outcome, Scheduler, VictimWork
 from orchestrator.status import StatusWriter, live_runs
 from orchestrator.store import Store, writable_or_raise
+from orchestrator.training import TrainingWatch
 from orchestrator.merge import table_files
-from workers.datasets import DatasetError, test_size
+from workers.datasets import DATASETS, DatasetError, ensure_obtainable, inspect
 from workers.unit import DEFAULT_RUNNER, WorkerSettings
 
 _TICK = 0.5  # seconds: how soon a time limit or a signal is noticed
@@ -81,11 +83,10 @@ def prepare(grid: Grid, output: str, *, data_dir: str | None = None, retry_faile
         raise UserError(f"grid {grid.name}: exclude leaves no cell at all")
     warnings = list(grid.warnings)
     examples = {}
+    pairs = {(cell.victim.model["name"], cell.victim.dataset["name"]) for cell in cells}
     for dataset in grid.datasets:
-        try:
-            size = test_size({"name": dataset.name}, data_dir)
-        except DatasetError as error:
-            raise UserError(str(error)) from None
+        models = [model for model in grid.models if (model.name, dataset.name) in pairs]
+        size = dataset.test_size or _looked_up(dataset, data_dir, models, warnings)
         examples[dataset.name] = min(grid.examples, size)
         if size < grid.examples:
             warnings.append(
@@ -106,6 +107,45 @@ def prepare(grid: Grid, output: str, *, data_dir: str | None = None, retry_faile
     return Prepared(grid, store, accepted, plan, warnings)
 
 
+def _looked_up(
+    dataset: DatasetEntry, data_dir: str | None, models: Sequence[ModelEntry], warnings: list[str]
+) -> int:
+    """The size of a test split that is known once the data folder is. `models` are attacked on it."""
+    try:
+        info = inspect(dataset.spec, data_dir)
+    except DatasetError as error:
+        raise UserError(str(error)) from None
+    original = DATASETS[dataset.name].info if dataset.name in DATASETS else info
+    if (info.train_size, info.test_size) != (original.train_size, original.test_size):
+        warnings.append(
+            f"{dataset.name} in the data folder has {info.train_size:,} training and {info.test_size:,} test "
+            f"examples, the original {original.train_size:,} and {original.test_size:,}: results are not "
+            "comparable with published ones"
+        )
+    for model in models:
+        if dataset.shape is None and (why := misfit(model, info.shape)):
+            raise UserError(
+                f"{model.name} {why}; those of {dataset.name} have {'×'.join(map(str, info.shape))}"
+            )
+    return info.test_size
+
+
+def _data_or_raise(prepared: Prepared, options: RunOptions) -> None:
+    """Fail before anything is trained where it can be seen that data which is needed cannot be had.
+
+    On a cluster the workers' machines may have what this one has not.
+    """
+    if options.address != "local":
+        return
+    needed = {victim.victim.dataset["name"] for victim in prepared.plan.victims}
+    try:
+        for dataset in prepared.grid.datasets:
+            if dataset.name in needed:
+                ensure_obtainable(dataset.spec, options.data_dir)
+    except DatasetError as error:
+        raise UserError(str(error)) from None
+
+
 def run_sweep(
     prepared: Prepared,
     options: RunOptions,
@@ -116,6 +156,7 @@ def run_sweep(
     """Run what is missing, merge, and say what came of it. Resumes after anything: run it again."""
     store, plan = prepared.store, prepared.plan
     _failure_limit(options.max_failures, 0)  # a wrong one is said before anything is written
+    _data_or_raise(prepared, options)
     writable_or_raise(store)
     for other in live_runs(store):
         progress.say(
@@ -253,9 +294,10 @@ class _Run:
         self.since: dict[str, float] = {}  # when each worker got its unit
         self.allowed_failures = _failure_limit(options.max_failures, self.scheduler.total)
         self.signals = 0
+        self.training = TrainingWatch(self.store.folder, run_id, state)
 
     def go(self) -> None:
-        status = StatusWriter(self.store, self.run_id, self.state.as_dict)
+        status = StatusWriter(self.store, self.run_id, self.training.snapshot)
         try:
             self.backend.start()
             status.start()
@@ -301,6 +343,7 @@ class _Run:
             del self.idle[worker]
             self.since[worker] = self.clock()
             self.state.workers[worker] = unit.label
+            self.training.began(worker, unit)
             if not unit.trains and self.state.working_since is None:
                 self.state.working_since = self.clock() - self.began
             self.backend.submit(worker, unit)
@@ -308,6 +351,7 @@ class _Run:
     def _finished(self, event: Finished) -> None:
         report, worker = event.report, event.worker
         outcome = self.scheduler.finish(worker, ok=report.ok)
+        self.training.ended(worker)
         self.idle[worker] = None
         self.state.workers[worker] = ""
         if report.ok:
@@ -325,6 +369,7 @@ class _Run:
     def _lost(self, worker: str, reason: str, *, charged: bool) -> None:
         self.idle.pop(worker, None)
         self.since.pop(worker, None)
+        self.training.ended(worker)
         if self.state.workers.pop(worker, None) is None:
             return  # it never became ready, so the scheduler has not heard of it
         outcome = self.scheduler.lose(worker, charged=charged)
