@@ -13,6 +13,9 @@ from pydantic import ValidationError
 from orchestrator.errors import Problem, did_you_mean
 from orchestrator.yamlfile import Document, Keys
 
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
+"""A name that a person gives: it becomes part of file names."""
+
 
 class Checker:
     """Collects problems, each with its place in the document, instead of stopping at the first."""

@@ -46,6 +46,7 @@ class Listing(StrEnum):
     datasets = "datasets"
     attacks = "attacks"
     grids = "grids"
+    victims = "victims"
 
 
 GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="A grid file, or a shipped grid's name.")]
@@ -65,6 +66,7 @@ DataOption = Annotated[
     str | None,
     typer.Option(envvar="ROBUSTSWEEP_DATA", help="Folder or URI with <dataset>.npz files in Keras' layout."),
 ]
+CacheOption = Annotated[str | None, typer.Option(help="The cache of victims. [default: outputs/victims]")]
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Try again what failed for good in an earlier run.")
 ]
@@ -127,7 +129,7 @@ def run(
     ] = None,
     data_dir: DataOption = None,
     cache_dir: Annotated[
-        str | None, typer.Option(help="Where fine-tuned victims are kept. [default: OUTPUT/../victims]")
+        str | None, typer.Option(help="Where trained victims are kept. [default: OUTPUT/../victims]")
     ] = None,
 ) -> None:
     """Run a grid. Running it again resumes: only what is missing is computed."""
@@ -230,12 +232,50 @@ def query(
 
 
 @app.command("list")
-def list_(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> None:
-    """List what a grid may name."""
+def list_(
+    what: Annotated[Listing, typer.Argument(help="What to list.")], cache_dir: CacheOption = None
+) -> None:
+    """List what a grid may name, or the victims that the cache holds."""
     with _user_errors():
         from orchestrator import show
 
-        show.listing(_console(), what.value)
+        if what is not Listing.victims:
+            show.listing(_console(), what.value)
+            return
+        from orchestrator.victims import cached_victims
+
+        show.victims(_console(), cached_victims(cache_dir))
+
+
+@app.command()
+def clean(
+    what: Annotated[str, typer.Argument(metavar="victims|OUTPUT", help="The cache, or an output folder.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="VICTIM", help="Victims of the cache to remove: ids or patterns like 'x-*'."),
+    ] = None,
+    cache_dir: CacheOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it, rather than show it.")] = False,
+) -> None:
+    """Remove what counts for nothing: broken victims, shards set aside, what a crash has left behind.
+
+    Shows what would go; --yes lets it go. Victims that are named go even if they are whole: a sweep that
+    needs one trains it again.
+    """
+    with _user_errors():
+        from orchestrator import show
+        from orchestrator.errors import UserError
+        from orchestrator.victims import removable_output, removable_victims, remove
+
+        if what == "victims":
+            found = removable_victims(cache_dir, names or [])
+        elif names:
+            raise UserError(f"only victims can be named, as in: robustsweep clean victims {names[0]}")
+        else:
+            found = removable_output(what)
+        if yes:
+            remove(found)
+        show.removals(_console(), found, removed=yes)
 
 
 @app.command()

@@ -29,6 +29,12 @@ _UNBOUNDED = 100_000  # columns: wider than any table, so that nothing is cut or
 
 _NO_VALUE = "–"
 
+_FLAGS = {
+    "victim_weak": ("†", "has not learnt: clean accuracy below twice chance"),
+    "victim_overfit": ("‡", "overfitted: training accuracy more than 15 points above validation"),
+}
+"""The mark of a flag in robustness tables, behind the model's name, and its footnote."""
+
 
 def render(table: pa.Table, form: str, *, colour: bool = False, width: int | None = None) -> str:
     """A table as `rich`, `md`, `csv` or `json` text, ending in a newline.
@@ -102,7 +108,8 @@ def _robustness_columns(table: RobustnessTable) -> tuple[list[str], list[bool]]:
 
 
 def _labels(row: Row) -> tuple[str, str, str]:
-    return row.model_label, row.defence, row.attack_label
+    marks = "".join(mark for flag, (mark, _) in _FLAGS.items() if flag in row.flags)
+    return f"{row.model_label} {marks}".rstrip(), row.defence, row.attack_label
 
 
 def _title(table: RobustnessTable) -> str:
@@ -110,7 +117,7 @@ def _title(table: RobustnessTable) -> str:
 
 
 def _caption(table: RobustnessTable) -> str:
-    """How many examples, which scale, how uncertain."""
+    """How many examples, which scale, how uncertain, and what the marks mean."""
     entries = [entry for row in table.rows for entry in row.entries if entry is not None]
     counts = sorted({entry.n // entry.seeds for entry in entries if entry.status == "done"})
     parts = ["epsilon on the [0, 1] scale"]
@@ -123,6 +130,8 @@ def _caption(table: RobustnessTable) -> str:
         parts.append(f"95% intervals (test sampling only) at most ±{100 * max(halves):.1f} points")
     if any(entry.sd is not None for entry in entries):
         parts.append("mean ± SD over training seeds")
+    flags = {flag for row in table.rows for flag in row.flags}
+    parts += [f"{mark} {meaning}" for flag, (mark, meaning) in _FLAGS.items() if flag in flags]
     return "; ".join(parts)
 
 

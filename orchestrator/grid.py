@@ -29,23 +29,48 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
+class PretrainedWeights(_Frozen):
+    """What a network starts from."""
+
+    location: str  # "imagenet", an absolute path or a URI
+    sha256: str = ""  # of that file
+
+
 class ModelEntry(_Frozen):
-    """An architecture by registered name, or the user's own constructor."""
+    """An architecture by registered name, the user's own constructor, or the user's own trained model.
+
+    `train`, like the grid's and a dataset's, holds recipe options and, where given, `weights`: a
+    `PretrainedWeights` or None.
+    """
 
     name: str
     factory: str | None = None
-    identity: Mapping[str, Any]  # version, or the fingerprint of the factory
-    options: Mapping[str, Any]  # every option, spelled out
+    path: str | None = None  # of a .keras file, absolute, or a URI
+    identity: Mapping[str, Any]  # version, or the fingerprint of the factory or file
+    options: Mapping[str, Any]  # every option, spelled out, but for the weights
     given: Mapping[str, Any]  # those that differ from their defaults
     train: Mapping[str, Any] = {}
+    as_it_is: bool = False  # evaluated without any training of ours
+    takes_weights: bool = False
     min_size: int = 1
+    channels: tuple[int, ...] = ()  # those that images may have; empty: any number
+    input_shape: tuple[int | None, ...] | None = None  # (H, W, C) of a .keras file; None: it does not say
 
 
 class DatasetEntry(_Frozen):
+    """A dataset by registered name, of tensorflow-datasets, or the user's own by path."""
+
     name: str
-    version: int
-    shape: tuple[int, int, int]
+    identity: Mapping[str, Any]  # version; for data given by path, the hash of their content too
+    path: str | None = None  # absolute, or a URI
+    shape: tuple[int, int, int] | None = None  # None: known when the dataset is looked up
+    test_size: int | None = None  # likewise
     train: Mapping[str, Any] = {}
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What `workers.datasets` takes."""
+        return {"name": self.name, **self.identity, **({"path": self.path} if self.path else {})}
 
 
 class AttackEntry(_Frozen):

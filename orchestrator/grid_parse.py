@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
 import yaml
 
-from orchestrator.checker import Checker, kind, show
+from orchestrator.checker import WORD, Checker, kind, show
 from orchestrator.errors import GridError, Problem
 from orchestrator.factories import fingerprint
 from orchestrator.grid import NORMS, AttackEntry, DatasetEntry, EpsilonList, Grid, ModelEntry
+from orchestrator.grid_datasets import parse_dataset
 from orchestrator.grid_epsilons import EpsilonParser
 from orchestrator.grid_exclude import check_excludes, parse_exclude
+from orchestrator.grid_models import check_images, parse_saved_model, parse_train, parse_weights
 from orchestrator.yamlfile import Document, Keys
 from workers.attacks import REGISTRY as ATTACKS
-from workers.datasets import DATASETS
 from workers.defences import DEFENCES
 from workers.victims.architectures import ARCHITECTURES
-from workers.victims.recipe import Recipe
 
 _KEYS = [name for name in Grid.model_fields if name not in ("warnings", "text")] + ["epsilons"]
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 _RESERVED_NAMES = ("victims",)  # the default cache of victims lies beside the sweeps
 
 _T = TypeVar("_T")
@@ -61,9 +59,8 @@ class _Parser(Checker):
         self._distinct("models", [(m.name, _key(m.factory, m.options, m.train)) for m in models])
         self._distinct("datasets", [d.name for d in datasets])
         self._distinct("attacks", [(a.name, a.norm, a.adaptive, _key(a.factory, a.options)) for a in attacks])
-        self._sizes(models, datasets)
         with self.at("train"):
-            train = self._train(data.get("train", {}))
+            train = parse_train(self, data.get("train", {}))
         whole = {
             "examples": self.whole_number("examples", 1000, least=1),
             "slice": self.whole_number("slice", 250, least=1),
@@ -85,6 +82,7 @@ class _Parser(Checker):
             )
         }
         check_excludes(self, exclude, models, datasets, attacks, defences, seeds)
+        check_images(self, models, datasets, list(exclude.values()))
         if self.problems:
             return None
         return Grid(
@@ -138,7 +136,9 @@ class _Parser(Checker):
 
     # -- entries ------------------------------------------------------------------------------------------
 
-    def _entry(self, raw: Any, what: str, allowed: Iterable[str]) -> dict[str, Any] | None:
+    def _entry(
+        self, raw: Any, what: str, allowed: Iterable[str], *, own: tuple[str, ...] = ("factory",)
+    ) -> dict[str, Any] | None:
         """A name, or a mapping with one; None, with the problem noted, for anything else."""
         if isinstance(raw, str) and ":" in raw and "/" not in raw:
             raw = {"name": raw.partition(":")[2], "factory": raw}
@@ -150,13 +150,13 @@ class _Parser(Checker):
         if not isinstance(name, str):
             self.problem(f"a {what} needs a name; allowed: {', '.join(sorted(allowed))}")
             return None
-        if not _WORD.fullmatch(name):
+        if not WORD.fullmatch(name):
             more = ""
             if "/" in name or name.endswith((".keras", ".npz", ".h5")):
                 more = "; it looks like a path, and a name is one word"
             self.problem(f'"{name}" is not a {what} name; allowed: {", ".join(sorted(allowed))}{more}')
             return None
-        if "factory" not in entry and name not in allowed:
+        if not any(key in entry for key in own) and name not in allowed:
             self.unknown(what, name, allowed)
             return None
         return dict(entry)
@@ -173,19 +173,25 @@ class _Parser(Checker):
                 return str(factory), {}
 
     def _model(self, raw: Any) -> ModelEntry | None:
-        entry = self._entry(raw, "model", ARCHITECTURES)
+        entry = self._entry(raw, "model", ARCHITECTURES, own=("factory", "path"))
         if entry is None:
             return None
         name = entry.pop("name")
+        if "path" in entry:
+            return parse_saved_model(self, name, entry)
+        architecture = None if "factory" in entry else ARCHITECTURES[name]
+        takes_weights = architecture is not None and architecture.load_pretrained is not None
         with self.at("train"):
-            train = self._train(entry.pop("train", {}))
-        factory, identity = self._factory(entry)
-        if factory:
+            train = parse_train(self, entry.pop("train", {}), takes_weights=takes_weights)
+        if architecture is None:
+            factory, identity = self._factory(entry)
             options = self.plain_options(entry)
             return ModelEntry(
                 name=name, factory=factory, identity=identity, options=options, given=options, train=train
             )
-        architecture = ARCHITECTURES[name]
+        if takes_weights and "weights" in entry:
+            with self.at("weights"):
+                train["weights"] = parse_weights(self, entry.pop("weights"))
         checked = self.options(architecture.options, entry, f"model {name}")
         if checked is None:
             return None
@@ -196,23 +202,13 @@ class _Parser(Checker):
             options=options,
             given=given,
             train=train,
+            takes_weights=takes_weights,
             min_size=architecture.min_size,
+            channels=architecture.channels,
         )
 
     def _dataset(self, raw: Any) -> DatasetEntry | None:
-        entry = self._entry(raw, "dataset", DATASETS)
-        if entry is None:
-            return None
-        name = entry.pop("name")
-        with self.at("train"):
-            train = self._train(entry.pop("train", {}))
-        for key in entry:
-            with self.at(key):
-                self.unknown(f"option of dataset {name}", key, ["train"])
-        if name not in DATASETS:
-            return None
-        source = DATASETS[name]
-        return DatasetEntry(name=name, version=source.version, shape=source.shape, train=train)
+        return parse_dataset(self, raw)
 
     def _defence(self, raw: Any) -> dict[str, Any] | None:
         entry = self._entry("none" if raw is None else raw, "defence", DEFENCES)
@@ -281,13 +277,6 @@ class _Parser(Checker):
             epsilons=epsilons,
         )
 
-    def _train(self, raw: Any) -> dict[str, Any]:
-        if not isinstance(raw, dict):
-            self.problem(f"found {kind(raw)}; a mapping such as {{epochs: 5}} is allowed")
-            return {}
-        self.options(Recipe, raw, "train")
-        return dict(raw)
-
     def _seed(self, raw: Any) -> int | None:
         if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**31:
             return raw
@@ -297,23 +286,12 @@ class _Parser(Checker):
     # -- what needs the rest ------------------------------------------------------------------------------
 
     def _name(self, raw: Any) -> str:
-        if isinstance(raw, str) and _WORD.fullmatch(raw) and raw not in _RESERVED_NAMES:
+        if isinstance(raw, str) and WORD.fullmatch(raw) and raw not in _RESERVED_NAMES:
             return raw
         with self.at("name"):
             why = " (the cache of victims lies there)" if raw in _RESERVED_NAMES else ", and not a path"
             self.problem(f'found "{raw}"; one word of letters, digits, "_", "-", "." is allowed{why}')
         return ""
-
-    def _sizes(self, models: list[ModelEntry], datasets: list[DatasetEntry]) -> None:
-        for model in models:
-            for dataset in datasets:
-                height, width, _ = dataset.shape
-                if min(height, width) < model.min_size:
-                    with self.at("models"):
-                        self.problem(
-                            f"{model.name} needs images of at least {model.min_size} pixels; "
-                            f"those of {dataset.name} have {height}×{width}"
-                        )
 
 
 def _key(*parts: Any) -> str:

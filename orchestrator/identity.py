@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
-from orchestrator.grid import AttackEntry, DatasetEntry, Grid, ModelEntry
+from orchestrator.grid import AttackEntry, DatasetEntry, Grid, ModelEntry, PretrainedWeights
 from workers import metrics
 from workers.datasets import ORDER_VERSION
 from workers.unit import AttackSpec, VictimSpec
 from workers.victims.recipe import Recipe
+
+_NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9_.+-]")  # tfds:name/config has such
 
 
 class Cell(NamedTuple):
@@ -44,7 +47,8 @@ def expand(grid: Grid) -> Iterator[Cell]:
     for model in grid.models:
         for dataset in grid.datasets:
             for defence in grid.defences:
-                for seed in grid.seeds:
+                # Nothing of a model that is evaluated as it is depends on a training seed.
+                for seed in (0,) if model.as_it_is else grid.seeds:
                     victim, identity = victim_spec(grid, model, dataset, defence, seed)
                     place = {
                         "model": model.name,
@@ -82,35 +86,65 @@ def victim_spec(
 ) -> tuple[VictimSpec, str]:
     """The victim of one (model, dataset, defence, seed), and its canonical identity.
 
-    A model's `train` goes before its dataset's. Options at their defaults stay out of the identity: a
-    version is raised when a default changes, so that an option can be added without new ids for all.
+    A model's `train` goes before its dataset's, and that before the grid's. Options at their defaults stay
+    out of the identity: a version is raised when a default changes, so that an option can be added without
+    new ids for all.
     """
-    recipe = asdict(Recipe(**{**grid.train, **dataset.train, **model.train}))
-    defaults = asdict(Recipe())
-    data = {"name": dataset.name, "version": dataset.version, "order_version": ORDER_VERSION}
+    train = {**grid.train, **dataset.train, **model.train}
+    weights = train.pop("weights", None)
+    start, start_identity, start_text = _start(weights if model.takes_weights else None)
+    recipe, recipe_identity = _recipe(model, train, pretrained=bool(start or model.path))
+    data = {"name": dataset.name, **dataset.identity, "order_version": ORDER_VERSION}
     identity = canonical(
         {
-            "model": {"name": model.name, **model.identity, "options": model.given},
+            "model": {"name": model.name, **model.identity, "options": {**model.given, **start_identity}},
             "dataset": data,
-            "recipe": {
-                "version": Recipe.VERSION,
-                "options": {key: value for key, value in recipe.items() if value != defaults[key]},
-            },
+            "recipe": recipe_identity,
             "defence": defence,
             "seed": seed,
         }
     )
-    factory = {"factory": model.factory} if model.factory else {}
+    own = {key: getattr(model, key) for key in ("factory", "path") if getattr(model, key)}
     spec = VictimSpec(
         victim_id="",
-        model={"name": model.name, **factory, **model.identity, **model.options},
-        dataset=data,
-        recipe={"version": Recipe.VERSION, **recipe},
+        model={"name": model.name, **own, **model.identity, **model.options, **start},
+        dataset={**data, **dataset.spec},
+        recipe=recipe,
         defence=dict(defence),
         seed=seed,
-        model_options=_options_text(model.given),
+        model_options=_options_text({**model.given, **start_text}),
     )
     return replace(spec, victim_id=f"{_prefix(spec)}-{short_hash(identity, 10)}"), identity
+
+
+def _start(weights: PretrainedWeights | None) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """What a network starts from: for workers, for the identity, and for people."""
+    if weights is None:
+        return {}, {}, {}
+    if not weights.sha256:
+        named = {"weights": weights.location}
+        return named, named, named
+    return (
+        {"weights": weights.location, "weights_sha256": weights.sha256},
+        {"weights": f"sha256:{weights.sha256}"},
+        {"weights": weights.location.rpartition("/")[2]},
+    )
+
+
+def _recipe(
+    model: ModelEntry, train: Mapping[str, Any], *, pretrained: bool
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """A victim's recipe for workers, and for the identity; empty, and None, where there is no training."""
+    if model.as_it_is:
+        return {}, None
+    # An option that this training does not come to must not make another victim of it.
+    idle = () if pretrained else Recipe.PRETRAINED_ONLY
+    recipe, defaults = (
+        {key: value for key, value in asdict(recipe).items() if key not in idle}
+        for recipe in (Recipe(**train), Recipe())
+    )
+    changed = {key: value for key, value in recipe.items() if value != defaults[key]}
+    return {"version": Recipe.VERSION, **recipe}, {"version": Recipe.VERSION, "options": changed}
 
 
 def attack_spec(attack: AttackEntry, *, attack_seed: int) -> tuple[AttackSpec, str]:
@@ -143,7 +177,7 @@ def attack_spec(attack: AttackEntry, *, attack_seed: int) -> tuple[AttackSpec, s
 def _prefix(victim: VictimSpec) -> str:
     defence = victim.defence["name"]
     parts = [victim.model["name"], victim.dataset["name"], "" if defence == "none" else defence]
-    return "-".join([*filter(None, parts), f"s{victim.seed}"])
+    return "-".join([*(_NOT_IN_FILE_NAMES.sub("_", part) for part in parts if part), f"s{victim.seed}"])
 
 
 def _options_text(given: Mapping[str, Any]) -> str:

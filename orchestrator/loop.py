@@ -16,6 +16,7 @@ from orchestrator.progress import Progress, SweepState, duration
 from orchestrator.scheduler import Outcome, Scheduler, VictimWork
 from orchestrator.status import StatusWriter
 from orchestrator.store import Store
+from orchestrator.training import TrainingWatch
 
 _TICK = 0.5  # seconds: how soon a time limit or a signal is noticed
 
@@ -57,13 +58,14 @@ class Loop:
         self.failing: set[str] = set()  # units to be retried; kept only where failures are limited
         self.allowed_failures = options.allowed_failures(self.scheduler.total)
         self.signals = 0
+        self.training = TrainingWatch(store.folder, run_id, state)
 
     def run(self, begin: Callable[[], None]) -> None:
         """Start the backend, call `begin`, then run until nothing is left or the run is told to stop.
 
         Raises BackendError when no worker can be had; before `begin` has returned, nothing is written.
         """
-        status = StatusWriter(self.store, self.run_id, self.state.as_dict)
+        status = StatusWriter(self.store, self.run_id, self.training.snapshot)
         try:
             with self._signals():
                 self.backend.start()
@@ -111,6 +113,7 @@ class Loop:
             del self.idle[worker]
             self.since[worker] = self.clock()
             self.state.workers[worker] = unit.label
+            self.training.began(worker, unit)
             if not unit.trains and self.state.working_since is None:
                 self.state.working_since = self.clock() - self.began
             self.backend.submit(worker, unit)
@@ -118,6 +121,7 @@ class Loop:
     def _finished(self, event: Finished) -> None:
         report, worker = event.report, event.worker
         outcome = self.scheduler.finish(worker, ok=report.ok)
+        self.training.ended(worker)
         for phase, seconds in report.phases.items():
             self.state.phases[phase] = self.state.phases.get(phase, 0.0) + seconds
         self.idle[worker] = None
@@ -138,6 +142,7 @@ class Loop:
     def _lost(self, worker: str, reason: str, *, charged: bool) -> None:
         self.idle.pop(worker, None)
         self.since.pop(worker, None)
+        self.training.ended(worker)
         if self.state.workers.pop(worker, None) is None:
             return  # it never became ready, so the scheduler has not heard of it
         outcome = self.scheduler.lose(worker, charged=charged)

@@ -36,16 +36,20 @@ VICTIMS = pa.schema(
         ("train_examples", pa.int32()),
         ("train_accuracy", pa.float32()),
         ("validation_accuracy", pa.float32()),
+        ("test_accuracy", pa.float32()),  # on the first `test_examples` of the evaluation order
+        ("test_examples", pa.int32()),
+        ("chance", pa.float32()),  # the share of the most frequent class in the test split
         ("seconds", pa.float64()),
         ("trained_at", pa.string()),
     ]
 )
-"""The victims whose weights this folder is pinned to."""
+"""The victims whose weights this folder is pinned to; training columns are null for one used as it is."""
 
 HISTORY = pa.schema(
     [
         ("victim_id", pa.string()),
-        ("epoch", pa.int32()),
+        ("epoch", pa.int32()),  # counted from 1, through all phases
+        ("phase", pa.string()),  # scratch; or head, on frozen features, and fine_tune
         ("loss", pa.float32()),
         ("accuracy", pa.float32()),
         ("validation_loss", pa.float32()),

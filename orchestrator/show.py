@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +19,8 @@ from orchestrator.progress import duration
 from orchestrator.status import settled_life
 from orchestrator.store import Store
 from orchestrator.sweep import Prepared, Summary
+from orchestrator.victims import Removal
+from workers.victims.cache import CacheEntry
 
 _SHOWN_FAILURES = 10
 
@@ -180,6 +183,50 @@ def status(console: Console, store: Store) -> None:
     console.print(table, highlight=False)
 
 
+def victims(console: Console, entries: Sequence[CacheEntry]) -> None:
+    """What a cache of victims holds."""
+    table = _table("victim", "weights", "trained", "state", "test", "epochs", "trained in", "size", right=4)
+    for entry in entries:
+        manifest = entry.manifest
+        accuracy = f"{manifest.test_accuracy:.1%}" if manifest else "–"
+        epochs = str(len(manifest.history)) if manifest else "–"
+        table.add_row(
+            entry.victim_id,
+            entry.weights[:12],
+            f"{entry.changed_at:%Y-%m-%d %H:%M}",
+            entry.state if manifest else f"[yellow]{entry.state}[/]",
+            accuracy,
+            epochs,
+            duration(manifest.seconds) if manifest else "–",
+            _bytes(entry.size),
+        )
+    console.print(table if entries else "no victims yet", highlight=False)
+
+
+def removals(console: Console, found: Sequence[Removal], *, removed: bool) -> None:
+    """What has gone, or would go."""
+    if not found:
+        console.print("nothing to remove")
+        return
+    table = _table("what", "why", "size", right=1)
+    for one in found:
+        table.add_row(escape(one.what), escape(one.why), _bytes(one.size))
+    console.print(table, highlight=False)
+    total = _bytes(sum(one.size for one in found))
+    console.print(
+        f"removed {total}" if removed else f"{total} in all; nothing was removed: --yes removes them",
+        highlight=False,
+    )
+
+
+def _bytes(size: int) -> str:
+    """For people: "312 B", "4.1 MB"."""
+    for unit, bound in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= bound:
+            return f"{size / bound:.1f} {unit}"
+    return f"{size} B"
+
+
 def listing(console: Console, what: str) -> None:
     """What a grid may name."""
     table = {"models": _models, "datasets": _datasets, "attacks": _attacks, "grids": _grids}[what]()
@@ -189,9 +236,15 @@ def listing(console: Console, what: str) -> None:
 def _models() -> Table:
     from workers.victims.architectures import ARCHITECTURES
 
-    table = _table("model", "options", "least image size", right=1)
+    table = _table("model", "options", "images")
     for name, architecture in sorted(ARCHITECTURES.items()):
-        table.add_row(name, _defaults(architecture.options), f"{architecture.min_size} px")
+        least = f"{architecture.min_size} px or more"
+        if architecture.least_input:
+            least = f"any size, smaller than {architecture.least_input} px resized to it"
+        channels = " or ".join(map(str, architecture.channels)) or "any number of"
+        table.add_row(name, _defaults(architecture.options), f"{least}, {channels} channels")
+    table.add_row("{name: …, path: …}", "pixel_range=null", "those that your .keras file takes")
+    table.add_row("{name: …, factory: …}", "your own", "your own")
     return table
 
 
@@ -200,14 +253,17 @@ def _datasets() -> Table:
 
     table = _table("dataset", "image", "classes", "train", "test", right=3)
     for name, source in DATASETS.items():
-        height, width, channels = source.shape
+        info = source.info
+        height, width, channels = info.shape
         table.add_row(
             name,
             f"{height}×{width}×{channels}",
-            str(source.classes),
-            f"{source.train_size:,}",
-            f"{source.test_size:,}",
+            str(info.classes),
+            f"{info.train_size:,}",
+            f"{info.test_size:,}",
         )
+    table.add_row("tfds:<name>", "any dataset of tensorflow-datasets with images and class labels")
+    table.add_row("{name: …, path: …}", "an .npz, or a folder of images by class")
     return table
 
 

@@ -6,7 +6,7 @@ shards/<victim>/<attack>.<start>-<stop>.<uuid>.parquet
 pins/<victim>.<sha256>.json   the weights whose shards count
 index/<uuid>.parquet          what shard footers say, so that they need not be read again
 failures/<run>/<uuid>.json    one record for each attempt that failed
-runs/<run>/                   cells.parquet, run.json, grid.yaml, status.json, logs/
+runs/<run>/                   cells.parquet, run.json, grid.yaml, status.json, logs/, training/
 tables/                       cells.parquet, robustness.csv, robustness.md
 ```
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 from orchestrator.accepted import Accepted
 from orchestrator.backends import Backend
 from orchestrator.errors import StoreError, UserError
-from orchestrator.grid import Grid
+from orchestrator.grid import DatasetEntry, Grid, ModelEntry
+from orchestrator.grid_models import misfit
 from orchestrator.identity import expand
 from orchestrator.loop import Loop
 from orchestrator.machine import available_cpus, provenance
@@ -22,7 +23,7 @@ from orchestrator.plan import Plan, make_plan, subtract
 from orchestrator.progress import Progress, SweepState
 from orchestrator.status import StatusWriter, live_runs
 from orchestrator.store import Store, writable_or_raise
-from workers.datasets import DatasetError, test_size
+from workers.datasets import DATASETS, DatasetError, ensure_obtainable, inspect
 from workers.unit import WorkerSettings
 
 _KEEP_ALL = 2**31 - 1
@@ -57,11 +58,10 @@ def prepare(grid: Grid, output: str, *, data_dir: str | None = None, retry_faile
         raise UserError(f"grid {grid.name}: exclude leaves no cell at all")
     warnings = list(grid.warnings)
     examples = {}
+    pairs = {(cell.victim.model["name"], cell.victim.dataset["name"]) for cell in cells}
     for dataset in grid.datasets:
-        try:
-            size = test_size({"name": dataset.name}, data_dir)
-        except DatasetError as error:
-            raise UserError(str(error)) from None
+        models = [model for model in grid.models if (model.name, dataset.name) in pairs]
+        size = dataset.test_size or _looked_up(dataset, data_dir, models, warnings)
         examples[dataset.name] = min(grid.examples, size)
         if size < grid.examples:
             warnings.append(
@@ -80,6 +80,45 @@ def prepare(grid: Grid, output: str, *, data_dir: str | None = None, retry_faile
     )
     warnings += accepted.warnings()
     return Prepared(grid, store, accepted, plan, warnings)
+
+
+def _looked_up(
+    dataset: DatasetEntry, data_dir: str | None, models: Sequence[ModelEntry], warnings: list[str]
+) -> int:
+    """The size of a test split that is known once the data folder is. `models` are attacked on it."""
+    try:
+        info = inspect(dataset.spec, data_dir)
+    except DatasetError as error:
+        raise UserError(str(error)) from None
+    original = DATASETS[dataset.name].info if dataset.name in DATASETS else info
+    if (info.train_size, info.test_size) != (original.train_size, original.test_size):
+        warnings.append(
+            f"{dataset.name} in the data folder has {info.train_size:,} training and {info.test_size:,} test "
+            f"examples, the original {original.train_size:,} and {original.test_size:,}: results are not "
+            "comparable with published ones"
+        )
+    for model in models:
+        if dataset.shape is None and (why := misfit(model, info.shape)):
+            raise UserError(
+                f"{model.name} {why}; those of {dataset.name} have {'×'.join(map(str, info.shape))}"
+            )
+    return info.test_size
+
+
+def _data_or_raise(prepared: Prepared, options: RunOptions) -> None:
+    """Fail before anything is trained where it can be seen that data which is needed cannot be had.
+
+    On a cluster the workers' machines may have what this one has not.
+    """
+    if options.address != "local":
+        return
+    needed = {victim.victim.dataset["name"] for victim in prepared.plan.victims}
+    try:
+        for dataset in prepared.grid.datasets:
+            if dataset.name in needed:
+                ensure_obtainable(dataset.spec, options.data_dir)
+    except DatasetError as error:
+        raise UserError(str(error)) from None
 
 
 def run_sweep(
@@ -108,6 +147,7 @@ def _run_sweep(
     prepared: Prepared, options: RunOptions, progress: Progress, clock: Callable[[], float]
 ) -> Summary:
     store, plan = prepared.store, prepared.plan
+    _data_or_raise(prepared, options)
     writable_or_raise(store)
     for other in live_runs(store):
         progress.say(

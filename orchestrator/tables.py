@@ -64,6 +64,7 @@ class Row:
     clean_accuracy: float | None  # mean over seeds; None until each seed has a cell that is done
     clean_sd: float | None
     entries: tuple[Entry | None, ...]
+    flags: tuple[str, ...]  # those that any of its cells carries
 
     @property
     def model_label(self) -> str:
@@ -131,6 +132,7 @@ RECORDS = pa.schema(
         ("n", pa.int64()),
         ("examples", pa.int64()),
         ("seeds", pa.int64()),
+        ("flags", pa.list_(pa.string())),
     ]
 )
 """Robustness tables in long form: one row per entry. The words are those of `Entry` and `Row`."""
@@ -185,7 +187,8 @@ def _row(key: tuple[Any, ...], cells: Sequence[dict[str, Any]], epsilons: Sequen
             clean.setdefault(cell["seed"], None)
     mean, sd = _mean_sd(list(clean.values()))
     entries = tuple(_entry(at[epsilon]) if epsilon in at else None for epsilon in epsilons)
-    return Row(model, model_options, defence, attack, attack_options, not oblivious, mean, sd, entries)
+    flags = tuple(sorted({flag for cell in cells for flag in cell["flags"]}))
+    return Row(model, model_options, defence, attack, attack_options, not oblivious, mean, sd, entries, flags)
 
 
 def _entry(cells: Sequence[dict[str, Any]]) -> Entry:

@@ -66,6 +66,12 @@ WITH measured AS (
     SELECT cell_id, sum(seconds) AS seconds, string_agg(DISTINCT device, ', ' ORDER BY device) AS device
     FROM input.coverage
     GROUP BY cell_id
+), flagged AS (
+    SELECT victim_id, list_filter([
+        CASE WHEN test_accuracy < least(2 * chance, (1 + chance) / 2) THEN 'victim_weak' END,
+        CASE WHEN train_accuracy > validation_accuracy + 0.15 THEN 'victim_overfit' END
+    ], lambda flag: flag IS NOT NULL) AS flags
+    FROM input.victims
 ), failed AS (
     -- A final failure counts until its range is covered: it may have been retried since.
     SELECT DISTINCT w.cell_id
@@ -97,7 +103,7 @@ SELECT
     coalesce(m.gradient_calls, 0) AS gradient_calls,
     coalesce(s.seconds, 0) AS seconds,
     s.device,
-    []::VARCHAR[] AS flags,
+    coalesce(v.flags, []) AS flags,
     CASE
         WHEN coalesce(m.n, 0) >= w.examples THEN 'done'
         WHEN f.cell_id IS NOT NULL THEN 'failed'
@@ -107,6 +113,7 @@ SELECT
 FROM input.wanted w
 LEFT JOIN measured m ON m.cell_id = w.cell_id
 LEFT JOIN spent s ON s.cell_id = w.cell_id
+LEFT JOIN flagged v ON v.victim_id = w.victim_id
 LEFT JOIN failed f ON f.cell_id = w.cell_id
 """
 """One row for each wanted cell, over the first `examples` positions of the evaluation order.
@@ -115,6 +122,10 @@ LEFT JOIN failed f ON f.cell_id = w.cell_id
 the victim got right. Distances are over successes, in the cell's norm. `seconds` sums all its shards.
 `status`: done, failed (a unit that it needs ran out of attempts), partial or missing. The numbers of a
 cell that is not done are over what it has: never average them with those of other cells.
+
+`flags`: `victim_weak` where the victim's accuracy on clean test images is below twice chance (chance being
+the share of the most frequent class; halfway between chance and 1 where that is less, as with two classes);
+`victim_overfit` where its training accuracy is more than 0.15 above its validation accuracy.
 """
 
 WORST_CASE = f"""

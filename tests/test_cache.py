@@ -13,7 +13,7 @@ from pyarrow import fs
 from tests.victims_for_tests import victim_spec
 from workers.storage import Folder
 from workers.victims.architectures import build_model
-from workers.victims.cache import CacheError, Manifest, VictimCache, weights_hash
+from workers.victims.cache import CacheError, CleanAccuracy, Manifest, VictimCache, weights_hash
 from workers.victims.recipe import History
 
 pytestmark = pytest.mark.tf
@@ -34,6 +34,7 @@ HISTORY = History(
     train_examples=100,
     seconds=0.2,
 )
+CLEAN = CleanAccuracy(share=0.45, examples=100, chance=0.1)
 
 
 def new_model(seed: int) -> Any:
@@ -53,10 +54,11 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path) -> VictimCache:
 def test_weights_come_back_bit_for_bit(cache: VictimCache) -> None:
     assert cache.find(ID) is None
     model = new_model(0)
-    manifest = cache.publish(model, SPEC, HISTORY)
+    manifest = cache.publish(model, SPEC, HISTORY, CLEAN)
     assert cache.find(ID) == manifest
     assert manifest.parameters == model.count_params()
     assert (manifest.train_accuracy, manifest.validation_accuracy) == (0.5, 0.4)
+    assert (manifest.test_accuracy, manifest.test_examples, manifest.chance) == CLEAN
     assert manifest.history == list(HISTORY.rows) and set(manifest.versions) == {
         "tensorflow",
         "keras",
@@ -90,9 +92,9 @@ def test_the_hash_sees_shape_type_and_bytes() -> None:
 
 
 def test_publishing_beside_a_whole_entry_keeps_that_one(cache: VictimCache) -> None:
-    first = cache.publish(new_model(0), SPEC, HISTORY)
+    first = cache.publish(new_model(0), SPEC, HISTORY, CLEAN)
     late = new_model(1)
-    assert cache.publish(late, SPEC, HISTORY) == first
+    assert cache.publish(late, SPEC, HISTORY, CLEAN) == first
     assert weights_hash(late) == first.weights
 
 
@@ -100,7 +102,9 @@ def published_twice(tmp_path: Path) -> tuple[VictimCache, list[Manifest]]:
     """Two entries of one victim, as two workers leave them that trained it at once; smaller hash first."""
     manifests = []
     for seed in (0, 1):
-        manifests.append(VictimCache(Folder.at(tmp_path / str(seed))).publish(new_model(seed), SPEC, HISTORY))
+        manifests.append(
+            VictimCache(Folder.at(tmp_path / str(seed))).publish(new_model(seed), SPEC, HISTORY, CLEAN)
+        )
     together = tmp_path / "cache" / ID
     together.mkdir(parents=True)
     for seed in (0, 1):
@@ -140,7 +144,7 @@ def test_a_damaged_entry_is_passed_over_and_rebuilt(tmp_path: Path, damage: str)
     for file in folder.glob(f"{large.weights}*"):
         file.unlink()
     assert cache.find(ID) is None
-    rebuilt = cache.publish(stored(small.weights), SPEC, HISTORY)
+    rebuilt = cache.publish(stored(small.weights), SPEC, HISTORY, CLEAN)
     assert rebuilt.weights == small.weights
     assert cache.find(ID) == rebuilt
 
@@ -154,7 +158,7 @@ def test_a_file_and_a_manifest_from_two_workers_make_one_entry(tmp_path: Path) -
     """Two workers that train the same victim at once publish the same weights in files of other bytes."""
     files = []
     for worker in ("a", "b"):
-        manifest = VictimCache(Folder.at(tmp_path / worker)).publish(new_model(0), SPEC, HISTORY)
+        manifest = VictimCache(Folder.at(tmp_path / worker)).publish(new_model(0), SPEC, HISTORY, CLEAN)
         files.append(tmp_path / worker / ID / f"{manifest.weights}.weights.h5")
     assert files[0].read_bytes() != files[1].read_bytes()
     files[1].rename(files[0])
@@ -166,21 +170,21 @@ def test_a_file_and_a_manifest_from_two_workers_make_one_entry(tmp_path: Path) -
 
 def test_weights_without_a_manifest_are_not_an_entry(tmp_path: Path) -> None:
     cache = VictimCache(Folder.at(tmp_path))
-    manifest = cache.publish(new_model(0), SPEC, HISTORY)
+    manifest = cache.publish(new_model(0), SPEC, HISTORY, CLEAN)
     (tmp_path / ID / f"{manifest.weights}.json").unlink()  # a worker that died between the two
     assert cache.find(ID) is None
 
 
 def test_an_entry_copied_to_another_victim_does_not_count(tmp_path: Path) -> None:
     cache = VictimCache(Folder.at(tmp_path))
-    cache.publish(new_model(0), SPEC, HISTORY)
+    cache.publish(new_model(0), SPEC, HISTORY, CLEAN)
     (tmp_path / ID).rename(tmp_path / "another")
     assert cache.find("another") is None
 
 
 def test_loading_checks_the_weights_themselves(tmp_path: Path) -> None:
     cache = VictimCache(Folder.at(tmp_path))
-    manifest = cache.publish(new_model(0), SPEC, HISTORY)
+    manifest = cache.publish(new_model(0), SPEC, HISTORY, CLEAN)
     lying = replace(manifest, weights="0" * 64)
     (tmp_path / ID / f"{manifest.weights}.weights.h5").rename(tmp_path / ID / f"{lying.weights}.weights.h5")
     with pytest.raises(
@@ -191,6 +195,26 @@ def test_loading_checks_the_weights_themselves(tmp_path: Path) -> None:
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     cache = VictimCache(Folder.at(tmp_path))
-    manifest = cache.publish(new_model(0), SPEC, HISTORY)
+    manifest = cache.publish(new_model(0), SPEC, HISTORY, CLEAN)
     with pytest.raises(CacheError, match="do not fit its model"):
         cache.load_into(build_model({"name": "small_cnn", "width": 9}, (8, 8, 1), 10), manifest)
+
+
+def test_entries_say_what_is_whole(tmp_path: Path) -> None:
+    cache, (small, large) = published_twice(tmp_path)
+    folder = tmp_path / "cache" / ID
+    assert [(one.weights, one.state, one.manifest) for one in cache.entries()] == [
+        (small.weights, "whole", small),
+        (large.weights, "whole", large),
+    ]
+    first = cache.entries()[0]
+    assert first.victim_id == ID
+    # The manifest goes first: half removed, an entry is no entry.
+    assert first.files == (f"{ID}/{small.weights}.json", f"{ID}/{small.weights}.weights.h5")
+    assert first.size == sum(file.stat().st_size for file in folder.glob(f"{small.weights}*"))
+    (folder / f"{small.weights}.json").unlink()
+    (folder / f"{large.weights}.weights.h5").write_bytes(b"")
+    (folder / "notes.txt").write_text("none of ours")
+    assert [(one.state, one.manifest) for one in cache.entries()] == [("unfinished", None), ("broken", None)]
+    (folder / f"{large.weights}.weights.h5").unlink()
+    assert cache.entries()[1].state == "broken"

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers import datasets
-from workers.datasets import DATASETS, DatasetError, evaluation_order, load, splitmix64, stratified_order
+from workers.datasets import (
+    DATASETS,
+    DatasetError,
+    evaluation_order,
+    inspect,
+    load,
+    splitmix64,
+    stratified_order,
+)
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -40,7 +52,7 @@ def mnist_folder(tmp_path: Path, **changes: Any) -> str:
 
 def test_digits_are_scaled_and_split_as_the_table_says() -> None:
     digits = load({"name": "digits"})
-    source = DATASETS["digits"]
+    source = DATASETS["digits"].info
     assert digits.x_train.shape == (source.train_size, *source.shape)
     assert digits.x_test.shape == (source.test_size, *source.shape)
     assert digits.images("test", slice(None)).dtype == np.float32
@@ -52,6 +64,12 @@ def test_digits_are_scaled_and_split_as_the_table_says() -> None:
 
     original = load_digits().images.reshape(1797, -1) / 16
     assert sorted(map(tuple, together)) == sorted(map(tuple, original.astype(np.float32)))
+
+
+@pytest.fixture(autouse=True)
+def node_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large data are mapped from the system's temporary folder: here, from one that starts empty."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def test_evaluation_order_of_digits_never_changes() -> None:
@@ -104,19 +122,19 @@ def test_npz_is_read_and_normalised(tmp_path: Path) -> None:
 
 def test_the_environment_names_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(datasets.DATA_VARIABLE, mnist_folder(tmp_path))
-    assert datasets.test_size({"name": "mnist"}) == 20
+    assert inspect({"name": "mnist"}).test_size == 20
     assert len(load({"name": "mnist"}).y_train) == 30
 
 
 def test_the_data_folder_may_be_a_uri(tmp_path: Path) -> None:
     uri = f"file://{mnist_folder(tmp_path)}"
-    assert datasets.test_size({"name": "mnist"}, uri) == 20
+    assert inspect({"name": "mnist"}, uri).test_size == 20
     assert len(load({"name": "mnist"}, uri).y_test) == 20
 
 
 def test_size_without_a_file_is_the_tables(tmp_path: Path) -> None:
-    assert datasets.test_size({"name": "cifar100"}, str(tmp_path)) == 10_000
-    assert datasets.test_size({"name": "digits"}, str(tmp_path)) == 500
+    assert inspect({"name": "cifar100"}, str(tmp_path)).test_size == 10_000
+    assert inspect({"name": "digits"}, str(tmp_path)).test_size == 500
 
 
 @pytest.mark.parametrize(
@@ -134,8 +152,10 @@ def test_size_without_a_file_is_the_tables(tmp_path: Path) -> None:
     ],
 )
 def test_malformed_arrays_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(DatasetError, match=message):
-        load({"name": "mnist"}, mnist_folder(tmp_path, **changes))
+    folder = mnist_folder(tmp_path, **changes)
+    for ask in (inspect, load):  # all of it shows in headers, labels and the first images
+        with pytest.raises(DatasetError, match=message):
+            ask({"name": "mnist"}, folder)
 
 
 def test_malformed_files_are_refused(tmp_path: Path) -> None:
@@ -143,8 +163,8 @@ def test_malformed_files_are_refused(tmp_path: Path) -> None:
     np.savez(file, x_train=np.zeros(3))
     with pytest.raises(DatasetError, match="lacks y_train, x_test, y_test"):
         load({"name": "mnist"}, str(tmp_path))
-    with pytest.raises(DatasetError, match="not a readable"):
-        datasets.test_size({"name": "mnist"}, str(tmp_path))
+    with pytest.raises(DatasetError, match="lacks y_train, x_test, y_test; it has x_train"):
+        inspect({"name": "mnist"}, str(tmp_path))
     for content in (
         b"",
         b"neither zip nor numpy",
@@ -154,7 +174,7 @@ def test_malformed_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="not a readable"):
             load({"name": "mnist"}, str(tmp_path))
         with pytest.raises(DatasetError, match="not a readable"):
-            datasets.test_size({"name": "mnist"}, str(tmp_path))
+            inspect({"name": "mnist"}, str(tmp_path))
 
 
 def test_an_unknown_dataset_is_named_with_those_allowed() -> None:
@@ -179,12 +199,98 @@ def test_a_failed_download_names_the_file_and_where_to_put_it(
         load({"name": "cifar10"})
 
 
+class _Server(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.send_response(200 if self.path == "/there" else 404)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None: ...
+
+
+def test_whether_a_dataset_can_be_had_is_known_before_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the data folder, in Keras' own, or on the server that Keras asks: a real one, on this machine."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("no_proxy", "*")
+    server = HTTPServer(("127.0.0.1", 0), _Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+
+    def origin(url: str) -> None:
+        monkeypatch.setitem(DATASETS, "mnist", replace(DATASETS["mnist"], origin=url))
+
+    def check() -> None:
+        datasets.ensure_obtainable({"name": "mnist"}, str(tmp_path))
+
+    try:
+        origin(f"{address}/there")
+        check()
+        origin(f"{address}/gone")
+        with pytest.raises(DatasetError, match=f"404.*put mnist.npz.* as {tmp_path}/mnist.npz"):
+            check()
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(DatasetError, match="refused"):
+        check()
+    (tmp_path / "keras" / "datasets").mkdir(parents=True)
+    (tmp_path / "keras" / "datasets" / "mnist.npz").touch()
+    check()
+    (tmp_path / "keras" / "datasets" / "mnist.npz").unlink()
+    mnist_folder(tmp_path)
+    check()
+    datasets.ensure_obtainable({"name": "digits"})
+
+
+@pytest.mark.tf
+def test_where_keras_keeps_what_it_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files whose presence counts as having a dataset are those that Keras would fetch first."""
+    import keras
+
+    asked = []
+
+    def record(fname: str, origin: str, cache_subdir: str = "datasets", **rest: object) -> str:
+        asked.append((f"{cache_subdir}/{fname}{'_archive' if rest.get('extract') else ''}", origin))
+        raise OSError
+
+    for name, source in DATASETS.items():
+        if source.origin:
+            module = sys.modules[getattr(keras.datasets, name).load_data.__module__]
+            monkeypatch.setattr(module, "get_file", record)
+            asked.clear()
+            with pytest.raises(DatasetError):
+                load({"name": name}, str(tmp_path))
+            if name == "fashion_mnist":  # its first file is a small one, with the labels
+                asked = [(one.replace("labels-idx1", "images-idx3") for one in asked[0])]
+            assert tuple(asked[0]) == (source.cached, source.origin)
+
+
+@needs_real_data
+@pytest.mark.real_data
+def test_only_other_data_have_another_fingerprint(tmp_path: Path) -> None:
+    """The same pixels in another archive are the same data; one label more or less is not."""
+    original = dict(np.load(REAL_DATA / "fashion_mnist.npz"))
+    fingerprint = load({"name": "fashion_mnist"}, str(REAL_DATA)).fingerprint
+
+    def repacked(**changes: Any) -> str:
+        np.savez(tmp_path / "fashion_mnist.npz", **{**original, **changes})
+        return load({"name": "fashion_mnist"}, str(tmp_path)).fingerprint
+
+    assert repacked(y_test=original["y_test"].astype(np.int64)[:, None]) == fingerprint
+    labels = original["y_test"].copy()
+    labels[3] = (labels[3] + 1) % 10
+    assert repacked(y_test=labels) != fingerprint
+    assert repacked(x_test=original["x_test"][:-1], y_test=original["y_test"][:-1]) != fingerprint
+
+
 @needs_real_data
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
 def test_real_files_load(name: str) -> None:
     data = load({"name": name}, str(REAL_DATA))
-    assert datasets.test_size({"name": name}, str(REAL_DATA)) == len(data.y_test)
+    info = inspect({"name": name}, str(REAL_DATA))
+    assert (info.train_size, info.test_size) == (len(data.y_train), len(data.y_test))
     assert data.x_test.shape[1:] == data.shape
     some = data.images("test", np.arange(10))
     assert some.min() >= 0 and 0.5 < some.max() <= 1

@@ -59,7 +59,7 @@ def test_all_problems_come_at_once_each_with_its_line(tmp_path: Path) -> None:
     )
     assert [text.split(":")[0] for text in found] == [f"line {n}" for n in (1, 2, 3, 5, 6, 7, 8)]
     assert 'did you mean "models"?' in found[0]
-    assert 'unknown model "small_cn"' in found[1] and "allowed: small_cnn, wide_cnn" in found[1]
+    assert 'unknown model "small_cn"' in found[1] and ", small_cnn, vgg16" in found[1]
     assert 'did you mean "digits"?' in found[2]
     assert 'did you mean "fgsm"?' in found[3]
     assert 'attacks[1].stepz: unknown option of attack bim "stepz"' in found[4]

@@ -72,9 +72,13 @@ class Worker:
 
 
 def resident_bytes() -> int:
-    """This process's resident memory in bytes (its peak, on systems without /proc)."""
+    """This process's own resident memory in bytes (its peak, and all of it, on systems without /proc).
+
+    Pages of files are left out: mapped datasets are there once for all workers, and give way under pressure.
+    """
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        resident, shared = map(int, Path("/proc/self/statm").read_text().split()[1:3])
+        pages = resident - shared
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return pages * os.sysconf("SC_PAGE_SIZE")

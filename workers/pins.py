@@ -45,6 +45,12 @@ def pinned_weights(output: Folder) -> dict[str, str]:
     return dict(sorted(found, reverse=True))  # the smallest hash of a victim comes last, and stays
 
 
+def find_pin(output: Folder, victim_id: str) -> Pin | None:
+    """A victim's pin, if it has one."""
+    weights = pinned_weights(output).get(victim_id)
+    return _read(output, victim_id, weights) if weights else None
+
+
 def pin(output: Folder, manifest: Manifest) -> Pin:
     """Pin a victim to the manifest's weights if it has no pin, and return the pin that counts."""
     victim_id = manifest.victim_id

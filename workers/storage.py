@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pyarrow import fs
@@ -93,6 +94,16 @@ class Folder:
         found = self.filesystem.get_file_info(selector)
         return [
             info for info in found if info.type == fs.FileType.File and not info.base_name.endswith(".tmp")
+        ]
+
+    def leftovers(self, *, older_than: float) -> list[fs.FileInfo]:
+        """Temporary files that a writer never came back to, at any depth: untouched for so many seconds."""
+        selector = fs.FileSelector(self.path, recursive=True, allow_not_found=True)
+        latest = datetime.now(UTC) - timedelta(seconds=older_than)
+        return [
+            info
+            for info in self.filesystem.get_file_info(selector)
+            if info.base_name.endswith(".tmp") and info.mtime < latest
         ]
 
     def relative(self, path: str) -> str:

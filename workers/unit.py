@@ -17,7 +17,8 @@ class VictimSpec:
     """What determines a victim: its weights and how it answers.
 
     The mappings are canonical: every option is spelled out, and each carries `name` and `version`
-    (or, for a user's own object, its source's hash). `victim_id` is derived from them.
+    (or, for a user's own object, its source's hash). `victim_id` is derived from them. An empty `recipe`:
+    the model is evaluated as it is.
     """
 
     victim_id: str
@@ -74,7 +75,7 @@ class WorkUnit:
         if victim.seed:
             name += f" (seed {victim.seed})"
         if self.attack is None:
-            return f"fine-tune {name}"
+            return f"{'fine-tune' if victim.recipe else 'load'} {name}"
         return f"{self.attack.name} {self.attack.norm} on {name} [{self.start}, {self.stop})"
 
 

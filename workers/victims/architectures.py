@@ -1,112 +1,47 @@
-"""The networks a grid can name. Light to import: Keras is loaded when one is built."""
+"""The networks a grid can name, and building them. Light to import: Keras is loaded when one is built."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ConfigDict, Field, ValidationError
-from pydantic.dataclasses import dataclass as options_dataclass
+from pydantic import ValidationError
+
+from workers.victims.applications import APPLICATIONS
+from workers.victims.base import Architecture, ArchitectureError, Shape
+from workers.victims.cnns import CNNS
+from workers.victims.saved import load_saved
 
 if TYPE_CHECKING:
     import keras
 
-Shape = tuple[int, int, int]  # (H, W, C)
+__all__ = ["ARCHITECTURES", "Architecture", "ArchitectureError", "build_model", "check_logits"]
 
-_FORBID = ConfigDict(extra="forbid")
-_IDENTITY = ("name", "factory", "version", "source")  # what a model's mapping holds besides its options
+_IDENTITY = ("name", "factory", "version", "source", "weights_sha256")  # what is no option
+
+ARCHITECTURES: dict[str, Architecture] = {
+    architecture.name: architecture for architecture in (*CNNS, *APPLICATIONS)
+}
 
 
-class ArchitectureError(Exception):
-    """A model that cannot be built, or is no victim: the message says what was found and what is allowed."""
+def build_model(
+    model: Mapping[str, Any], shape: Shape, classes: int, *, pretrained: bool = True
+) -> keras.Model:
+    """Build the network that a `VictimSpec.model` mapping describes.
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """A network by name; `version` is raised whenever what it builds changes.
-
-    `build(options, shape, classes)` takes an instance of `options`, the images' (H, W, C) and the number of
-    classes, and returns a model from float32 images (N, H, W, C) in [0, 1] to logits (N, classes).
+    Its weights are fresh, or those that the mapping's `weights` name; with `pretrained` false these are left
+    out, for a caller that has the victim's own. A `path` to a `.keras` file is loaded, weights and all. A
+    `factory` ("package.module:object") is imported and called with the mapping's options and
+    `input_shape=`, `classes=`. Raises ArchitectureError for an unknown name, wrong options, images that the
+    network cannot take, weights that cannot be had, or a model that does not map images to logits.
     """
-
-    name: str
-    version: int
-    options: type
-    min_size: int  # pixels: the least height and width of an image
-    build: Callable[[Any, Shape, int], keras.Model]
-
-
-@options_dataclass(frozen=True, kw_only=True, config=_FORBID)
-class SmallCNNOptions:
-    width: int = Field(default=16, strict=True, ge=1, le=1024)  # filters of the first convolution
-
-
-@options_dataclass(frozen=True, kw_only=True, config=_FORBID)
-class WideCNNOptions:
-    width: int = Field(default=32, strict=True, ge=1, le=1024)  # filters of the first convolution
-
-
-def _small_cnn(options: SmallCNNOptions, shape: Shape, classes: int) -> keras.Model:
-    """Two convolutions, each followed by pooling, and a hidden dense layer."""
-    from keras import Sequential, layers
-
-    width = options.width
-    return Sequential(
-        [
-            layers.Input(shape),
-            layers.Rescaling(2.0, offset=-1.0),
-            layers.Conv2D(width, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(2 * width, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(4 * width, activation="relu"),
-            layers.Dense(classes),
-        ],
-        name="small_cnn",
-    )
-
-
-def _wide_cnn(options: WideCNNOptions, shape: Shape, classes: int) -> keras.Model:
-    """Three convolutions, pooled over the whole image before the logits, without a hidden dense layer."""
-    from keras import Sequential, layers
-
-    width = options.width
-    return Sequential(
-        [
-            layers.Input(shape),
-            layers.Rescaling(2.0, offset=-1.0),
-            layers.Conv2D(width, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(2 * width, 3, padding="same", activation="relu"),
-            layers.Conv2D(2 * width, 3, padding="same", activation="relu"),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(classes),
-        ],
-        name="wide_cnn",
-    )
-
-
-def _registry(*architectures: Architecture) -> dict[str, Architecture]:
-    return {architecture.name: architecture for architecture in architectures}
-
-
-ARCHITECTURES: dict[str, Architecture] = _registry(
-    Architecture(name="small_cnn", version=1, options=SmallCNNOptions, min_size=8, build=_small_cnn),
-    Architecture(name="wide_cnn", version=1, options=WideCNNOptions, min_size=8, build=_wide_cnn),
-)
-
-
-def build_model(model: Mapping[str, Any], shape: Shape, classes: int) -> keras.Model:
-    """Build the network that a `VictimSpec.model` mapping describes, with fresh weights.
-
-    A `factory` ("package.module:object") is imported and called with the mapping's options and
-    `input_shape=`, `classes=` instead of a registered architecture. Raises ArchitectureError for an unknown
-    name, wrong options, too small images, or a model that does not map images to logits.
-    """
+    if path := model.get("path"):
+        pixel_range = model.get("pixel_range") or (0, 1)
+        saved = load_saved(path, shape, classes, sha256=model.get("sha256"), pixel_range=pixel_range)
+        check_logits(saved, shape, classes, name=path)
+        return saved
     options = {key: value for key, value in model.items() if key not in _IDENTITY}
     if factory := model.get("factory"):
         built = _import(factory)(**options, input_shape=shape, classes=classes)
@@ -117,16 +52,26 @@ def build_model(model: Mapping[str, Any], shape: Shape, classes: int) -> keras.M
             f'unknown model "{model["name"]}"; allowed: {", ".join(sorted(ARCHITECTURES))}'
         )
     architecture = ARCHITECTURES[model["name"]]
+    _check_images(architecture, shape)
+    try:
+        checked = architecture.options(**options)
+    except ValidationError as error:
+        raise ArchitectureError(f"options of {architecture.name}: {error}") from None
+    network = architecture.build(checked, shape, classes)
+    if pretrained and architecture.load_pretrained and checked.weights:
+        architecture.load_pretrained(network, checked, model.get("weights_sha256"))
+    return network
+
+
+def _check_images(architecture: Architecture, shape: Shape) -> None:
     if min(shape[:2]) < architecture.min_size:
         raise ArchitectureError(
             f"{architecture.name} needs images of at least {architecture.min_size} pixels; "
             f"found {shape[0]}×{shape[1]}"
         )
-    try:
-        checked = architecture.options(**options)
-    except ValidationError as error:
-        raise ArchitectureError(f"options of {architecture.name}: {error}") from None
-    return architecture.build(checked, shape, classes)
+    if architecture.channels and shape[2] not in architecture.channels:
+        allowed = " or ".join(map(str, architecture.channels))
+        raise ArchitectureError(f"{architecture.name} takes images of {allowed} channels; found {shape[2]}")
 
 
 def check_logits(model: Any, shape: Shape, classes: int, *, name: str) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from pyarrow import fs
 
 from workers.storage import Folder
 from workers.unit import VictimSpec
@@ -23,10 +24,19 @@ if TYPE_CHECKING:
     import keras
 
 _MANIFEST = re.compile(r"([0-9a-f]{64})\.json")
+_FILE = re.compile(r"([0-9a-f]{64})\.(json|weights\.h5)")
 
 
 class CacheError(Exception):
     """An entry of the cache that does not hold what its manifest says."""
+
+
+class CleanAccuracy(NamedTuple):
+    """How a victim does on clean test images."""
+
+    share: float  # right, of the first `examples` of the evaluation order
+    examples: int
+    chance: float  # the share of the most frequent class in the test split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +54,11 @@ class Manifest:
     seed: int
     parameters: int
     train_examples: int
-    train_accuracy: float
-    validation_accuracy: float
+    train_accuracy: float | None  # None, like the next: evaluated as it is
+    validation_accuracy: float | None
+    test_accuracy: float  # on the first `test_examples` of the evaluation order
+    test_examples: int
+    chance: float  # the share of the most frequent class in the test split
     seconds: float
     trained_at: str
     history: list[Mapping[str, Any]]
@@ -61,6 +74,40 @@ class Manifest:
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
+def describe(
+    model: keras.Model,
+    victim: VictimSpec,
+    history: History,
+    clean: CleanAccuracy,
+    *,
+    content: str = "",
+) -> Manifest:
+    """The manifest of a victim with the weights that `model` has now."""
+    last = history.rows[-1] if history.rows else {}
+    return Manifest(
+        victim_id=victim.victim_id,
+        weights=weights_hash(model),
+        content=content,
+        model=dict(victim.model),
+        model_options=victim.model_options,
+        dataset=dict(victim.dataset),
+        recipe=dict(victim.recipe),
+        defence=dict(victim.defence),
+        seed=victim.seed,
+        parameters=model.count_params(),
+        train_examples=history.train_examples,
+        train_accuracy=last.get("accuracy"),
+        validation_accuracy=last.get("validation_accuracy"),
+        test_accuracy=clean.share,
+        test_examples=clean.examples,
+        chance=clean.chance,
+        seconds=history.seconds,
+        trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        history=list(history.rows),
+        versions=library_versions(),
+    )
+
+
 def weights_hash(model: keras.Model) -> str:
     """SHA-256 over a model's weight arrays in order: shape, dtype and bytes of each."""
     digest = hashlib.sha256()
@@ -69,6 +116,18 @@ def weights_hash(model: keras.Model) -> str:
         digest.update(f"{array.shape} {array.dtype.str}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+class CacheEntry(NamedTuple):
+    """Everything in the cache that belongs to one set of weights of one victim."""
+
+    victim_id: str
+    weights: str  # SHA-256
+    files: tuple[str, ...]  # names in the cache, in the order in which they are to be removed
+    size: int  # bytes
+    changed_at: datetime
+    state: str  # "whole"; "unfinished", weights without a manifest; or "broken"
+    manifest: Manifest | None  # of a whole one
 
 
 class VictimCache:
@@ -93,6 +152,31 @@ class VictimCache:
                 return manifest
         return None
 
+    def entries(self) -> list[CacheEntry]:
+        """What there is, by victim and hash. Reads every file, as only that shows what is whole."""
+        found: dict[tuple[str, str], list[fs.FileInfo]] = {}
+        for file in self._folder.files(recursive=True):
+            victim_id, _, name = self._folder.relative(file.path).rpartition("/")
+            if match := _FILE.fullmatch(name):
+                found.setdefault((victim_id, match[1]), []).append(file)
+        entries = []
+        for (victim_id, weights), files in sorted(found.items()):
+            names = sorted((self._folder.relative(file.path) for file in files), key=len)
+            manifest = self._whole(victim_id, weights)
+            whole = "whole" if manifest else "broken"
+            entries.append(
+                CacheEntry(
+                    victim_id,
+                    weights,
+                    tuple(names),
+                    sum(file.size for file in files),
+                    max(file.mtime for file in files),
+                    whole if _manifest_name(victim_id, weights) in names else "unfinished",
+                    manifest,
+                )
+            )
+        return entries
+
     def load_into(self, model: keras.Model, manifest: Manifest) -> None:
         """Give a model, built as the manifest says, its weights. CacheError unless they are what it says."""
         data = self._folder.read(_weights_name(manifest.victim_id, manifest.weights))
@@ -111,7 +195,9 @@ class VictimCache:
                 f"{manifest.weights[:12]}…"
             )
 
-    def publish(self, model: keras.Model, victim: VictimSpec, history: History) -> Manifest:
+    def publish(
+        self, model: keras.Model, victim: VictimSpec, history: History, clean: CleanAccuracy
+    ) -> Manifest:
         """Keep a model's weights, unless a whole entry is there by now: then the model gets that one's.
 
         Returns the manifest of the weights that the model has afterwards.
@@ -123,26 +209,7 @@ class VictimCache:
             path = Path(folder) / "victim.weights.h5"
             model.save_weights(path)
             data = path.read_bytes()
-        last = history.rows[-1]
-        manifest = Manifest(
-            victim_id=victim.victim_id,
-            weights=weights_hash(model),
-            content=_content_hash(data),
-            model=dict(victim.model),
-            model_options=victim.model_options,
-            dataset=dict(victim.dataset),
-            recipe=dict(victim.recipe),
-            defence=dict(victim.defence),
-            seed=victim.seed,
-            parameters=model.count_params(),
-            train_examples=history.train_examples,
-            train_accuracy=last["accuracy"],
-            validation_accuracy=last["validation_accuracy"],
-            seconds=history.seconds,
-            trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            history=list(history.rows),
-            versions=library_versions(),
-        )
+        manifest = describe(model, victim, history, clean, content=_content_hash(data))
         self._folder.publish(_weights_name(victim.victim_id, manifest.weights), data)
         self._folder.publish(_manifest_name(victim.victim_id, manifest.weights), manifest.to_json())
         return manifest

@@ -1,4 +1,4 @@
-"""A victim in memory: its network, and its answers to clean images."""
+"""A victim in memory: its network and its answers to clean images; and getting one there."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ from numpy.typing import NDArray
 
 from workers.attacks.base import AttackError
 from workers.datasets import Dataset, evaluation_order
+from workers.unit import VictimSpec
+from workers.victims.architectures import build_model
+from workers.victims.cache import CleanAccuracy, Manifest, VictimCache, describe, weights_hash
+from workers.victims.fitting import Report
+from workers.victims.recipe import History, build_and_train
+from workers.victims.saved import check_pixel_range
 
 if TYPE_CHECKING:
     import keras
 
 BATCH = 128
 """Images per forward pass, always: smaller batches are padded, so that nothing is traced twice."""
+
+_ACCURACY_EXAMPLES = 1000
+_PIXEL_RANGE_EXAMPLES = 256
 
 
 class Victim:
@@ -54,3 +63,38 @@ class Victim:
                 self._clean_logits[rows] = self.logits(self.dataset.images("test", self.order[rows]))
                 self._clean_blocks.add(block)
         return self._clean_logits[start:stop]
+
+    def clean_accuracy(self) -> CleanAccuracy:
+        """On the first 1,000 of the evaluation order, whose logits are then there for the attacks."""
+        examples = min(_ACCURACY_EXAMPLES, len(self.order))
+        labels = self.dataset.labels("test", self.order[:examples])
+        right = self.clean_logits(0, examples).argmax(axis=1) == labels
+        counts = np.bincount(self.dataset.y_test)
+        return CleanAccuracy(float(right.mean()), examples, float(counts.max() / counts.sum()))
+
+
+def train_victim(
+    spec: VictimSpec, dataset: Dataset, cache: VictimCache, report: Report
+) -> tuple[Victim, Manifest]:
+    """Train a victim by its recipe and keep its weights.
+
+    Raises ArchitectureError, TrainingError or CacheError.
+    """
+    model, history = build_and_train(spec, dataset, report)
+    victim = Victim(model, dataset, weights_hash(model))
+    manifest = cache.publish(model, spec, history, victim.clean_accuracy())
+    if manifest.weights != victim.weights:  # another worker's were there first, and the model has them now
+        victim = Victim(model, dataset, manifest.weights)
+    return victim, manifest
+
+
+def victim_as_it_is(spec: VictimSpec, dataset: Dataset) -> tuple[Victim, Manifest]:
+    """A user's own trained model. ArchitectureError unless it is a classifier of this dataset's images."""
+    model = build_model(spec.model, dataset.shape, dataset.classes)
+    victim = Victim(model, dataset, weights_hash(model))
+    if not spec.model.get("pixel_range"):
+        rows = victim.order[:_PIXEL_RANGE_EXAMPLES]
+        images, labels = dataset.images("test", rows), dataset.labels("test", rows)
+        check_pixel_range(model, spec.model["path"], images, labels)
+    history = History(rows=(), train_examples=0, seconds=0.0)
+    return victim, describe(model, spec, history, victim.clean_accuracy())

@@ -1,0 +1,163 @@
+"""One phase of a training: a compiled model, fitted epoch by epoch, each epoch recorded."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workers.datasets import Dataset
+from workers.victims.batches import image_batches
+
+if TYPE_CHECKING:
+    import keras
+
+    from workers.victims.recipe import Recipe
+
+Report = Callable[[Mapping[str, Any]], None]
+"""Called as training goes on with `phase`, and the `epoch` of its `epochs` that is through; from the first on
+also with `accuracy` and `validation_accuracy`."""
+
+
+class TrainingError(Exception):
+    """Training that came to nothing; the message says why."""
+
+
+@dataclass
+class Record:
+    """What was seen while training; `rows` as the history table has them, epochs counted through phases."""
+
+    report: Report = lambda progress: None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def begin(self, phase: str, epochs: int) -> None:
+        self.report({"phase": phase, "epoch": 0, "epochs": epochs})
+
+    def epoch(self, phase: str, epoch: int, epochs: int, logs: Mapping[str, float], seconds: float) -> None:
+        row = {
+            "epoch": len(self.rows) + 1,
+            "phase": phase,
+            "loss": logs["loss"],
+            "accuracy": logs["accuracy"],
+            "validation_loss": logs["val_loss"],
+            "validation_accuracy": logs["val_accuracy"],
+            "seconds": seconds,
+        }
+        self.rows.append(row)
+        accuracies = {name: row[name] for name in ("accuracy", "validation_accuracy")}
+        self.report({"phase": phase, "epoch": epoch, "epochs": epochs, **accuracies})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What every phase of one training shares; `training` and `validation` index the training split."""
+
+    dataset: Dataset
+    training: np.ndarray
+    validation: np.ndarray
+    recipe: Recipe
+    seed: int
+    record: Record
+
+    def fit_images(
+        self,
+        model: keras.Model,
+        *,
+        phase: str,
+        learning_rate: float | None,
+        before_validation: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        """Fit the trainable layers of a victim for the recipe's epochs."""
+        recipe, dataset = self.recipe, self.dataset
+        self.record.begin(phase, recipe.epochs)
+        training = image_batches(
+            dataset,
+            self.training,
+            recipe.batch_size,
+            shuffle_seed=self.seed,
+            augmentation=recipe.augmentation,
+        )
+        validation = image_batches(dataset, self.validation, recipe.batch_size)
+        fit(
+            model,
+            training,
+            validation,
+            recipe,
+            self.record,
+            phase=phase,
+            epochs=recipe.epochs,
+            learning_rate=learning_rate,
+            before_validation=before_validation,
+        )
+
+
+def fit(
+    model: keras.Model,
+    training: Any,
+    validation: Any,
+    recipe: Recipe,
+    record: Record,
+    *,
+    phase: str,
+    epochs: int,
+    learning_rate: float | None,
+    before_validation: Sequence[Callable[[], None]] = (),
+) -> None:
+    """Fit a model in place on `tf.data` pipelines. TrainingError when the loss is no longer finite."""
+    import keras
+
+    assert learning_rate is not None  # a recipe fills its rates in
+
+    rate: Any = learning_rate
+    if recipe.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(training))
+    if recipe.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(rate)
+    else:
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+    model.compile(
+        optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,  # XLA would compile for longer than most victims here train
+    )
+    begun = time.perf_counter()
+
+    def begin_epoch(epoch: int, logs: Mapping[str, float]) -> None:
+        nonlocal begun
+        begun = time.perf_counter()
+
+    def begin_test(logs: Mapping[str, float]) -> None:
+        for call in before_validation:
+            call()
+
+    def end_epoch(epoch: int, logs: Mapping[str, float]) -> None:
+        if not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"the loss is {logs['loss']} after epoch {epoch + 1}; lower the learning_rate"
+            )
+        record.epoch(phase, epoch + 1, epochs, logs, time.perf_counter() - begun)
+
+    callbacks = [
+        keras.callbacks.LambdaCallback(
+            on_epoch_begin=begin_epoch, on_epoch_end=end_epoch, on_test_begin=begin_test
+        )
+    ]
+    if recipe.early_stopping is not None:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                monitor="val_loss", patience=recipe.early_stopping, restore_best_weights=True
+            )
+        )
+    model.fit(
+        training,
+        validation_data=validation,
+        epochs=epochs,
+        callbacks=callbacks,
+        shuffle=False,  # the batches are shuffled already
+        verbose=0,
+    )
