@@ -230,6 +230,9 @@ class Store:
             failures=pa.Table.from_pylist(self.failures(), schema=FAILURES),
         )
 
+    def has_tables(self) -> bool:
+        return self.folder.exists("tables/cells.parquet")
+
     def write_tables(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             self.folder.publish(f"tables/{name}", data)

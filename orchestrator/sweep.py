@@ -176,17 +176,20 @@ def _run_sweep(
             run_id, grid_text=prepared.grid.text, cells=plan.cells, examples=plan.examples, record=record
         )
 
+    asked_anew = options.retry_failed or not _as_before(prepared)
     if plan.unit_count:
         backend = make_backend(prepared, options, run_id, record)
         Loop(plan, store, options, run_id, backend, progress, state, clock).run(begin)
     else:
         state.state = "finished"
-        if options.retry_failed or not _as_before(prepared):
+        if asked_anew:
             begin()
             StatusWriter(store, run_id, state.as_dict).write()
     accepted = store.accepted_shards()
     store.remember(accepted)
-    store.write_tables(table_files(store.results(accepted)))
+    # Reading every row again is most of what a run with nothing to do would cost.
+    if plan.unit_count or asked_anew or accepted.from_footers or not store.has_tables():
+        store.write_tables(table_files(store.results(accepted)))
     failures = _lasting_failures(plan, store, accepted)
     code = 130 if state.state == "interrupted" else 1 if failures or state.units_failed else 0
     return Summary(state, code, failures, run_id)
