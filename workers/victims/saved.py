@@ -36,15 +36,22 @@ def input_shape(data: bytes) -> tuple[int | None, ...] | None:
         raise ArchitectureError(f"it is not a {SUFFIX} file as keras.Model.save writes it: {error}") from None
     if "model.weights.h5" not in names:
         raise ArchitectureError("it holds no model.weights.h5: it is cut short, or of another layout")
-    try:
-        shape = config["build_config"]["input_shape"]
-    except (KeyError, TypeError):
-        layers = config.get("config", {}).get("layers", []) if isinstance(config, dict) else []
-        shapes = [one["config"].get("batch_shape") for one in layers if one.get("class_name") == "InputLayer"]
-        shape = shapes[0] if len(shapes) == 1 else None
+    shape = _at(config, "build_config", "input_shape")
+    if shape is None:
+        layers = _at(config, "config", "layers") or []
+        inputs = [
+            _at(one, "config", "batch_shape") for one in layers if "InputLayer" in str(_at(one, "class_name"))
+        ]
+        shape = inputs[0] if len(inputs) == 1 else None
     if not isinstance(shape, list) or not all(side is None or isinstance(side, int) for side in shape):
         return None
     return tuple(shape[1:])
+
+
+def _at(config: Any, *keys: str) -> Any:
+    for key in keys:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config
 
 
 def fits(found: Sequence[int | None], shape: Shape) -> bool:
@@ -94,15 +101,19 @@ def check_pixel_range(model: keras.Model, path: str, images: np.ndarray, labels:
     """
     accuracy, loss = _accuracy_and_loss(model, images, labels)
     undecided = loss > _UNDECIDED * np.log(model.output_shape[1])
+    others = []
     for low, high in ((0, 255), (-1, 1)):
         scaled = images * np.float32(high - low) + np.float32(low)
-        better, lower = _accuracy_and_loss(model, scaled, labels)
-        if better > accuracy + _CLEARLY or (undecided and lower < loss / 2):
-            raise ArchitectureError(
-                f"{path} is right on {accuracy:.0%} of {len(images)} test images with pixels in [0, 1] "
-                f"(cross-entropy {loss:.2f}), on {better:.0%} with pixels in [{low}, {high}] ({lower:.2f}): "
-                f"give it pixel_range: [{low}, {high}] (or [0, 1], if that is what it was trained on)"
-            )
+        right, lower = _accuracy_and_loss(model, scaled, labels)
+        if right > accuracy + _CLEARLY or (undecided and lower < loss / 2):
+            others.append((lower, right, f"[{low}, {high}]"))
+    if others:
+        lower, right, scale = min(others)
+        raise ArchitectureError(
+            f"{path} is right on {accuracy:.0%} of {len(images)} test images with pixels in [0, 1] "
+            f"(cross-entropy {loss:.2f}), on {right:.0%} with pixels in {scale} ({lower:.2f}): "
+            f"give it pixel_range: {scale} (or [0, 1], if that is what it was trained on)"
+        )
 
 
 def _accuracy_and_loss(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
