@@ -1,6 +1,6 @@
 """Draws docs/digits.svg, the picture in the README, from a finished run of the shipped grid.
 
-    robustsweep run digits && python docs/draw_picture.py outputs/digits
+robustsweep run digits && python docs/draw_picture.py outputs/digits
 """
 
 from __future__ import annotations
