@@ -96,7 +96,8 @@ def test_an_output_folder_loses_what_does_not_count(tmp_path: Path) -> None:
     leftover.write_bytes(b"half")
     age(leftover)
     text = robustsweep("clean", out)
-    assert broken.name in "".join(text.split()) and "tables/.0123.tmp" in text and broken.exists()
+    name = str(broken.relative_to(out))  # the table folds what is longer than this
+    assert name[:50] in text and "tables/.0123.tmp" in text and broken.exists()
     robustsweep("clean", out, "--yes")
     assert shard.exists() and not broken.exists() and not leftover.exists()
     assert not Store.existing(str(out)).accepted_shards().set_aside
