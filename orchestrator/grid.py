@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator.epsilons import PixelRange
 from orchestrator.errors import Problem, UserError, did_you_mean
-from orchestrator.yamlfile import Document, Keys, parse_yaml, read_yaml
+from orchestrator.yamlfile import Document, parse_yaml, read_yaml
 
 NORMS = ("linf", "l2")
 Norm = Literal["linf", "l2"]
@@ -170,6 +170,4 @@ def _apply_override(document: Document, override: str, problems: list[Problem]) 
     else:
         problems.append(Problem(f'--set "{override}"', f'the grid has nothing at "{last}" to set'))
         return
-    path: Keys = tuple(steps)
-    for known in [known for known in document.lines if known[: len(path)] == path]:
-        del document.lines[known]
+    document.overridden.append(tuple(steps))

@@ -23,9 +23,12 @@ class Document:
 
     data: Any
     lines: dict[Keys, int] = field(default_factory=dict)
+    overridden: list[Keys] = field(default_factory=list)  # what --set has replaced: it stands on no line
 
     def line(self, path: Keys) -> int | None:
-        """The line of a value, or of the nearest thing around it that has one."""
+        """The line of a value, or of the nearest thing around it that has one; None for what --set gave."""
+        if any(path[: len(given)] == given for given in self.overridden):
+            return None
         for length in range(len(path), -1, -1):
             if path[:length] in self.lines:
                 return self.lines[path[:length]]

@@ -204,7 +204,7 @@ def test_set_overrides_anything(tmp_path: Path) -> None:
         load_grid(path, ["examples"])
     with pytest.raises(GridError, match=r'--set "models.3=x": the grid has nothing at "3"'):
         load_grid(path, ["models.3=x"])
-    with pytest.raises(GridError, match="examples: found 'many'"):
+    with pytest.raises(GridError, match="1 problem\n  examples: found 'many'"):  # no line of the file
         load_grid(path, ["examples=many"])
     with pytest.raises(GridError, match="not valid YAML"):
         load_grid(path, ["examples=["])
