@@ -52,6 +52,16 @@ def fools(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[
     return lead > FOOLING_MARGIN
 
 
+def reaches(logits: NDArray[np.floating], targets: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Whether (N, K) logits favour the (N,) targets over every other class by more than 1e-4. (N,) bool."""
+    rows = np.arange(len(targets))
+    others = np.array(logits, np.float64)
+    target = others[rows, targets]
+    others[rows, targets] = -np.inf
+    lead: NDArray[np.float64] = target - others.max(axis=1)
+    return lead > FOOLING_MARGIN
+
+
 def within(distance: ArrayLike, epsilon: ArrayLike) -> NDArray[np.bool_]:
     """Whether a distance is at most epsilon, up to float32 rounding; both broadcast."""
     limit = np.asarray(epsilon, np.float64) * (1 + RELATIVE_SLACK) + ABSOLUTE_SLACK

@@ -15,10 +15,12 @@ from typing import Any
 from workers.attacks.base import Attack, AttackError, AttackResult
 from workers.attacks.bim import BIM
 from workers.attacks.fgsm import FGSM
+from workers.attacks.noise import Noise
+from workers.attacks.pgd import PGD
 
-__all__ = ["BIM", "FGSM", "REGISTRY", "Attack", "AttackError", "AttackResult", "build"]
+__all__ = ["BIM", "FGSM", "PGD", "REGISTRY", "Attack", "AttackError", "AttackResult", "Noise", "build"]
 
-REGISTRY: dict[str, type[Attack]] = {attack.name: attack for attack in (FGSM, BIM)}
+REGISTRY: dict[str, type[Attack]] = {attack.name: attack for attack in (FGSM, BIM, PGD, Noise)}
 
 _IDENTITY = ("version", "source")
 

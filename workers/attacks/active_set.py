@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -9,57 +10,100 @@ from numpy.typing import NDArray
 
 from workers import metrics
 from workers.attacks.gradients import Network
-from workers.attacks.projection import Images
+from workers.attacks.projection import Images, project
+from workers.attacks.randomness import Randomness
 
 Choose = Literal["first", "strongest", "last"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What an attack is asked: images to attack, at which epsilons, and which finding to keep."""
+
+    network: Network
+    images: Images  # (N, H, W, C)
+    labels: NDArray[np.int32]  # (N,)
+    targets: NDArray[np.int32] | None  # (N,) where the attack is targeted
+    clean_correct: NDArray[np.bool_]  # (N,)
+    epsilons: NDArray[np.float64]  # (E,)
+    norm: Literal["linf", "l2"]
+    choose: Choose
+    randomness: Randomness
+
+
+@dataclass(slots=True, eq=False)
+class Findings:
+    """What has been found on N examples at E epsilons, and what it took. Padding is not counted."""
+
+    success: NDArray[np.bool_]  # (E, N)
+    distance: NDArray[np.float32]  # (E, N), infinite where not found
+    images: Images  # (E, N, H, W, C)
+    gradient_calls: NDArray[np.int32]  # (E, N)
+    forward_calls: NDArray[np.int32]  # (E, N)
+    flags: dict[str, NDArray[np.bool_]] = field(default_factory=dict)  # name: which examples, (N,)
+
+    @classmethod
+    def none(cls, epsilons: int, images: Images) -> Findings:
+        """Nothing found yet: the clean images (N, H, W, C) at each of so many epsilons."""
+        shape = (epsilons, len(images))
+        return cls(
+            success=np.zeros(shape, bool),
+            distance=np.full(shape, np.inf, np.float32),
+            images=np.repeat(images[None], epsilons, axis=0),
+            gradient_calls=np.zeros(shape, np.int32),
+            forward_calls=np.zeros(shape, np.int32),
+        )
+
+    def take(self, part: slice, other: Findings) -> None:
+        """Add what was found on some of the examples."""
+        self.success[:, part], self.distance[:, part] = other.success, other.distance
+        self.images[:, part] = other.images
+        self.gradient_calls[:, part] += other.gradient_calls
+        self.forward_calls[:, part] += other.forward_calls
+        for name, examples in other.flags.items():
+            self.flag(name, part.start + np.flatnonzero(examples))
+
+    def flag(self, name: str, examples: NDArray[np.integer]) -> None:
+        if len(examples):
+            self.flags.setdefault(name, np.zeros(self.success.shape[1], bool))[examples] = True
 
 
 class ActiveSet:
     """Rows of undecided work, one for each clean-correct example and epsilon > 0, and the findings.
 
     Rows (R,): `example` and `level` index the call's examples and epsilons; `radius` is the row's epsilon,
-    (R, 1, 1, 1) float32; `clean` its clean image. An example's randomness is to be keyed by `seed` and
-    its entry of `example_indices` (N,), never by its place in the batch. With `choose="first"` a row leaves
-    at its first success.
+    (R, 1, 1, 1) float32; `clean` its clean image; `labels` and `targets` its classes (without targets, the
+    labels stand in). With `choose="first"` a row leaves at its first success.
 
-    Findings: `success` (E, N), `distance` (E, N), infinite where not found, and `images` (E, N, H, W, C).
-    Spent: `gradient_calls` and `forward_calls` (E, N); padding is not counted.
+    An example's randomness comes from `randomness`, never from its place in the batch.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        images: Images,
-        labels: NDArray[np.int32],
-        clean_correct: NDArray[np.bool_],
-        epsilons: NDArray[np.float64],
-        norm: Literal["linf", "l2"],
-        choose: Choose,
-        seed: int,
-        example_indices: NDArray[np.integer],
-    ) -> None:
-        self.network, self.norm, self.choose = network, norm, choose
-        self.seed, self.example_indices = seed, example_indices
-        self._clean, self._labels, self.epsilons = images, labels, epsilons
-        shape = (len(epsilons), len(images))
-        self.success = np.zeros(shape, bool)
-        self.distance = np.full(shape, np.inf, np.float32)
-        self.images = np.repeat(images[None], len(epsilons), axis=0)
-        self.gradient_calls = np.zeros(shape, np.int32)
-        self.forward_calls = np.zeros(shape, np.int32)
-        self._loss = np.full(shape, -np.inf)
-        self.level, self.example = np.nonzero((epsilons > 0)[:, None] & clean_correct)
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.norm, self.choose, self.randomness = task.norm, task.choose, task.randomness
+        self.targeted = task.targets is not None
+        self.found = Findings.none(len(task.epsilons), task.images)
+        self._best_loss = np.full(self.found.success.shape, -np.inf)
+        self.level, self.example = np.nonzero((task.epsilons > 0)[:, None] & task.clean_correct)
 
     def __len__(self) -> int:
         return len(self.level)
 
     @property
+    def epsilons(self) -> NDArray[np.float64]:
+        return self.task.epsilons
+
+    @property
     def clean(self) -> Images:
-        return self._clean[self.example]
+        return self.task.images[self.example]
 
     @property
     def labels(self) -> NDArray[np.int32]:
-        return self._labels[self.example]
+        return self.task.labels[self.example]
+
+    @property
+    def targets(self) -> NDArray[np.int32]:
+        return self.labels if self.task.targets is None else self.task.targets[self.example]
 
     @property
     def radius(self) -> Images:
@@ -69,23 +113,79 @@ class ActiveSet:
         """A quantity given for each epsilon, (E,), as each row's own, (R, 1, 1, 1) float32."""
         return per_epsilon[self.level].astype(np.float32)[:, None, None, None]
 
+    def project(self, images: Images) -> Images:
+        """Images (R, H, W, C) moved into their rows' balls and the box."""
+        return project(images, self.clean, self.radius, self.norm)
+
+    def random_start(self, stream: int = 0) -> Images:
+        """A point drawn uniformly from each row's ball, clipped to the box; the same for all epsilons."""
+        draw = self.randomness.cube if self.norm == "linf" else self.randomness.ball
+        return self.project(self.clean + self.radius * draw(self.example, self.task.images.shape[1:], stream))
+
     def clean_gradients(self) -> Images:
         """Gradients at the rows' clean images, (R, H, W, C): one call an example, shared by its epsilons."""
-        examples, first, back = np.unique(self.example, return_index=True, return_inverse=True)
-        _, gradients = self.network.logits_and_gradients(self._clean[examples], self._labels[examples])
         # Rows are in the order of the epsilons, so an example's first row is at its first epsilon.
-        self.gradient_calls[self.level[first], examples] += 1
+        _, first, back = np.unique(self.example, return_index=True, return_inverse=True)
+        _, _, gradients = self.gradients_at(first, self.clean[first])
         return gradients[back]
 
     def logits_and_gradients(self, iterates: Images) -> tuple[Images, Images]:
-        """Logits (R, K) and gradients (R, H, W, C) at the rows' iterates."""
-        self.gradient_calls[self.level, self.example] += 1
-        return self.network.logits_and_gradients(iterates, self.labels)
+        """Logits (R, K) and gradients (R, H, W, C) of the cross-entropy at the rows' iterates."""
+        logits, _, gradients = self.gradients_at(slice(None), iterates)
+        return logits, gradients
+
+    def gradients_at(
+        self,
+        rows: NDArray[np.integer] | slice,
+        images: Images,
+        loss: str | None = None,
+        targets: NDArray[np.int32] | None = None,
+    ) -> tuple[Images, Images, Images]:
+        """Logits, losses and gradients for some of the rows: the cross-entropy (targeted, if the attack is).
+
+        `loss` and `targets` take another (`workers.attacks.losses`). A gradient that is not finite becomes 0,
+        and such logits too; both are flagged.
+        """
+        example, level = self.example[rows], self.level[rows]
+        self.found.gradient_calls[level, example] += 1
+        if targets is None and self.task.targets is not None:
+            targets = self.task.targets[example]
+        if loss is None:
+            loss = "targeted_cross_entropy" if self.targeted else "cross_entropy"
+        labels = self.task.labels[example]
+        logits, losses, gradients = self.task.network.gradients(images, labels, targets, loss)
+        logits = self._finite(logits, example, "non_finite_logits")
+        gradients = self._finite(gradients, example, "non_finite_gradients")
+        flat = ~gradients.any(axis=(1, 2, 3)) & ~self._succeeds(logits, example)
+        self.found.flag("zero_gradients", example[flat])
+        return logits, np.nan_to_num(losses), gradients
+
+    def differences_at(
+        self, rows: NDArray[np.integer] | slice, images: Images, classes: NDArray[np.int32]
+    ) -> tuple[Images, Images]:
+        """Logits (R, K) and gradients (R, J, H, W, C) of z_class − z_label; counted as J gradient calls."""
+        example = self.example[rows]
+        self.found.gradient_calls[self.level[rows], example] += classes.shape[1]
+        logits, gradients = self.task.network.differences(images, self.task.labels[example], classes)
+        logits = self._finite(logits, example, "non_finite_logits")
+        gradients = self._finite(gradients, example, "non_finite_gradients")
+        flat = ~gradients.any(axis=(1, 2, 3, 4)) & ~self._succeeds(logits, example)
+        self.found.flag("zero_gradients", example[flat])
+        return logits, gradients
 
     def logits(self, iterates: Images) -> Images:
         """Logits (R, K) of the rows' iterates."""
-        self.forward_calls[self.level, self.example] += 1
-        return self.network.logits(iterates)
+        return self.logits_at(slice(None), iterates)
+
+    def logits_at(self, rows: NDArray[np.integer] | slice, images: Images) -> Images:
+        """Logits for some of the rows; 0 for all classes, and flagged, where they are not finite."""
+        example = self.example[rows]
+        self.found.forward_calls[self.level[rows], example] += 1
+        return self._finite(self.task.network.logits(images), example, "non_finite_logits")
+
+    def succeeds(self, logits: Images, rows: NDArray[np.integer] | slice = slice(None)) -> NDArray[np.bool_]:
+        """Whether logits mean success, at whatever distance: another class than the label, or the target."""
+        return self._succeeds(logits, self.example[rows])
 
     def judge(self, iterates: Images, logits: Images, *, final: bool) -> NDArray[np.bool_]:
         """Record what the rows' iterates are worth, given their logits; `final` says that no more follow.
@@ -93,24 +193,51 @@ class ActiveSet:
         Returns which rows go on, (R,) bool; the others have left the set.
         """
         distance = getattr(metrics, self.norm)(self.clean, iterates)
-        success = metrics.fools(logits, self.labels) & metrics.within(distance, self.epsilons[self.level])
+        success = self.succeeds(logits) & metrics.within(distance, self.epsilons[self.level])
         if self.choose == "first":
-            kept, leaving = success | final, success
+            kept = success | final
         elif self.choose == "strongest":
-            loss = _cross_entropy(logits, self.labels)
-            kept, leaving = loss > self._loss[self.level, self.example], np.zeros_like(success)
-            self._loss[self.level[kept], self.example[kept]] = loss[kept]
+            loss = self._loss(logits)
+            kept = loss > self._best_loss[self.level, self.example]
+            self._best_loss[self.level[kept], self.example[kept]] = loss[kept]
         else:
-            kept, leaving = np.full_like(success, final), np.zeros_like(success)
+            kept = np.full_like(success, final)
+        return self.record(kept, iterates, success, distance)
+
+    def record(
+        self,
+        kept: NDArray[np.bool_],
+        images: Images,
+        success: NDArray[np.bool_],
+        distance: NDArray[np.float32],
+    ) -> NDArray[np.bool_]:
+        """Take the images (R, H, W, C) of the rows `kept` as their findings. Returns which rows go on."""
         at = self.level[kept], self.example[kept]
-        self.images[at] = iterates[kept]
-        self.success[at] = success[kept]
-        self.distance[at] = np.where(success, distance, np.inf)[kept]
-        self.level, self.example = self.level[~leaving], self.example[~leaving]
-        return ~leaving
+        self.found.images[at] = images[kept]
+        self.found.success[at] = success[kept]
+        self.found.distance[at] = np.where(success, distance, np.inf)[kept]
+        staying = ~success if self.choose == "first" else np.ones_like(success)
+        self.level, self.example = self.level[staying], self.example[staying]
+        return staying
 
+    def _finite(self, values: Images, example: NDArray[np.integer], flag: str) -> Images:
+        if np.isfinite(values).all():
+            return values
+        bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        self.found.flag(flag, example[bad])
+        values = values.copy()
+        values[bad] = 0
+        return values
 
-def _cross_entropy(logits: Images, labels: NDArray[np.int32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    loss: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
-    return loss
+    def _succeeds(self, logits: Images, example: NDArray[np.integer]) -> NDArray[np.bool_]:
+        if self.task.targets is None:
+            return metrics.fools(logits, self.task.labels[example])
+        return metrics.reaches(logits, self.task.targets[example])
+
+    def _loss(self, logits: Images) -> NDArray[np.float64]:
+        """The loss whose highest iterate is the strongest: the cross-entropy, (R,)."""
+        sign = -1 if self.targeted else 1
+        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+        chosen = shifted[np.arange(len(logits)), self.targets]
+        loss: NDArray[np.float64] = sign * (np.log(np.exp(shifted).sum(axis=1)) - chosen)
+        return loss

@@ -1,31 +1,49 @@
-"""Projected gradient ascent on the cross-entropy: what FGSM and BIM share."""
+"""Projected gradient ascent on the cross-entropy: what FGSM, BIM and PGD share."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from workers.attacks.active_set import ActiveSet
-from workers.attacks.projection import direction, project
+from workers.attacks.projection import Images, direction
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-def ascend(rows: ActiveSet, *, steps: int, step_sizes: NDArray[np.float64]) -> None:
-    """Take `steps` from the clean image for every row of the active set; `step_sizes` are (E,), [0, 1] scale.
+def sizes(rows: ActiveSet, relative: float, absolute: float | None) -> NDArray[np.float64]:
+    """The size of a step at each epsilon, (E,): a share of it unless an absolute one is given."""
+    return relative * rows.epsilons if absolute is None else np.full_like(rows.epsilons, absolute)
 
-    All epsilons go at once. The gradient at the clean image is shared by them, the logits that come with
-    every later gradient judge the iterate it is taken at, and only the last iterate needs a pass of its own.
+
+def ascend(
+    rows: ActiveSet,
+    *,
+    steps: int,
+    step_sizes: NDArray[np.float64],
+    start: Images | None = None,
+    final: bool = True,
+) -> None:
+    """Take `steps` for every row of the active set; `step_sizes` are (E,), [0, 1] scale.
+
+    From the clean images, where one gradient serves all epsilons, or from `start` (R, H, W, C). The logits
+    that come with every gradient judge the iterate it is taken at, and only the last iterate needs a pass of
+    its own. `final`: nothing comes after this.
     """
     if not len(rows):
         return
-    iterates, gradients = rows.clean, rows.clean_gradients()
+    if start is None:
+        iterates, gradients = rows.clean, rows.clean_gradients()
     for step in range(1, steps + 1):
-        moved = iterates + rows.per_row(step_sizes) * direction(gradients, rows.norm)
-        iterates = project(moved, rows.clean, rows.radius, rows.norm)
-        if step == steps:
-            rows.judge(iterates, rows.logits(iterates), final=True)
-            return
-        logits, gradients = rows.logits_and_gradients(iterates)
-        undecided = rows.judge(iterates, logits, final=False)
-        if not len(rows):
-            return
-        iterates, gradients = iterates[undecided], gradients[undecided]
+        if step > 1 or start is not None:
+            iterates = iterates if start is None or step > 1 else start
+            logits, gradients = rows.logits_and_gradients(iterates)
+            undecided = rows.judge(iterates, logits, final=False)
+            if not len(rows):
+                return
+            iterates, gradients = iterates[undecided], gradients[undecided]
+        iterates = rows.project(iterates + rows.per_row(step_sizes) * direction(gradients, rows.norm))
+    rows.judge(iterates, rows.logits(iterates), final=final)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as options
 
-from workers.attacks.active_set import ActiveSet, Choose
-from workers.attacks.gradients import AttackError, Network, check_finite, network_for
+from workers.attacks.active_set import ActiveSet, Choose, Findings, Task
+from workers.attacks.gradients import AttackError, Network, network_for
+from workers.attacks.health import examine
+from workers.attacks.randomness import Randomness
 
 __all__ = ["Attack", "AttackError", "AttackResult"]
+
+ROW_BYTES = 2**26
+"""What the rows of one call may take, an array of them at a time: more examples go one part after another."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +29,10 @@ class AttackResult:
 
     A call that serves several epsilons is counted at the first of them, so that sums over E are true; a
     gradient call brings its own logits and is not counted as a forward call too.
+
+    `flags` maps the name of a fault to the examples that it touched, (N,) bool: `non_finite_logits`,
+    `non_finite_gradients`, `zero_gradients`; and of the model as a whole `constant_model`, `probabilities`
+    (answers that look like probabilities, where logits are needed), `nondeterministic`.
     """
 
     epsilons: NDArray[np.float64]  # (E,), [0, 1] scale, in the order given
@@ -33,6 +42,8 @@ class AttackResult:
     images: NDArray[np.float32]  # (E, N, H, W, C), in [0, 1]
     gradient_calls_at: NDArray[np.int32]  # (E, N)
     forward_calls_at: NDArray[np.int32]  # (E, N)
+    targets: NDArray[np.int32] | None = None  # (N,), of a targeted attack: success means this class
+    flags: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def adversarial(self, k: int) -> NDArray[np.float32]:
         """The images at `epsilons[k]`, (N, H, W, C): the success, else the last try, else the clean image."""
@@ -85,52 +96,103 @@ class Attack(ABC):
         seed: int = 0,
         example_indices: NDArray[np.integer] | None = None,
         clean_correct: NDArray[np.bool_] | None = None,
+        targets: NDArray[np.integer] | None = None,
         choose: Choose = "first",
     ) -> AttackResult:
         """Attack (N, H, W, C) float32 images in [0, 1] with (N,) labels, at every epsilon ([0, 1] scale).
 
         `model` maps images to (N, K) logits. `example_indices` (N,) and `seed` key an example's randomness.
         `clean_correct` (N,) spares a forward pass where the caller knows it; the others are not attacked.
+        `targets` (N,) are the classes to reach; given only to a targeted attack, which draws its own without.
         `choose="first"` stops an example at its first success; "strongest" spends the whole budget and
         takes the iterate of highest cross-entropy, "last" the last one; success then means that image.
 
-        Raises ValueError for arguments of the wrong shape, type or range, AttackError for NaN or infinity.
+        Raises ValueError for arguments of the wrong shape, type or range. What is wrong with the model is in
+        the result's `flags`; AttackError where no gradient flows at all.
         """
         radii = _checked_epsilons(epsilons)
-        labels = _checked(images, labels, example_indices, clean_correct, choose)
+        labels = _checked(images, labels, example_indices, clean_correct, targets, choose)
+        if targets is not None and not self._targeted:
+            raise ValueError(
+                f"found targets for {self.name}, which is not targeted: build it with targeted=True"
+            )
         network = network_for(model, images.shape[1:])
-        known = clean_correct is not None
-        if clean_correct is None:
-            clean_correct = _clean_correct(network, images, labels)
         if example_indices is None:
             example_indices = np.arange(len(images))
-        rows = ActiveSet(
-            network, images, labels, clean_correct, radii, self.norm, choose, seed, example_indices
-        )
-        rows.forward_calls[0] += not known
-        self.search(rows)
-        return AttackResult(
-            radii,
-            clean_correct,
-            rows.success,
-            rows.distance,
-            rows.images,
-            rows.gradient_calls,
-            rows.forward_calls,
-        )
+        whole = Findings.none(len(radii), images)
+        if not len(images):
+            return _result(radii, np.zeros(0, bool), whole, targets)
+        health = network.health = network.health or examine(network, images)
+        for fault in health.faults:
+            whole.flag(fault, np.arange(len(images)))
+        if clean_correct is None:
+            clean_correct = _clean_correct(network, images, labels, whole)
+            whole.forward_calls[0] += 1
+        if targets is None and self._targeted:
+            targets = _drawn_targets(labels, health.classes, seed, example_indices)
+        per_part = max(1, ROW_BYTES // (images[0].nbytes * len(radii)))
+        for start in range(0, len(images), per_part):
+            part = slice(start, start + per_part)
+            task = Task(
+                network,
+                images[part],
+                labels[part],
+                None if targets is None else targets[part].astype(np.int32),
+                clean_correct[part],
+                radii,
+                self.norm,
+                choose,
+                Randomness(self.name, seed, example_indices[part]),
+            )
+            rows = ActiveSet(task)
+            self.search(rows)
+            whole.take(part, rows.found)
+        return _result(radii, clean_correct, whole, targets)
+
+    @property
+    def _targeted(self) -> bool:
+        return bool(getattr(self, "targeted", False))
+
+
+def _result(
+    epsilons: NDArray[np.float64],
+    clean_correct: NDArray[np.bool_],
+    found: Findings,
+    targets: NDArray[np.integer] | None,
+) -> AttackResult:
+    return AttackResult(
+        epsilons,
+        clean_correct,
+        found.success,
+        found.distance,
+        found.images,
+        found.gradient_calls,
+        found.forward_calls,
+        None if targets is None else targets.astype(np.int32),
+        found.flags,
+    )
 
 
 def _clean_correct(
-    network: Network, images: NDArray[np.float32], labels: NDArray[np.int32]
+    network: Network, images: NDArray[np.float32], labels: NDArray[np.int32], found: Findings
 ) -> NDArray[np.bool_]:
-    if not len(images):
-        return np.zeros(0, bool)
     logits = network.logits(images)
     classes = logits.shape[1]
     if labels.max() >= classes:
         raise ValueError(f"found label {labels.max()}; the model has {classes} classes, numbered from 0")
-    correct: NDArray[np.bool_] = logits.argmax(axis=1) == labels
+    finite = np.isfinite(logits).all(axis=1)
+    found.flag("non_finite_logits", np.flatnonzero(~finite))
+    correct: NDArray[np.bool_] = finite & (logits.argmax(axis=1) == labels)
     return correct
+
+
+def _drawn_targets(
+    labels: NDArray[np.int32], classes: int, seed: int, example_indices: NDArray[np.integer]
+) -> NDArray[np.int32]:
+    """For each example one of the other classes, all equally likely."""
+    generators = Randomness("target", seed, example_indices).generators(np.arange(len(labels)))
+    steps = np.array([generator.integers(1, classes) for generator in generators], np.int32)
+    return (labels + steps) % classes
 
 
 def _checked_epsilons(epsilons: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
@@ -147,19 +209,24 @@ def _checked(
     labels: NDArray[np.integer],
     example_indices: NDArray[np.integer] | None,
     clean_correct: NDArray[np.bool_] | None,
+    targets: NDArray[np.integer] | None,
     choose: str,
 ) -> NDArray[np.int32]:
     """The labels as int32, when all arguments fit together."""
     if images.ndim != 4 or images.dtype != np.float32:
         raise ValueError(f"found images {images.dtype} {images.shape}; float32 (N, H, W, C) is allowed")
-    if len(images) and not (check_finite(images, "the images").min() >= 0 and images.max() <= 1):
+    if not np.isfinite(images).all():
+        bad = int((~np.isfinite(images).all(axis=(1, 2, 3))).sum())
+        raise ValueError(f"the images hold NaN or infinity for {bad} of {len(images)} images")
+    if len(images) and not (images.min() >= 0 and images.max() <= 1):
         raise ValueError(f"found pixels from {images.min()} to {images.max()}; [0, 1] is allowed")
-    if not np.issubdtype(labels.dtype, np.integer) or (labels < 0).any():
-        raise ValueError(
-            f"found labels {labels.dtype}, least {labels.min(initial=0)}; integers from 0 are allowed"
-        )
+    for name, classes in (("labels", labels), ("targets", targets)):
+        if classes is not None and (not np.issubdtype(classes.dtype, np.integer) or (classes < 0).any()):
+            least = classes.min(initial=0)
+            raise ValueError(f"found {name} {classes.dtype}, least {least}; integers from 0 are allowed")
     for name, values in (
         ("labels", labels),
+        ("targets", targets),
         ("example_indices", example_indices),
         ("clean_correct", clean_correct),
     ):
@@ -167,6 +234,8 @@ def _checked(
             raise ValueError(
                 f"found {name} of shape {np.shape(values)}; ({len(images)},) is allowed, one an image"
             )
+    if targets is not None and (targets == labels).any():
+        raise ValueError("found targets equal to the label; another class is allowed")
     if clean_correct is not None and clean_correct.dtype != bool:
         raise ValueError(f"found clean_correct {clean_correct.dtype}; bool is allowed")
     if choose not in get_args(Choose):

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from workers.attacks.active_set import ActiveSet
-from workers.attacks.ascent import ascend
+from workers.attacks.ascent import Positive, ascend, sizes
 from workers.attacks.base import Attack
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
@@ -31,10 +28,7 @@ class BIM(Attack):
     steps: Annotated[int, Field(ge=1)] = 10
     relative_step_size: Positive = 0.2
     step_size: Positive | None = None
+    targeted: bool = False
 
     def search(self, rows: ActiveSet) -> None:
-        if self.step_size is None:
-            step_sizes = self.relative_step_size * rows.epsilons
-        else:
-            step_sizes = np.full_like(rows.epsilons, self.step_size)
-        ascend(rows, steps=self.steps, step_sizes=step_sizes)
+        ascend(rows, steps=self.steps, step_sizes=sizes(rows, self.relative_step_size, self.step_size))

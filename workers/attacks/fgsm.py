@@ -24,5 +24,7 @@ class FGSM(Attack):
     name: ClassVar[str] = "fgsm"
     single_step: ClassVar[bool] = True
 
+    targeted: bool = False
+
     def search(self, rows: ActiveSet) -> None:
         ascend(rows, steps=1, step_sizes=rows.epsilons)

@@ -5,16 +5,25 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-BATCH_SIZES = {"CPU": (8, 16, 32, 64), "GPU": (32, 128, 512)}
-"""Images per call. Kernels are prepared per size (oneDNN, cuDNN), so a batch is padded up to one of these.
+from workers.attacks.losses import LOSSES, value_and_slope
 
-On CPUs, more than 64 gains nothing: from there on the activations fall out of the caches.
-"""
+if TYPE_CHECKING:
+    from workers.attacks.health import Health
+
+BATCH_SIZES = {"CPU": (8, 16, 32, 64, 128, 256), "GPU": (32, 128, 512)}
+"""Images per call. Kernels are prepared per size (oneDNN, cuDNN), so a batch is padded up to one of these."""
+
+CALL_BYTES = {"CPU": 2**30, "GPU": 2**33}
+"""What one call's tensors may take together: large networks and images go in smaller batches."""
+
+COMPILE = {"CPU": False, "GPU": True}
+"""Whether XLA compiles the calls (docs/performance.md). Not run on a GPU yet."""
 
 
 class AttackError(RuntimeError):
@@ -24,7 +33,8 @@ class AttackError(RuntimeError):
 class Network:
     """What an attack sees of a model: logits and gradients as NumPy arrays, any number of images a call.
 
-    Each of the two functions is traced once; the model itself is not kept alive.
+    Each of its functions is traced once, at first use; the model itself is not kept alive. Values are passed
+    on as the model gives them, NaN included. Labels, targets and classes are int32.
     """
 
     def __init__(self, model: Callable[..., Any], image_shape: tuple[int, ...]) -> None:
@@ -33,8 +43,6 @@ class Network:
         # A strong reference here would keep the model alive for as long as the cache below holds its traces.
         reference = weakref.ref(model)
         options = {"training": False} if _takes_training(model) else {}
-        images_spec = tf.TensorSpec((None, *image_shape), tf.float32)
-        labels_spec = tf.TensorSpec((None,), tf.int32)
 
         def call(images: Any) -> Any:
             return tf.cast(reference()(images, **options), tf.float32)  # type: ignore[misc]
@@ -42,47 +50,97 @@ class Network:
         def forward(images: Any) -> Any:
             return (call(images),)
 
-        def backward(images: Any, labels: Any) -> Any:
+        def backward(loss: str, images: Any, labels: Any, targets: Any) -> Any:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(images)
                 logits = call(images)
-                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            # Summed over the batch, never averaged: an image's gradient must not know its neighbours.
-            return logits, tape.gradient(loss, images)
+            value, slope = value_and_slope(loss, logits, labels, targets)
+            # Each image's own, never averaged: a gradient must not know its neighbours.
+            return logits, value, tape.gradient(logits, images, output_gradients=slope)
 
-        self._forward = tf.function(forward, input_signature=[images_spec])
-        self._backward = tf.function(backward, input_signature=[images_spec, labels_spec])
+        def differences(images: Any, labels: Any, classes: Any) -> Any:
+            with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+                tape.watch(images)
+                logits = call(images)
+            depth = tf.shape(logits)[1]
+
+            def of_one_rank(one: Any) -> Any:
+                slope = tf.one_hot(one, depth) - tf.one_hot(labels, depth)
+                gradient = tape.gradient(logits, images, output_gradients=slope)
+                return tf.zeros_like(images) if gradient is None else gradient
+
+            gradients = tf.map_fn(
+                of_one_rank, tf.transpose(classes), parallel_iterations=1, fn_output_signature=tf.float32
+            )
+            return logits, tf.transpose(gradients, (1, 0, 2, 3, 4))
+
+        device = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        image = tf.TensorSpec((None, *image_shape), tf.float32)
+        label = tf.TensorSpec((None,), tf.int32)
+        classes = tf.TensorSpec((None, None), tf.int32)
+        traced = partial(tf.function, jit_compile=COMPILE[device])
+        self._forward = traced(forward, input_signature=[image])
+        self._backward = {
+            loss: traced(partial(backward, loss), input_signature=[image, label, label]) for loss in LOSSES
+        }
+        self._differences = traced(differences, input_signature=[image, label, classes])
         self._exhausted = tf.errors.ResourceExhaustedError
-        self._sizes = BATCH_SIZES["GPU" if tf.config.list_logical_devices("GPU") else "CPU"]
-        self.batch_size = self._sizes[-1]  # halved whenever memory runs out
+        self._sizes = BATCH_SIZES[device]
+        self._budget = CALL_BYTES[device]
+        self.health: Health | None = None  # what `workers.attacks.health` found, once it has looked
+        self.batch_size = self._sizes[-1]  # less for a network that needs much memory; halved if it runs out
 
     @property
     def traces(self) -> int:
-        """How often the model has been traced: at most once for each of the two functions."""
-        return sum(f.experimental_get_tracing_count() for f in (self._forward, self._backward))
+        """How often the model has been traced: at most once for each kind of call, and for each loss."""
+        functions = (self._forward, *self._backward.values(), self._differences)
+        return sum(each.experimental_get_tracing_count() for each in functions)
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, K) float32 logits of (N, H, W, C) images, N ≥ 1. AttackError where they are not finite."""
+        """(N, K) float32 logits of (N, H, W, C) images, N ≥ 1."""
         (logits,) = self._in_batches(self._forward, images)
-        return check_finite(logits, "the model's logits")
+        return logits
 
-    def logits_and_gradients(
-        self, images: NDArray[np.float32], labels: NDArray[np.int32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits (N, K), and gradients (N, H, W, C) of each image's own cross-entropy; N ≥ 1.
+    def gradients(
+        self,
+        images: NDArray[np.float32],
+        labels: NDArray[np.int32],
+        targets: NDArray[np.int32] | None = None,
+        loss: str = "cross_entropy",
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Logits (N, K), losses (N,), and gradients (N, H, W, C) of each image's own loss; N ≥ 1.
 
-        AttackError where either is not finite, or where no gradient flows at all.
+        `loss` is one of `LOSSES`; gradients are true up to a positive factor an image. AttackError where no
+        gradient flows at all.
         """
-        logits, gradients = self._in_batches(self._backward, images, labels)
-        return check_finite(logits, "the model's logits"), check_finite(gradients, "the model's gradients")
+        if targets is None:
+            targets = labels
+        logits, losses, gradients = self._in_batches(self._backward[loss], images, labels, targets)
+        return logits, losses, gradients
 
-    def _in_batches(self, function: Callable[..., Any], *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+    def differences(
+        self, images: NDArray[np.float32], labels: NDArray[np.int32], classes: NDArray[np.int32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits (N, K), and the gradients (N, J, H, W, C) of z_class − z_label for `classes` (N, J); N ≥ 1.
+
+        One forward pass and J backward passes.
+        """
+        logits, gradients = self._in_batches(self._differences, images, labels, classes)
+        return logits, gradients
+
+    def _in_batches(self, function: Any, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        if not function.experimental_get_tracing_count():
+            self._limit(function.get_concrete_function().graph)
         total, start, outputs = len(inputs[0]), 0, []
         while start < total:
             stop = min(start + self.batch_size, total)
             size = min(self.batch_size, next(size for size in self._sizes if size >= stop - start))
             # The last row again as padding: real data, so that it meets no numerical trouble of its own.
-            rows = np.minimum(np.arange(start, start + size), stop - 1)
+            rows = (
+                slice(start, stop)
+                if size == stop - start
+                else np.minimum(np.arange(start, start + size), stop - 1)
+            )
             try:
                 batch = function(*(each[rows] for each in inputs))
             except self._exhausted:
@@ -94,7 +152,23 @@ class Network:
                 raise AttackError("no gradient flows from the model's logits back to its images")
             outputs.append([output.numpy()[: stop - start] for output in batch])
             start = stop
+        if len(outputs) == 1:
+            return outputs[0]
         return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+
+    def _limit(self, graph: Any) -> None:
+        """Lower the batch size until all tensors of a traced call, were none freed, fit the budget."""
+        shapes = [
+            (each.shape.as_list(), each.dtype.size)
+            for op in graph.get_operations()
+            for each in op.outputs
+            if each.shape.rank
+        ]
+        an_image = sum(
+            np.prod(shape[1:]) * size for shape, size in shapes if shape[0] is None and None not in shape[1:]
+        )
+        fitting = [size for size in self._sizes if size * an_image <= self._budget]
+        self.batch_size = min(self.batch_size, max(fitting, default=self._sizes[0]))
 
 
 _networks: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], Network]] = weakref.WeakKeyDictionary()
@@ -106,14 +180,6 @@ def network_for(model: Callable[..., Any], image_shape: tuple[int, ...]) -> Netw
     if image_shape not in by_shape:
         by_shape[image_shape] = Network(model, image_shape)
     return by_shape[image_shape]
-
-
-def check_finite(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:
-    """The values unchanged; AttackError saying how many rows hold NaN or infinity."""
-    bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-    if bad.any():
-        raise AttackError(f"{what} hold NaN or infinity for {bad.sum()} of {len(values)} images")
-    return values
 
 
 def _takes_training(model: Callable[..., Any]) -> bool:

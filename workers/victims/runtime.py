@@ -17,6 +17,9 @@ def set_up_tensorflow(*, cpus: int, gpus: float) -> None:
     that has used TensorFlow before keeps the settings it has.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow leaves oneDNN off on processors that it does not know, where convolutions then take up to
+    # 18 times as long (docs/performance.md).
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if gpus == 0 and "tensorflow" not in sys.modules:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     import tensorflow as tf
