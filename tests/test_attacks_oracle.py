@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import foolbox
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.small_models import affine, digits_cnn
 from workers.attacks import build
+from workers.attacks.gradients import network_for
+from workers.attacks.losses import SATURATED
 
 pytestmark = pytest.mark.tf
 
@@ -42,11 +45,43 @@ def test_the_network_is_worth_attacking():
     assert correct.mean() > 0.95
 
 
+def saturated(digits):
+    """Where the model is so sure of the label that Foolbox's float32 gradient is mostly rounding error."""
+    logits = digits.model(digits.images, training=False)
+    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(digits.labels, tf.cast(logits, tf.float64))
+    return loss.numpy() < SATURATED
+
+
+def test_where_the_model_is_sure_gradients_are_those_of_float64():
+    digits = digits_cnn()
+    rows = np.flatnonzero(saturated(digits))
+    images, labels = digits.images[rows], digits.labels[rows].astype(np.int32)
+    _, _, found = network_for(digits.model, (8, 8, 1)).gradients(images, labels)
+    precise = keras.models.clone_model(
+        digits.model,
+        clone_function=lambda layer: type(layer).from_config({**layer.get_config(), "dtype": "float64"}),
+    )
+    precise.set_weights(digits.model.get_weights())
+    watched = tf.Variable(tf.cast(images, tf.float64))
+    with tf.GradientTape() as tape:
+        logits = precise(watched, training=False)
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    expected = tape.gradient(loss, watched).numpy()
+
+    def unit(gradients):
+        flat = gradients.reshape(len(gradients), -1).astype(np.float64)
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+    assert len(rows) > 20
+    np.testing.assert_allclose(unit(found), unit(expected), atol=2e-4)
+
+
 def test_images_equal_foolbox(case):
     config, epsilons, expected, _ = case
     digits = digits_cnn()
     result = build(config)(digits.model, digits.images, digits.labels, epsilons, choose="last")
-    attacked = result.clean_correct
+    attacked = result.clean_correct & ~saturated(digits)
+    assert attacked.sum() > 0.75 * len(attacked)
     difference = np.abs(result.images - expected)[:, attacked].max(axis=(2, 3, 4))
     if config["name"] == "fgsm":
         assert difference.max() < 2e-6

@@ -73,7 +73,7 @@ class AttackResult:
 class Attack(ABC):
     """Options of an attack. Call it with a model and images to run it; subclasses define `search`."""
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
     VERSION: ClassVar[int] = 1  # raised whenever results change: it is part of every cell's identity
     NORMS: ClassVar[tuple[str, ...]] = ("linf", "l2")  # the first is the default
     PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset()  # options on the pixel scale, as epsilon is

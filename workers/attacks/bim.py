@@ -23,6 +23,7 @@ class BIM(Attack):
     """
 
     name: ClassVar[str] = "bim"
+    VERSION: ClassVar[int] = 2
     PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset({"step_size"})
 
     steps: Annotated[int, Field(ge=1)] = 10

@@ -22,6 +22,7 @@ class FGSM(Attack):
     """
 
     name: ClassVar[str] = "fgsm"
+    VERSION: ClassVar[int] = 2
     single_step: ClassVar[bool] = True
 
     targeted: bool = False
