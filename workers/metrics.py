@@ -44,22 +44,22 @@ class Perceptibility(NamedTuple):
 
 def fools(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Whether (N, K) logits favour a class other than the (N,) labels by more than 1e-4. (N,) bool."""
-    rows = np.arange(len(labels))
-    others = np.array(logits, np.float64)
-    true = others[rows, labels]
-    others[rows, labels] = -np.inf
-    lead: NDArray[np.float64] = others.max(axis=1) - true
-    return lead > FOOLING_MARGIN
+    return lead(logits, labels) > FOOLING_MARGIN
 
 
 def reaches(logits: NDArray[np.floating], targets: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Whether (N, K) logits favour the (N,) targets over every other class by more than 1e-4. (N,) bool."""
-    rows = np.arange(len(targets))
+    return -lead(logits, targets) > FOOLING_MARGIN
+
+
+def lead(logits: NDArray[np.floating], classes: NDArray[np.integer]) -> NDArray[np.float64]:
+    """By how much the best of the other (N, K) logits leads that of the (N,) classes. (N,) float64."""
+    rows = np.arange(len(classes))
     others = np.array(logits, np.float64)
-    target = others[rows, targets]
-    others[rows, targets] = -np.inf
-    lead: NDArray[np.float64] = target - others.max(axis=1)
-    return lead > FOOLING_MARGIN
+    own = others[rows, classes]
+    others[rows, classes] = -np.inf
+    ahead: NDArray[np.float64] = others.max(axis=1) - own
+    return ahead
 
 
 def within(distance: ArrayLike, epsilon: ArrayLike) -> NDArray[np.bool_]:

@@ -12,15 +12,35 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from workers.attacks.apgd import APGD
 from workers.attacks.base import Attack, AttackError, AttackResult
 from workers.attacks.bim import BIM
+from workers.attacks.fab import FAB
 from workers.attacks.fgsm import FGSM
 from workers.attacks.noise import Noise
 from workers.attacks.pgd import PGD
+from workers.attacks.square import Square
+from workers.attacks.standard import Standard
 
-__all__ = ["BIM", "FGSM", "PGD", "REGISTRY", "Attack", "AttackError", "AttackResult", "Noise", "build"]
+__all__ = [
+    "APGD",
+    "BIM",
+    "FAB",
+    "FGSM",
+    "PGD",
+    "REGISTRY",
+    "Attack",
+    "AttackError",
+    "AttackResult",
+    "Noise",
+    "Square",
+    "Standard",
+    "build",
+]
 
-REGISTRY: dict[str, type[Attack]] = {attack.name: attack for attack in (FGSM, BIM, PGD, Noise)}
+REGISTRY: dict[str, type[Attack]] = {
+    attack.name: attack for attack in (FGSM, BIM, PGD, Noise, APGD, FAB, Square, Standard)
+}
 
 _IDENTITY = ("version", "source")
 

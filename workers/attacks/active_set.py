@@ -220,6 +220,11 @@ class ActiveSet:
         self.level, self.example = self.level[staying], self.example[staying]
         return staying
 
+    def leave_successes(self) -> None:
+        """Drop the rows whose finding is a success, whatever `choose` says."""
+        staying = ~self.found.success[self.level, self.example]
+        self.level, self.example = self.level[staying], self.example[staying]
+
     def _finite(self, values: Images, example: NDArray[np.integer], flag: str) -> Images:
         if np.isfinite(values).all():
             return values

@@ -31,6 +31,12 @@ def project(images: Images, clean: Images, radius: Images, norm: str) -> Images:
     return np.clip(clean + change, 0, 1)
 
 
+def sphere(images: Images, clean: Images, radius: Images) -> Images:
+    """The images moved to L2 distance `radius` of `clean` and then clipped to [0, 1]; `clean` itself stays."""
+    change = images - clean
+    return np.clip(clean + change * (radius / _lengths(change)).astype(np.float32), 0, 1)
+
+
 def _lengths(vectors: Images) -> NDArray[np.float64]:
     squares: NDArray[np.float64] = np.einsum("rhwc,rhwc->r", vectors, vectors, dtype=np.float64)
     return np.maximum(np.sqrt(squares), TINY)[:, None, None, None]

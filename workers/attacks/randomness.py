@@ -17,7 +17,11 @@ class Randomness:
 
     def __init__(self, name: str, seed: int, example_indices: NDArray[np.integer]) -> None:
         self._key = (zlib.crc32(name.encode()), seed)
-        self._indices = example_indices
+        self._seed, self._indices = seed, example_indices
+
+    def of(self, name: str) -> Randomness:
+        """What the attack of this name would draw from, for the same seed and examples."""
+        return Randomness(name, self._seed, self._indices)
 
     def generators(self, examples: NDArray[np.integer], stream: int = 0) -> list[np.random.Generator]:
         """A fresh generator for each of the call's `examples` (R,). Another stream, other numbers."""

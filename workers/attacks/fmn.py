@@ -1,0 +1,82 @@
+"""FMN: gradient steps inside a ball whose radius follows the boundary."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from workers import metrics
+from workers.attacks.annealing import cosine
+from workers.attacks.ascent import Positive
+from workers.attacks.minimum_norm import MinimumNorm
+from workers.attacks.nearest import Nearest
+from workers.attacks.projection import TINY, Images, direction, project
+
+_LAST_GAMMA = 0.001
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+class FMN(MinimumNorm):
+    """`steps` along the margin's gradient, each projected to a ball around the clean image and to the box.
+
+    Until the first success the radius is the estimated distance to the boundary, the margin over the
+    gradient's dual norm; then it shrinks by the share `gamma` after an iterate that succeeds, to the nearest
+    one's distance at most, and grows by it after one that does not. `gamma` falls to 0.001 along a cosine,
+    and the length of a step (L2 in either norm, [0, 1] scale) from `max_step_size` to `min_step_size`, by
+    default a hundredth of it. Pintor et al., "Fast Minimum-norm Adversarial Attacks through Adaptive Norm
+    Constraints" (arXiv:2102.12827); defaults as Foolbox's `L2FMNAttack` and `LInfFMNAttack`, the former of
+    which does not project at all and ends farther away. The last iterate is looked at too. An example
+    whose clean image has no gradient at all is given up at once.
+    """
+
+    name: ClassVar[str] = "fmn"
+    NORMS: ClassVar[tuple[str, ...]] = ("l2", "linf")
+    PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset({"max_step_size", "min_step_size"})
+
+    norm: Literal["linf", "l2"] = "l2"
+    steps: Annotated[int, Field(ge=1)] = 100
+    max_step_size: Positive = 1.0
+    min_step_size: Positive | None = None
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    targeted: bool = False
+
+    def find(self, nearest: Nearest) -> None:
+        measure = getattr(metrics, nearest.norm)
+        rows = np.arange(len(nearest))
+        iterates = nearest.clean
+        farthest = measure(nearest.clean, np.rint(1 - nearest.clean)).astype(np.float64)
+        radius = np.full(len(nearest), np.inf)
+        loss = "targeted_margin" if nearest.targeted else "margin"
+        last = self.max_step_size / 100 if self.min_step_size is None else self.min_step_size
+        for step in range(self.steps):
+            logits, margins, gradients = nearest.gradients(rows, iterates, loss)
+            success = nearest.offer(rows, iterates, logits)
+            size = np.float32(cosine(self.max_step_size, last, step, self.steps))
+            moved = iterates + size * direction(gradients, "l2")
+            # Without any gradient at the clean image every later step is the same.
+            going = (moved != nearest.clean[rows]).any(axis=(1, 2, 3))
+            if not going.any():
+                return
+            gamma = cosine(self.gamma, _LAST_GAMMA, step, self.steps)
+            boundary = measure(nearest.clean[rows], iterates) + np.abs(margins) / _dual(gradients, nearest.norm)
+            distance = nearest.distance[rows]
+            outside = np.where(np.isfinite(distance), radius[rows] * (1 + gamma), boundary)
+            inside = np.minimum(radius[rows] * (1 - gamma), distance)
+            radius[rows] = np.minimum(np.where(success, inside, outside), farthest[rows])
+            rows = rows[going]
+            limit = radius[rows].astype(np.float32)[:, None, None, None]
+            iterates = project(moved[going], nearest.clean[rows], limit, nearest.norm)
+        nearest.offer(rows, iterates, nearest.logits(rows, iterates))
+
+
+def _dual(gradients: Images, norm: str) -> NDArray[np.float64]:
+    """Lengths (r,) in the norm that says how far a step of length 1 in `norm` raises an affine loss."""
+    order = 1 if norm == "linf" else 2
+    lengths: NDArray[np.float64] = np.linalg.norm(
+        gradients.reshape(len(gradients), -1).astype(np.float64), ord=order, axis=1
+    )
+    return np.maximum(lengths, TINY)
