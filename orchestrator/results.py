@@ -80,6 +80,11 @@ FAILURES = pa.schema(
 """Every attempt that failed."""
 
 
+def label(name: str, options: str) -> str:
+    """A model or an attack with its options, as every table, plan and figure names it."""
+    return f"{name} ({options})" if options else name
+
+
 @dataclass(frozen=True)
 class Results:
     """The accepted contents of one output folder."""

@@ -16,6 +16,7 @@ from rich.table import Table
 from orchestrator.epsilons import number_text
 from orchestrator.grid import Grid, shipped_grids
 from orchestrator.progress import duration
+from orchestrator.results import label
 from orchestrator.status import settled_life
 from orchestrator.store import Store
 from orchestrator.sweep import Prepared, Summary
@@ -48,8 +49,8 @@ def plan(console: Console, prepared: Prepared) -> None:
     table = _table("model", "dataset", "attack", "epsilon", "examples", "cells", "to do", right=3)
     rows: dict[tuple[str, ...], list[int]] = {}
     for cell in todo.cells:
-        model, attack = _label(cell.victim.model["name"], cell.victim.model_options), cell.attack
-        key = (model, cell.victim.dataset["name"], f"{_label(attack.name, attack.options)} {attack.norm}")
+        model, attack = label(cell.victim.model["name"], cell.victim.model_options), cell.attack
+        key = (model, cell.victim.dataset["name"], f"{label(attack.name, attack.options)} {attack.norm}")
         rows.setdefault(key, [0, 0])[0] += 1
     seen = set()
     for cell in todo.cells:
@@ -57,11 +58,11 @@ def plan(console: Console, prepared: Prepared) -> None:
         if place in seen:
             continue
         seen.add(place)
-        model = _label(cell.victim.model["name"], cell.victim.model_options)
+        model = label(cell.victim.model["name"], cell.victim.model_options)
         key = (
             model,
             cell.victim.dataset["name"],
-            f"{_label(cell.attack.name, cell.attack.options)} {cell.attack.norm}",
+            f"{label(cell.attack.name, cell.attack.options)} {cell.attack.norm}",
         )
         rows[key][1] += missing[place]
     for (model, dataset, attack_label), (cells, left) in rows.items():
@@ -92,7 +93,7 @@ def plan(console: Console, prepared: Prepared) -> None:
 def _epsilons(grid: Grid, attack_label: str, dataset: str) -> str:
     for attack in grid.attacks:
         given = ", ".join(f"{key}={value}" for key, value in sorted(attack.given.items()))
-        if f"{_label(attack.name, given)} {attack.norm}" == attack_label:
+        if f"{label(attack.name, given)} {attack.norm}" == attack_label:
             return " ".join(_both_scales(epsilon, grid) for epsilon in attack.epsilons[dataset])
     return ""
 
@@ -101,10 +102,6 @@ def _both_scales(epsilon: Fraction, grid: Grid) -> str:
     text = number_text(epsilon)
     width = grid.pixel_range.width
     return text if width == 1 or not epsilon else f"{text} ({number_text(epsilon * width)})"
-
-
-def _label(name: str, options: str) -> str:
-    return f"{name}({options})" if options else name
 
 
 def summary(console: Console, prepared: Prepared, result: Summary) -> None:

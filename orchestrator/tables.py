@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.query import connect
-from orchestrator.results import Results
+from orchestrator.results import Results, label
 
 _CELL_ORDER = (
     "dataset, model, model_options, defence, norm, attack, attack_options, adaptive DESC, epsilon, seed, "
@@ -68,12 +68,12 @@ class Row:
 
     @property
     def model_label(self) -> str:
-        return _label(self.model, self.model_options)
+        return label(self.model, self.model_options)
 
     @property
     def attack_label(self) -> str:
         """Marked "(oblivious)" where gradients were not those of the defended victim: it flatters."""
-        return _label(self.attack, self.attack_options) + ("" if self.adaptive else " (oblivious)")
+        return label(self.attack, self.attack_options) + ("" if self.adaptive else " (oblivious)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +161,6 @@ def robustness_records(tables: Iterable[RobustnessTable]) -> pa.Table:
 
 def _victim_key(cell: dict[str, Any]) -> tuple[str, ...]:
     return cell["dataset"], cell["model"], cell["model_options"], cell["defence"]
-
-
-def _label(name: str, options: str) -> str:
-    return f"{name} ({options})" if options else name
 
 
 def _table(dataset: str, norm: str, rows: dict[tuple[Any, ...], list[dict[str, Any]]]) -> RobustnessTable:

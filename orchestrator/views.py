@@ -35,7 +35,7 @@ def _wilson(sign: str, k: str, n: str) -> str:
 
 
 def _label(table: str) -> str:
-    """The label of an adaptive attack, as `orchestrator.tables` writes it."""
+    """The label of an adaptive attack, as `orchestrator.results.label` writes it."""
     name, options = f"{table}.attack", f"{table}.attack_options"
     return f"CASE WHEN {options} = '' THEN {name} ELSE {name} || ' (' || {options} || ')' END"
 
