@@ -14,6 +14,7 @@ from orchestrator.progress import PlainProgress
 from orchestrator.query import VIEWS, run_query
 from orchestrator.sweep import RunOptions, prepare, run_sweep
 from tests.results_for_tests import Cell, results_of
+from workers.attacks import REGISTRY
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,6 +44,23 @@ def test_grids_in_the_documentation_load(tmp_path: Path, monkeypatch: pytest.Mon
         assert load_grid(str(path)).models
 
 
+def test_the_page_on_attacks_knows_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "docs" / "attacks.md"
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page.read_text(), re.M)
+    assert {name: tuple(norms.split(", ")) for name, norms in rows} == {
+        name: attack.NORMS for name, attack in REGISTRY.items()
+    }
+    (line,) = re.findall(r"^`targeted: true` \(([^)]+)\)", page.read_text(), re.M)
+    targeted = {name for name, attack in REGISTRY.items() if "targeted" in attack.__dataclass_fields__}
+    assert set(line.split(", ")) == targeted
+    (tmp_path / "my_attacks.py").write_text("class Corners: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "grid.yaml"
+    epsilons = "epsilons: {linf: [0.1], l2: [1]}"
+    path.write_text(f"models: [small_cnn]\ndatasets: [digits]\n{epsilons}\n{blocks(page, 'yaml')[0]}")
+    assert len(load_grid(str(path)).attacks) == 5
+
+
 def test_queries_in_the_documentation_run() -> None:
     results = results_of([Cell(attack="fgsm", epsilon=0.1), Cell(attack="bim", epsilon=0.1)])
     statements = [
@@ -64,8 +82,8 @@ def test_every_view_is_documented() -> None:
 
 @pytest.mark.tf
 def test_the_attack_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (python,) = blocks(ROOT / "docs" / "grid.md", "python")
-    attacks = next(text for text in blocks(ROOT / "docs" / "grid.md", "yaml") if "Darken" in text)
+    python = blocks(ROOT / "docs" / "attacks.md", "python")[0]
+    attacks = next(text for text in blocks(ROOT / "docs" / "attacks.md", "yaml") if "name: corners" in text)
     (tmp_path / "my_attacks.py").write_text(python)
     monkeypatch.syspath_prepend(tmp_path)
     grid = tmp_path / "grid.yaml"

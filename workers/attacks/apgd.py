@@ -54,7 +54,7 @@ class APGD(Attack):
         if not len(rows):
             return
         aims = _aims(rows, self.targeted_classes)
-        loss = self.loss or ("dlr" if self.targeted_classes else "cross_entropy")
+        loss: str = self.loss or ("dlr" if self.targeted_classes else "cross_entropy")
         if self.targeted or self.targeted_classes:
             loss = f"targeted_{loss}"
         for restart in range(self.restarts):
@@ -114,7 +114,7 @@ def _checkpoints(steps: int) -> frozenset[int]:
 
 @state(slots=True, eq=False)
 class _Ascent:
-    """Where each row (R) has been: its last and its best point, and how the loss went since the checkpoint."""
+    """Where each row (R) has been: its last and best points, and how its loss went since the checkpoint."""
 
     last: Images
     last_losses: NDArray[np.float32]

@@ -74,7 +74,8 @@ class FAB(MinimumNorm):
         near, far = _size(here, norm), _size(there, norm)
         alpha = np.minimum(near / (near + far), np.float32(self.alpha_max))
         eta = np.float32(self.eta)
-        return np.clip((1 - alpha) * (iterates + eta * here) + alpha * (clean + eta * there), 0, 1)
+        mixture: Images = (1 - alpha) * (iterates + eta * here) + alpha * (clean + eta * there)
+        return np.clip(mixture, 0, 1)
 
 
 def _start(nearest: Nearest, stream: int) -> Images:
@@ -92,4 +93,5 @@ def _size(changes: Images, norm: str) -> Images:
     """Lengths (r, 1, 1, 1) of the changes, never 0."""
     flat = changes.reshape(len(changes), int(np.prod(changes.shape[1:])))
     sizes = np.abs(flat).max(axis=1) if norm == "linf" else np.linalg.norm(flat, axis=1)
-    return np.maximum(sizes, np.float32(_TINY))[:, None, None, None]
+    positive: Images = np.maximum(sizes, np.float32(_TINY))
+    return positive[:, None, None, None]

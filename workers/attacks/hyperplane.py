@@ -38,7 +38,7 @@ def _meeting_time(
     room: NDArray[np.float32],
     gain: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """The least t (R,) with Σ weights · min(speeds · t, room) = gain; the largest float32 if there is none."""
+    """The least t (R,) with Σ weights · min(speeds · t, room) = gain, else the largest float32."""
     time = np.zeros(len(gain))
     rows = np.flatnonzero(gain > 0)
     while len(rows):

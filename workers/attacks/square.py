@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from typing import Annotated, ClassVar
 
@@ -70,7 +71,7 @@ class Square(Attack):
         """The side of the square that this query changes, in pixels."""
         height, width = shape[:2]
         halvings = bisect_left(_SCHEDULE, query * 10_000 // self.queries)
-        side = max(least, round((self.p_init / 2**halvings * height * width) ** 0.5))
+        side = max(least, round(math.sqrt(self.p_init / 2**halvings * height * width)))
         if least == L2Squares.least:
             side += 1 - side % 2
         return min(side, height, width)

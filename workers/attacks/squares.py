@@ -123,7 +123,8 @@ def _peaks(side: int) -> Images:
     """A peak above a peak downwards, (side, side) at length 1; and the same turned by 90 degrees."""
     upper = _peak(side // 2, side)
     peaks = np.concatenate([upper, -_peak(side - side // 2, side)])
-    return np.stack([peaks, peaks.T]).astype(np.float32) / np.linalg.norm(peaks).astype(np.float32)
+    both: Images = (np.stack([peaks, peaks.T]) / np.linalg.norm(peaks)).astype(np.float32)
+    return both
 
 
 def _peak(height: int, width: int) -> NDArray[np.float64]:
