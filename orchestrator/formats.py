@@ -32,6 +32,14 @@ _NO_VALUE = "–"
 _FLAGS = {
     "victim_weak": ("†", "has not learnt: clean accuracy below twice chance"),
     "victim_overfit": ("‡", "overfitted: training accuracy more than 15 points above validation"),
+    "zero_gradients": ("§", "zero gradients: this attack was blind, and the model may be far less robust"),
+    "non_finite_gradients": ("∇", "NaN or infinite gradients, taken as zero: this attack was partly blind"),
+    "non_finite_logits": ("¤", "NaN or infinite logits, which count as no success of the attack"),
+    "constant_model": ("◊", "the same logits for every image"),
+    "probabilities": ("¶", "answers that look like probabilities: attacks need logits"),
+    "nondeterministic": ("≈", "other answers to the same images: another run gives other numbers"),
+    "not_stored": ("○", "examples that the file of images does not hold count as robust"),
+    "beyond_epsilon": ("↗", "images of the file farther away than the epsilon that they were made for"),
 }
 """The mark of a flag in robustness tables, behind the model's name, and its footnote."""
 

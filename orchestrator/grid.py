@@ -79,12 +79,18 @@ class AttackEntry(_Frozen):
     name: str
     norm: Norm
     factory: str | None = None
+    path: str | None = None  # of a file of images that somebody else's tool made, as the grid writes it
     identity: Mapping[str, Any]
     options: Mapping[str, Any]
     given: Mapping[str, Any]
     randomised: bool = False
     adaptive: bool = True
     epsilons: Mapping[str, EpsilonList]  # by dataset name, on the [0, 1] scale, ascending
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What tells it from others of its name, for people."""
+        return {**self.given, **({"path": self.path} if self.path else {})}
 
 
 class Grid(_Frozen):

@@ -15,8 +15,11 @@ from orchestrator.grid_datasets import parse_dataset
 from orchestrator.grid_epsilons import EpsilonParser
 from orchestrator.grid_exclude import check_excludes, parse_exclude
 from orchestrator.grid_models import check_images, parse_saved_model, parse_train, parse_weights
+from orchestrator.grid_stored import check_stored, parse_stored
 from orchestrator.yamlfile import Document, Keys
 from workers.attacks import REGISTRY as ATTACKS
+from workers.attacks import Stored
+from workers.attacks.stored_images import StoredImages
 from workers.defences import DEFENCES
 from workers.victims.architectures import ARCHITECTURES
 
@@ -54,11 +57,12 @@ class _Parser(Checker):
         models = self._entries("models", self._model)
         datasets = self._entries("datasets", self._dataset)
         shared = self.epsilons.shared(data.get("epsilons"), [d.name for d in datasets])
+        self._stored: list[tuple[AttackEntry, StoredImages]] = []
         attacks = self._entries("attacks", lambda raw: self._attack(raw, shared, datasets))
         defences = self._entries("defences", self._defence, ["none"])
         self._distinct("models", [(m.name, _key(m.factory, m.options, m.train)) for m in models])
         self._distinct("datasets", [d.name for d in datasets])
-        self._distinct("attacks", [(a.name, a.norm, a.adaptive, _key(a.factory, a.options)) for a in attacks])
+        self._distinct("attacks", [(a.name, a.norm, a.adaptive, _attack_key(a)) for a in attacks])
         with self.at("train"):
             train = parse_train(self, data.get("train", {}))
         whole = {
@@ -83,6 +87,7 @@ class _Parser(Checker):
         }
         check_excludes(self, exclude, models, datasets, attacks, defences, seeds)
         check_images(self, models, datasets, list(exclude.values()))
+        check_stored(self, self._stored, datasets, list(exclude.values()))
         if self.problems:
             return None
         return Grid(
@@ -253,8 +258,15 @@ class _Parser(Checker):
         for missing in [d for d in names if d not in epsilons]:
             if own is not None or not self.broken("epsilons"):
                 self.problem(f"no {norm} epsilons for {name} on {missing}: give epsilons: {{{norm}: [...]}}")
+        path, images = None, None
         if factory or attack is None:
             options = given = self.plain_options(entry)
+        elif attack is Stored:
+            if (file := parse_stored(self, entry)) is None:
+                return None
+            path, images = file
+            options, given = {"path": images.path}, {}
+            identity = {"version": attack.VERSION, "content": images.content}
         else:
             for key in attack.PIXEL_OPTIONS & entry.keys():
                 if entry[key] is not None:
@@ -265,10 +277,11 @@ class _Parser(Checker):
                 return None
             options, given = checked
             identity = {"version": attack.VERSION}
-        return AttackEntry(
+        parsed = AttackEntry(
             name=name,
             norm=norm,
             factory=factory,
+            path=path,
             identity=identity,
             options=options,
             given=given,
@@ -276,6 +289,9 @@ class _Parser(Checker):
             adaptive=True,
             epsilons=epsilons,
         )
+        if images is not None:
+            self._stored.append((parsed, images))
+        return parsed
 
     def _seed(self, raw: Any) -> int | None:
         if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**31:
@@ -292,6 +308,11 @@ class _Parser(Checker):
             why = " (the cache of victims lies there)" if raw in _RESERVED_NAMES else ", and not a path"
             self.problem(f'found "{raw}"; one word of letters, digits, "_", "-", "." is allowed{why}')
         return ""
+
+
+def _attack_key(attack: AttackEntry) -> str:
+    # Of a file its content counts, wherever it lies.
+    return _key(attack.factory, attack.identity if attack.path else {}, {} if attack.path else attack.options)
 
 
 def _key(*parts: Any) -> str:

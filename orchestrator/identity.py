@@ -167,7 +167,7 @@ def attack_spec(attack: AttackEntry, *, attack_seed: int) -> tuple[AttackSpec, s
         config={"name": attack.name, "norm": attack.norm, **factory, **attack.identity, **attack.options},
         name=attack.name,
         norm=attack.norm,
-        options=_options_text(attack.given),
+        options=_options_text(attack.shown),
         adaptive=attack.adaptive,
         seed=seed,
     )

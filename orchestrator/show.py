@@ -92,7 +92,7 @@ def plan(console: Console, prepared: Prepared) -> None:
 
 def _epsilons(grid: Grid, attack_label: str, dataset: str) -> str:
     for attack in grid.attacks:
-        given = ", ".join(f"{key}={value}" for key, value in sorted(attack.given.items()))
+        given = ", ".join(f"{key}={value}" for key, value in sorted(attack.shown.items()))
         if f"{label(attack.name, given)} {attack.norm}" == attack_label:
             return " ".join(_both_scales(epsilon, grid) for epsilon in attack.epsilons[dataset])
     return ""
@@ -269,7 +269,7 @@ def _attacks() -> Table:
 
     table = _table("attack", "norms", "options")
     for name, attack in sorted(REGISTRY.items()):
-        table.add_row(name, ", ".join(attack.NORMS), _defaults(attack, hidden=("norm",)))
+        table.add_row(name, ", ".join(attack.NORMS), _defaults(attack, hidden=("norm", "content")))
     return table
 
 
@@ -286,5 +286,8 @@ def _defaults(options: Any, hidden: tuple[str, ...] = ()) -> str:
     for one in dataclasses.fields(options):
         if one.name not in hidden:
             default = getattr(one.default, "default", one.default)  # pydantic wraps a default in a FieldInfo
+            if default is dataclasses.MISSING:
+                shown.append(f"{one.name} (needed)")
+                continue
             shown.append(f"{one.name}={'null' if default is None else default}")
     return ", ".join(shown) or "none"

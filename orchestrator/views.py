@@ -40,6 +40,9 @@ def _label(table: str) -> str:
     return f"CASE WHEN {options} = '' THEN {name} ELSE {name} || ' (' || {options} || ')' END"
 
 
+_TOUCHED = 0.01
+"""The share of a cell's clean-correct examples from which on a flag of theirs is the cell's."""
+
 _DISTANCE = "CASE w.norm WHEN 'linf' THEN e.linf WHEN 'l2' THEN e.l2 END"
 
 CELLS = f"""
@@ -56,7 +59,8 @@ WITH measured AS (
         avg(ssim) AS ssim,
         avg(psnr) AS psnr,
         sum(forward_calls)::BIGINT AS forward_calls,
-        sum(gradient_calls)::BIGINT AS gradient_calls
+        sum(gradient_calls)::BIGINT AS gradient_calls,
+        map_entries(list_histogram(flatten(list(flags) FILTER (WHERE clean_correct)))) AS touched
     FROM (
         SELECT e.*, ({_DISTANCE})::DOUBLE AS distance
         FROM examples e JOIN input.wanted w ON e.cell_id = w.cell_id AND e.position < w.examples
@@ -103,7 +107,10 @@ SELECT
     coalesce(m.gradient_calls, 0) AS gradient_calls,
     coalesce(s.seconds, 0) AS seconds,
     s.device,
-    coalesce(v.flags, []) AS flags,
+    list_concat(
+        coalesce(v.flags, []),
+        [flag.key FOR flag IN coalesce(m.touched, []) IF flag.value >= {_TOUCHED} * m.correct]
+    ) AS flags,
     CASE
         WHEN coalesce(m.n, 0) >= w.examples THEN 'done'
         WHEN f.cell_id IS NOT NULL THEN 'failed'
@@ -125,7 +132,8 @@ cell that is not done are over what it has: never average them with those of oth
 
 `flags`: `victim_weak` where the victim's accuracy on clean test images is below twice chance (chance being
 the share of the most frequent class; halfway between chance and 1 where that is less, as with two classes);
-`victim_overfit` where its training accuracy is more than 0.15 above its validation accuracy.
+`victim_overfit` where its training accuracy is more than 0.15 above its validation accuracy; then, by name,
+those of `AttackResult.flags` that touch at least 1% of the examples that the victim got right.
 """
 
 WORST_CASE = f"""

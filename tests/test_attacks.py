@@ -368,7 +368,7 @@ def test_a_misclassified_image_outside_the_ball_is_no_success():
     np.testing.assert_allclose(result.distance, [[np.inf], [0.1]], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", sorted(REGISTRY.keys() - {"stored"}))
 def test_only_a_single_step_makes_the_choice_idle(name):
     digits, attack = digits_cnn(), build({"name": name})
     found = [

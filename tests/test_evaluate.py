@@ -52,6 +52,28 @@ class Returns:
         elif self.change == "far":
             found = 1 - found
         return found
+
+
+class Aims:
+    # Negatives, all of which are claimed to reach their target; the threes were hard to attack.
+    def __init__(self, norm):
+        pass
+
+    def __call__(self, model, images, labels, epsilons, **rest):
+        from workers.attacks import AttackResult
+
+        shape = len(epsilons), len(images)
+        return AttackResult(
+            epsilons=np.array(epsilons),
+            clean_correct=np.ones(shape[1], bool),
+            success=np.ones(shape, bool),
+            distance=np.zeros(shape, np.float32),
+            images=np.stack([1 - images] * len(epsilons)),
+            gradient_calls_at=np.zeros(shape, np.int32),
+            forward_calls_at=np.zeros(shape, np.int32),
+            targets=((labels + 5) % 10).astype(np.int32),
+            flags={"zero_gradients": labels == 3, "probabilities": np.ones(shape[1], bool)},
+        )
 """
 
 
@@ -243,6 +265,37 @@ def test_claims_are_measured_not_believed(
         near = far[far["clean_correct"]]
         expected = metrics.linf(*images_and_negatives(near["example_index"].to_numpy()))
         np.testing.assert_allclose(near["full_linf"], expected)
+
+
+def test_a_targeted_success_is_the_target(folder: Path, evaluator: Evaluator, users_attacks: str) -> None:
+    spec = attack_spec("aims", factory=f"{users_attacks}:Aims")
+    rows = rows_of(folder, evaluator(unit(spec, 0, 100, epsilons=[0.3, 10.0]))).to_pandas()
+    far = rows[(rows["epsilon"] == 10.0) & rows["clean_correct"]]
+    _, negatives = images_and_negatives(far["example_index"].to_numpy())
+    model = evaluator._victims[ID].model
+
+    def reached(images: np.ndarray) -> np.ndarray:
+        return np.asarray(model(images)).argmax(axis=1) == (far["label"] + 5) % 10
+
+    assert (far["success"] == reached(negatives)).all() and far["success"].any()
+    assert (far["adv_label"] == (far["label"] + 5) % 10)[far["success"]].all()
+    fooled = np.asarray(model(negatives)).argmax(axis=1) != far["label"]
+    assert (fooled & ~far["success"]).any(), "no image fooled the victim without reaching its target"
+    rounded = np.rint(negatives * 255).astype(np.float32) / 255
+    assert (far["success_uint8"] == far["success"] & reached(rounded)).all()
+    assert not rows[rows["epsilon"] == 0.3]["success"].any()
+
+
+def test_flags_stand_with_the_examples_that_they_touch(
+    folder: Path, evaluator: Evaluator, users_attacks: str, bim: pa.Table
+) -> None:
+    spec = attack_spec("aims", factory=f"{users_attacks}:Aims")
+    rows = rows_of(folder, evaluator(unit(spec, 0, 100))).to_pandas()
+    correct, threes = rows["clean_correct"], rows["label"] == 3
+    assert rows[~correct]["flags"].isna().all() and not correct.all()
+    for chosen, names in ((~threes, ("probabilities",)), (threes, ("probabilities", "zero_gradients"))):
+        assert {tuple(found) for found in rows[correct & chosen]["flags"]} == {names}
+    assert bim["flags"].null_count == len(bim), "nothing is wrong with this victim"
 
 
 def images_and_negatives(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
+from orchestrator.accepted import Accepted
 from tests.runners import made_up_rows
 from workers.shards import (
     FOOTER_KEY,
@@ -101,10 +102,11 @@ def test_damage_is_seen(folder: Folder, damage, reason: str) -> None:  # type: i
         footer_of(folder, name)
 
 
-def rewritten(folder: Folder, **changes: object) -> str:
+def rewritten(folder: Folder, without: str | None = None, **changes: object) -> str:
     """A shard whose footer has been tampered with; a change to None leaves the key out."""
     name = publish(folder)
     table = pq.read_table(pa.BufferReader(folder.read(name)))
+    table = table.drop_columns(without) if without else table
     footer = json.loads(table.schema.metadata[FOOTER_KEY]) | changes
     footer = {key: value for key, value in footer.items() if value is not None}
     sink = pa.BufferOutputStream()
@@ -116,7 +118,9 @@ def rewritten(folder: Folder, **changes: object) -> str:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"schema_version": 99}, "schema version 99, this robustsweep reads 1"),
+        ({"schema_version": 99}, "schema version 99, this robustsweep reads 1 to 2"),
+        ({"schema_version": 0}, "schema version 0, this robustsweep reads 1 to 2"),
+        ({"schema_version": 1}, "columns are not those of a shard"),
         ({"cells": None}, "lacks or garbles 'cells'"),
         ({"provenance": []}, "lacks or garbles"),
         ({"start": "ten"}, "lacks or garbles"),
@@ -130,6 +134,19 @@ def rewritten(folder: Folder, **changes: object) -> str:
 def test_a_footer_that_disagrees_is_refused(folder: Folder, changes: dict[str, object], reason: str) -> None:
     with pytest.raises(InvalidShardError, match=reason):
         footer_of(folder, rewritten(folder, **changes))
+
+
+def test_a_shard_from_before_a_column_was_added_still_counts(folder: Folder) -> None:
+    name = rewritten(folder, without="flags", schema_version=1)
+    info = footer_of(folder, name)
+    part = {"cell-0": [(12, 15)]}
+    whole, cut = Accepted(folder, _whole=[info]), Accepted(folder, _parts=[(info, part)])
+    for accepted, expected in ((whole, 40), (cut, 3)):
+        rows = accepted.dataset().to_table()
+        assert rows.num_rows == expected == rows["flags"].null_count
+        assert rows.schema.equals(SCHEMA)
+    with pytest.raises(InvalidShardError, match="columns are not those of a shard"):
+        footer_of(folder, rewritten(folder, without="flags"))
 
 
 def test_foreign_parquet_and_other_columns_are_refused(folder: Folder) -> None:

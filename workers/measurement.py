@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,14 +85,17 @@ class Measurement:
             attack = attacks.build(self._spec.config)
             result = self._call(attack, attacked, images, choose="first")
             found, claimed = self._checked(result, len(attacked))
+        targets, missing = None, np.zeros(len(attacked), bool)
         if isinstance(result, AttackResult):
             measures.set("forward_calls", result.forward_calls_at, at=attacked)
             measures.set("gradient_calls", result.gradient_calls_at, at=attacked)
+            measures.flag(result.flags, attacked)
+            targets, missing = result.targets, result.flags.get("not_stored", missing)
         else:  # bare images: nobody counted
             for name in ("forward_calls", "gradient_calls"):
                 measures.clear(name, at=attacked)
         with self._clock.phase("measure"):
-            self._measure(measures, attacked, images, found, claimed)
+            self._measure(measures, attacked, images, found, claimed, targets)
         if kept := int(np.searchsorted(attacked, self._unit.keep - self._unit.start)):
             measures.keep(attacked[:kept], found[:, :kept])
         if near := int(np.searchsorted(attacked, PERCEPTIBILITY_EXAMPLES - self._unit.start)):
@@ -101,7 +104,8 @@ class Measurement:
                 if isinstance(result, AttackResult) and not getattr(attack, "single_step", False):
                     strongest = self._call(attack, attacked[:near], images[:near], choose="strongest")
                     full, _ = self._checked(strongest, near)
-                self._perceptibility(measures, attacked[:near], images[:near], full)
+                shown = np.flatnonzero(~missing[:near])  # no image is not an invisible one
+                self._perceptibility(measures, attacked[shown], images[shown], full[:, shown])
 
     def _call(self, attack: Any, attacked: NDArray[np.int64], images: Images, *, choose: str) -> Any:
         return attack(
@@ -140,15 +144,20 @@ class Measurement:
         images: Images,
         found: Images,
         claimed: NDArray[np.bool_],
+        targets: NDArray[np.int32] | None,
     ) -> None:
+        """Success is another class than the label, or, where there are `targets` (N,), the target."""
         level, example = np.nonzero(claimed)
-        other, labels = found[level, example], self._labels[attacked[example]]
+        other = found[level, example]
+        judged, classes = (
+            (metrics.fools, self._labels[attacked]) if targets is None else (metrics.reaches, targets)
+        )
         distances = metrics.distances(images[example], other)
         logits = self._victim.logits(other)
         epsilon = np.array(self._epsilons)[level]
         in_box = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3))
         reach = getattr(distances, self._spec.norm)
-        success = in_box & metrics.within(reach, epsilon) & metrics.fools(logits, labels)
+        success = in_box & metrics.within(reach, epsilon) & judged(logits, classes[example])
         rounded = self._victim.logits(metrics.round_to_uint8(other[success]))
         for name in ("linf", "l2", "l0"):
             measures.set(name, np.inf, at=attacked)
@@ -157,7 +166,7 @@ class Measurement:
         measures.put("adv_label", at, adv_label)
         measures.put("adv_confidence", at, adv_confidence)
         measures.put("success", at, np.True_)
-        measures.put("success_uint8", at, metrics.fools(rounded, labels[success]))
+        measures.put("success_uint8", at, judged(rounded, classes[example[success]]))
         for name in ("linf", "l2", "l0"):
             measures.put(name, at, getattr(distances, name)[success])
 
@@ -204,6 +213,14 @@ class _Columns:
 
     def clear(self, name: str, *, at: NDArray[np.int64]) -> None:
         self._null[name][:, at] = True
+
+    def flag(self, flags: Mapping[str, NDArray[np.bool_]], examples: NDArray[np.int64]) -> None:
+        """Name with each of the examples, at all epsilons, the flags (N,) that touch it."""
+        for n, example in enumerate(examples):
+            if names := sorted(name for name, touched in flags.items() if touched[n]):
+                for level in self._values["flags"]:
+                    level[example] = names
+                self._null["flags"][:, example] = False
 
     def keep(self, examples: NDArray[np.int64], images: Images) -> None:
         """Store (E, examples, H, W, C) images with the examples."""

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from workers.storage import Folder
 from workers.unit import WorkUnit
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FOOTER_KEY = b"robustsweep"
 
 DIMENSIONS = pa.schema(
@@ -67,11 +67,16 @@ MEASURES = pa.schema(
         ("changed_share", pa.float32()),  # share of pixels changed by more than 1/510
         ("image", pa.binary()),  # a kept adversarial image: float32 [0, 1], H×W×C, C order; null if none
         ("image_shape", pa.list_(pa.int32())),
+        # What was wrong where this example was attacked (`AttackResult.flags`); null where nothing was.
+        ("flags", pa.list_(pa.string())),
     ]
 )
 
 SCHEMA = pa.schema([*DIMENSIONS, *MEASURES])
 """What every shard holds. Columns may be added, nullable, with `SCHEMA_VERSION` raised; never changed."""
+
+_SINCE = {"flags": 2}
+"""The schema version that a column came with, where it was not the first: earlier shards lack it."""
 
 
 class InvalidShardError(Exception):
@@ -181,7 +186,7 @@ def publish_shard(
 def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> ShardInfo:
     """Validate a file among the shards by its footer, without reading its rows.
 
-    Raises InvalidShardError for an empty, truncated or foreign file, another schema, or a footer that
+    Raises InvalidShardError for an empty, truncated or foreign file, a later schema, or a footer that
     disagrees with the file's name or row count.
     """
     if size == 0:
@@ -215,9 +220,10 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
-    if version != SCHEMA_VERSION:
-        raise InvalidShardError(f"schema version {version}, this robustsweep reads {SCHEMA_VERSION}")
-    if not schema.remove_metadata().equals(SCHEMA):
+    if not 1 <= version <= SCHEMA_VERSION:
+        raise InvalidShardError(f"schema version {version}, this robustsweep reads 1 to {SCHEMA_VERSION}")
+    expected = pa.schema([column for column in SCHEMA if _SINCE.get(column.name, 1) <= version])
+    if not schema.remove_metadata().equals(expected):
         raise InvalidShardError("its columns are not those of a shard")
     if not (0 <= info.start < info.stop and 0 < len(set(info.cells)) == len(info.cells)):
         raise InvalidShardError(f"its footer promises [{info.start}, {info.stop}) of cells {info.cells}")

@@ -15,31 +15,56 @@ from typing import Any
 from workers.attacks.apgd import APGD
 from workers.attacks.base import Attack, AttackError, AttackResult
 from workers.attacks.bim import BIM
+from workers.attacks.carlini_wagner import CarliniWagner
+from workers.attacks.ddn import DDN
+from workers.attacks.deepfool import DeepFool
 from workers.attacks.fab import FAB
 from workers.attacks.fgsm import FGSM
+from workers.attacks.fmn import FMN
 from workers.attacks.noise import Noise
 from workers.attacks.pgd import PGD
 from workers.attacks.square import Square
 from workers.attacks.standard import Standard
+from workers.attacks.stored import Stored
 
 __all__ = [
     "APGD",
     "BIM",
+    "DDN",
     "FAB",
     "FGSM",
+    "FMN",
     "PGD",
     "REGISTRY",
     "Attack",
     "AttackError",
     "AttackResult",
+    "CarliniWagner",
+    "DeepFool",
     "Noise",
     "Square",
     "Standard",
+    "Stored",
     "build",
 ]
 
 REGISTRY: dict[str, type[Attack]] = {
-    attack.name: attack for attack in (FGSM, BIM, PGD, Noise, APGD, FAB, Square, Standard)
+    attack.name: attack
+    for attack in (
+        FGSM,
+        BIM,
+        PGD,
+        Noise,
+        APGD,
+        FAB,
+        Square,
+        Standard,
+        DeepFool,
+        Stored,
+        DDN,
+        FMN,
+        CarliniWagner,
+    )
 }
 
 _IDENTITY = ("version", "source")

@@ -154,10 +154,7 @@ class ActiveSet:
             loss = "targeted_cross_entropy" if self.targeted else "cross_entropy"
         labels = self.task.labels[example]
         logits, losses, gradients = self.task.network.gradients(images, labels, targets, loss)
-        logits = self._finite(logits, example, "non_finite_logits")
-        gradients = self._finite(gradients, example, "non_finite_gradients")
-        flat = ~gradients.any(axis=(1, 2, 3)) & ~self._succeeds(logits, example)
-        self.found.flag("zero_gradients", example[flat])
+        logits, gradients = self._usable(logits, gradients, example)
         return logits, np.nan_to_num(losses), gradients
 
     def differences_at(
@@ -167,11 +164,7 @@ class ActiveSet:
         example = self.example[rows]
         self.found.gradient_calls[self.level[rows], example] += classes.shape[1]
         logits, gradients = self.task.network.differences(images, self.task.labels[example], classes)
-        logits = self._finite(logits, example, "non_finite_logits")
-        gradients = self._finite(gradients, example, "non_finite_gradients")
-        flat = ~gradients.any(axis=(1, 2, 3, 4)) & ~self._succeeds(logits, example)
-        self.found.flag("zero_gradients", example[flat])
-        return logits, gradients
+        return self._usable(logits, gradients, example)
 
     def logits(self, iterates: Images) -> Images:
         """Logits (R, K) of the rows' iterates."""
@@ -224,6 +217,17 @@ class ActiveSet:
         """Drop the rows whose finding is a success, whatever `choose` says."""
         staying = ~self.found.success[self.level, self.example]
         self.level, self.example = self.level[staying], self.example[staying]
+
+    def _usable(
+        self, logits: Images, gradients: Images, example: NDArray[np.integer]
+    ) -> tuple[Images, Images]:
+        """Both as they are where finite, else 0; what is wrong with them flagged."""
+        sound = np.isfinite(logits).all(axis=1)
+        flat = ~gradients.any(axis=tuple(range(1, gradients.ndim)))  # before NaN becomes 0: that is no zero
+        logits = self._finite(logits, example, "non_finite_logits")
+        gradients = self._finite(gradients, example, "non_finite_gradients")
+        self.found.flag("zero_gradients", example[flat & sound & ~self._succeeds(logits, example)])
+        return logits, gradients
 
     def _finite(self, values: Images, example: NDArray[np.integer], flag: str) -> Images:
         if np.isfinite(values).all():

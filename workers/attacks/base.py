@@ -32,7 +32,8 @@ class AttackResult:
 
     `flags` maps the name of a fault to the examples that it touched, (N,) bool: `non_finite_logits`,
     `non_finite_gradients`, `zero_gradients`; and of the model as a whole `constant_model`, `probabilities`
-    (answers that look like probabilities, where logits are needed), `nondeterministic`.
+    (answers that look like probabilities, where logits are needed), `nondeterministic`. Of `stored` images:
+    `not_stored`, `beyond_epsilon`.
     """
 
     epsilons: NDArray[np.float64]  # (E,), [0, 1] scale, in the order given
@@ -78,7 +79,7 @@ class Attack(ABC):
     NORMS: ClassVar[tuple[str, ...]] = ("linf", "l2")  # the first is the default
     PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset()  # options on the pixel scale, as epsilon is
     randomised: ClassVar[bool] = False  # whether the result depends on the seed
-    single_step: ClassVar[bool] = False  # one iterate only, so that `choose` makes no difference
+    single_step: ClassVar[bool] = False  # one image to choose from, so that `choose` makes no difference
 
     norm: Literal["linf", "l2"] = "linf"
 

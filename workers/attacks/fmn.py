@@ -62,9 +62,13 @@ class FMN(MinimumNorm):
             if not going.any():
                 return
             gamma = cosine(self.gamma, _LAST_GAMMA, step, self.steps)
-            boundary = measure(nearest.clean[rows], iterates) + np.abs(margins) / _dual(gradients, nearest.norm)
+            boundary = measure(nearest.clean[rows], iterates) + np.abs(margins) / _dual(
+                gradients, nearest.norm
+            )
             distance = nearest.distance[rows]
-            outside = np.where(np.isfinite(distance), radius[rows] * (1 + gamma), boundary)
+            # The box can undo what the estimate adds: without the growth the radius may stand still for good.
+            grown = np.where(np.isfinite(radius[rows]), radius[rows] * (1 + gamma), 0)
+            outside = np.where(np.isfinite(distance), grown, np.maximum(grown, boundary))
             inside = np.minimum(radius[rows] * (1 - gamma), distance)
             radius[rows] = np.minimum(np.where(success, inside, outside), farthest[rows])
             rows = rows[going]

@@ -25,7 +25,7 @@ def to_hyperplane(images: Images, normals: Images, gain: NDArray[np.floating], n
     position = images.reshape(flat)
     weights = np.abs(signed)
     speeds = np.ones_like(weights) if norm == "linf" else weights
-    room = np.where(signed > 0, 1 - position, position)
+    room = np.abs((signed > 0) - position)  # to 1 for those that grow, else to 0
     time = _meeting_time(weights, speeds, room, np.abs(gain).astype(np.float64))
     with np.errstate(over="ignore"):
         moved = np.minimum(speeds * time.astype(np.float32)[:, None], room)

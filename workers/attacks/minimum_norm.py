@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -18,6 +19,8 @@ class MinimumNorm(Attack):
 
     `refine`: end with bisection towards the clean image.
     """
+
+    single_step: ClassVar[bool] = True  # there is one nearest image, whatever is chosen by
 
     refine: bool = True
 

@@ -21,7 +21,7 @@ class Nearest:
     `clean` (n, H, W, C), `labels` and `targets` (n,) int32 are the examples'; `images` (n, H, W, C) the
     nearest images found, the clean ones as long as there is none; `distance` (n,) float32 theirs in the
     attack's norm, else infinity. Methods take `rows`, indices into these; calls are counted at each example's
-    first epsilon.
+    first epsilon. `confidence`, in logits, is what a candidate must lead by on top of fooling the model.
     """
 
     def __init__(self, active: ActiveSet) -> None:
@@ -34,6 +34,7 @@ class Nearest:
         self.labels, self.targets = active.labels[self._first], active.targets[self._first]
         self.images = self.clean.copy()
         self.distance = np.full(len(self), np.inf, np.float32)
+        self.confidence = 0.0
 
     def __len__(self) -> int:
         return len(self.example)
@@ -61,6 +62,10 @@ class Nearest:
 
         Returns which of them succeed, (r,) bool, near or far.
         """
+        if self.confidence:
+            logits = logits.copy()
+            handicap = -self.confidence if self.targeted else self.confidence
+            logits[np.arange(len(rows)), self.targets[rows]] += handicap
         success = self._active.succeeds(logits, self._first[rows])
         distance = getattr(metrics, self.norm)(self.clean[rows], images)
         nearer = success & (distance < self.distance[rows])

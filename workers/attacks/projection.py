@@ -32,7 +32,7 @@ def project(images: Images, clean: Images, radius: Images, norm: str) -> Images:
 
 
 def sphere(images: Images, clean: Images, radius: Images) -> Images:
-    """The images moved to L2 distance `radius` of `clean` and then clipped to [0, 1]; `clean` itself stays."""
+    """The images moved to L2 distance `radius` of `clean` and then clipped to [0, 1]; `clean` stays."""
     change = images - clean
     return np.clip(clean + change * (radius / _lengths(change)).astype(np.float32), 0, 1)
 

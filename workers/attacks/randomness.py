@@ -17,17 +17,17 @@ class Randomness:
 
     def __init__(self, name: str, seed: int, example_indices: NDArray[np.integer]) -> None:
         self._key = (zlib.crc32(name.encode()), seed)
-        self._seed, self._indices = seed, example_indices
+        self._seed, self.example_indices = seed, example_indices
 
     def of(self, name: str) -> Randomness:
         """What the attack of this name would draw from, for the same seed and examples."""
-        return Randomness(name, self._seed, self._indices)
+        return Randomness(name, self._seed, self.example_indices)
 
     def generators(self, examples: NDArray[np.integer], stream: int = 0) -> list[np.random.Generator]:
         """A fresh generator for each of the call's `examples` (R,). Another stream, other numbers."""
         return [
             np.random.Generator(np.random.PCG64((*self._key, int(index), stream)))
-            for index in self._indices[examples]
+            for index in self.example_indices[examples]
         ]
 
     def cube(

@@ -109,7 +109,8 @@ def _squares(change: Images) -> Images:
 
 def _unit(change: Images) -> Images:
     """Each channel at length 1; a channel of zeros stays."""
-    return change / (np.sqrt(_squares(change)) + np.float32(_TINY))
+    lengths: Images = np.sqrt(_squares(change))
+    return change / (lengths + np.float32(_TINY))
 
 
 def _at_radius(change: Images, clean: Images, radius: Images) -> Images:
@@ -123,8 +124,8 @@ def _peaks(side: int) -> Images:
     """A peak above a peak downwards, (side, side) at length 1; and the same turned by 90 degrees."""
     upper = _peak(side // 2, side)
     peaks = np.concatenate([upper, -_peak(side - side // 2, side)])
-    both: Images = (np.stack([peaks, peaks.T]) / np.linalg.norm(peaks)).astype(np.float32)
-    return both
+    both: Images = np.stack([peaks, peaks.T]).astype(np.float32)
+    return both / np.float32(np.linalg.norm(peaks))
 
 
 def _peak(height: int, width: int) -> NDArray[np.float64]:
