@@ -7,7 +7,7 @@ import sys
 
 from orchestrator.machine import available_cpus
 
-BENCHMARKS = ("startup", "planning", "affinity", "orchestration", "publishing", "layout")
+BENCHMARKS = ("startup", "planning", "affinity", "orchestration", "publishing", "layout", "attacks")
 
 
 def main(names: list[str]) -> int:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+SMALL_BUDGET = {"steps": 10, "queries": 20, "binary_search_steps": 2, "targeted_classes": 2, "repeats": 3}
+"""Options that make any attack quick, where its strength does not matter."""
+
+
+def quick(name: str, norm: str) -> dict[str, Any]:
+    """The configuration of a registered attack with as small a budget as it allows for."""
+    from workers.attacks import REGISTRY
+
+    options = {one.name for one in dataclasses.fields(REGISTRY[name])}
+    return {"name": name, "norm": norm, **{k: v for k, v in SMALL_BUDGET.items() if k in options}}
 
 
 class Digits(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,7 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
-from tests.small_models import affine
+from tests.small_models import affine, quick
 from tests.sweeps_for_tests import sweep
 from workers import metrics
 from workers.attacks import REGISTRY, Attack, build
@@ -24,7 +23,6 @@ from workers.unit import DEFAULT_RUNNER
 pytestmark = pytest.mark.tf
 
 WITHOUT_GRADIENTS = {"noise", "square", "stored"}
-SMALL_BUDGET = {"steps": 10, "queries": 20, "binary_search_steps": 2, "targeted_classes": 2, "repeats": 3}
 EPSILONS = {"linf": [0.1, 0.3], "l2": [0.4, 1.2]}
 SHAPE = (4, 4, 1)
 CASES = [(name, norm) for name, attack in sorted(REGISTRY.items()) for norm in attack.NORMS]
@@ -109,13 +107,12 @@ def faults() -> dict[str, Fault]:
 
 def configured(name: str, norm: str, folder: Path) -> Attack:
     """An attack with a small budget; stored images are corners of a cube around the clean ones."""
-    known = {each.name for each in dataclasses.fields(REGISTRY[name])}  # type: ignore[arg-type]
-    options: dict[str, Any] = {key: value for key, value in SMALL_BUDGET.items() if key in known}
+    options = quick(name, norm)
     if name == "stored":
         corners = np.random.default_rng(2).choice([-0.08, 0.08], IMAGES.shape)
         np.savez(folder / "images.npz", images=IMAGES + corners, example_index=np.arange(5))
         options["path"] = str(folder / "images.npz")
-    return build({"name": name, "norm": norm, **options})
+    return build(options)
 
 
 @pytest.mark.timeout(120)

@@ -14,10 +14,10 @@ from workers.attacks import build, gradients
 
 pytestmark = pytest.mark.tf
 
-N = 100
+N = 200  # one example is half a point
 EPSILONS = {"l2": np.linspace(0.1, 1.2, 12), "linf": np.linspace(0.02, 0.24, 12)}
 CASES = {
-    "carlini_wagner-l2": {"binary_search_steps": 4, "steps": 50},
+    "carlini_wagner-l2": {"binary_search_steps": 3, "steps": 40},
     "ddn-l2": {},
     "fmn-l2": {},
     "fmn-linf": {},
@@ -71,7 +71,7 @@ def test_no_farther_than_foolbox(oracle, digits, refine):
     result = build(config(case, refine=refine))(model, images, labels, [*epsilons, 100.0])
     assert result.success[-1].mean() >= np.isfinite(distance).mean()
     assert np.median(result.distance[-1]) <= 1.01 * np.median(distance)
-    assert (result.success[:-1].mean(axis=1) >= clipped.mean(axis=1) - 0.005).all()
+    assert (result.success[:-1].mean(axis=1) >= clipped.mean(axis=1) - 0.005 - 1e-9).all()
     assert 0 < result.success[0].mean() < 0.5 < result.success[-2].mean(), "the curve falls within the range"
 
 
@@ -192,21 +192,21 @@ def test_the_targets_margin_keeps_the_confidence(digits):
 
 def test_ending_early_saves_and_loses_little(digits):
     model, images, labels = digits
-    images, labels = images[:60], labels[:60]
+    images, labels = images[:30], labels[:30]
 
     def run(abort_early):
         attack = build(config("carlini_wagner-l2", steps=100, abort_early=abort_early))
         return attack(model, images, labels, [100.0])
 
     early, late = run(True), run(False)
-    assert (late.gradient_calls == 1 + 4 * 100).all()
+    assert (late.gradient_calls == 1 + 3 * 100).all()
     assert early.gradient_calls.mean() < 0.9 * late.gradient_calls.mean()
     assert np.median(early.distance) <= 1.01 * np.median(late.distance)
 
 
 def test_more_steps_come_nearer(digits):
     model, images, labels = digits
-    arguments = model, images[:60], labels[:60], [100.0]
+    arguments = model, images[:30], labels[:30], [100.0]
     for case in CASES:
         few, many = (build(config(case, steps=steps))(*arguments) for steps in (10, 100))
         assert np.median(many.distance) < np.median(few.distance)

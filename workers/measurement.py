@@ -101,7 +101,7 @@ class Measurement:
         if near := int(np.searchsorted(attacked, PERCEPTIBILITY_EXAMPLES - self._unit.start)):
             with self._clock.phase("perceptibility"):
                 full = found[:, :near]
-                if isinstance(result, AttackResult) and not getattr(attack, "single_step", False):
+                if isinstance(result, AttackResult) and getattr(attack, "choose_matters", True):
                     strongest = self._call(attack, attacked[:near], images[:near], choose="strongest")
                     full, _ = self._checked(strongest, near)
                 shown = np.flatnonzero(~missing[:near])  # no image is not an invisible one

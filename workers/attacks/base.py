@@ -79,7 +79,7 @@ class Attack(ABC):
     NORMS: ClassVar[tuple[str, ...]] = ("linf", "l2")  # the first is the default
     PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset()  # options on the pixel scale, as epsilon is
     randomised: ClassVar[bool] = False  # whether the result depends on the seed
-    single_step: ClassVar[bool] = False  # one image to choose from, so that `choose` makes no difference
+    choose_matters: ClassVar[bool] = True  # False: there is one image to choose from
 
     norm: Literal["linf", "l2"] = "linf"
 

@@ -17,15 +17,15 @@ from workers.attacks.nearest import Nearest, Rows
 from workers.attacks.projection import TINY, Images, direction
 from workers.metrics import FOOLING_MARGIN
 
-_STRETCH = np.float32(0.9)
+_STRETCH = np.float32(0.5)
 """Pixels are tanh(w) / 0.9, so that 0 and 1 lie at finite w, where the slope is a fifth of that at mid-grey.
 
 At Foolbox's 0.999999 it is a millionth, and a black pixel needs dozens of steps to begin to move.
 """
 
 _OVERSHOOT = 1.5  # the start, in steps of the length that an affine model would need to reach the boundary
-_BEYOND = np.float32(1.3)  # later starts, in distances of the nearest image: on its way back Adam may turn
-_FIRST_CONST = 3.0  # the first c, in units of the least that is enough for an affine model
+_BEYOND = np.float32(1.5)  # later starts, in distances of the nearest image: on its way back Adam may turn
+_FIRST_CONST = 6.0  # the first c, in units of the least that is enough for an affine model
 _SETTLED = 0.3  # the share of the steps by which success must be seen again if c is to count as large enough
 _PROGRESS = 0.9999  # of the best loss a tenth of the steps ago: less progress ends the descent
 _LARGEST_CONST = 1e10

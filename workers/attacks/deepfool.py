@@ -41,7 +41,7 @@ class DeepFool(MinimumNorm):
     norm: Literal["linf", "l2"] = "l2"
     steps: Annotated[int, Field(ge=1)] = 50
     candidates: Annotated[int, Field(ge=2)] | None = 10
-    followed: Annotated[int, Field(ge=1)] | None = 3
+    followed: Annotated[int, Field(ge=1)] | None = 2
     overshoot: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02
 
     def find(self, nearest: Nearest) -> None:

@@ -23,7 +23,7 @@ class FGSM(Attack):
 
     name: ClassVar[str] = "fgsm"
     VERSION: ClassVar[int] = 2
-    single_step: ClassVar[bool] = True
+    choose_matters: ClassVar[bool] = False
 
     targeted: bool = False
 

@@ -20,7 +20,7 @@ class MinimumNorm(Attack):
     `refine`: end with bisection towards the clean image.
     """
 
-    single_step: ClassVar[bool] = True  # there is one nearest image, whatever is chosen by
+    choose_matters: ClassVar[bool] = False  # there is one nearest image
 
     refine: bool = True
 

@@ -30,7 +30,7 @@ class Stored(Attack):
     """
 
     name: ClassVar[str] = "stored"
-    single_step: ClassVar[bool] = True
+    choose_matters: ClassVar[bool] = False
 
     path: str
     content: str | None = None

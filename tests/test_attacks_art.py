@@ -1,0 +1,52 @@
+"""A second opinion on minimum-norm attacks: the Adversarial Robustness Toolbox's, on a trained network."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from tests.small_models import digits_cnn
+from workers import metrics
+from workers.attacks import build
+
+pytestmark = pytest.mark.tf
+
+ANY = 8.0  # the diagonal of an 8 by 8 image
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    from art.estimators.classification import TensorFlowV2Classifier
+
+    return TensorFlowV2Classifier(
+        model=digits_cnn().model,
+        nb_classes=10,
+        input_shape=(8, 8, 1),
+        loss_object=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        clip_values=(0.0, 1.0),
+    )
+
+
+def their_attack(name, classifier):
+    from art.attacks.evasion import CarliniL2Method, DeepFool
+
+    if name == "deepfool":
+        return DeepFool(classifier, max_iter=50, epsilon=0.02, batch_size=40, verbose=False)
+    return CarliniL2Method(classifier, max_iter=10, binary_search_steps=5, batch_size=40, verbose=False)
+
+
+@pytest.mark.parametrize("name", ["deepfool", "carlini_wagner"])
+def test_ours_are_nearer_and_fail_less(name, classifier):
+    digits = digits_cnn()
+    n = 40 if name == "deepfool" else 12  # theirs is slow
+    images, labels = digits.images[:n], digits.labels[:n]
+    result = build({"name": name, "norm": "l2"})(digits.model, images, labels, [ANY])
+    correct = result.clean_correct
+    theirs = their_attack(name, classifier).generate(
+        images, y=np.eye(10)[labels] if "wagner" in name else None
+    )
+    fooled = np.argmax(digits.model(theirs, training=False), axis=1) != labels
+    distance = np.where(fooled, metrics.l2(images, theirs), np.inf)[correct]
+    assert result.success[0, correct].all() and fooled[correct].mean() > 0.5
+    assert np.median(result.distance[0, correct]) <= 1.01 * np.median(distance)
