@@ -123,7 +123,7 @@ class Measurement:
         """Images (E, N, H, W, C) and, (E, N), where the attack claims success; bare images all claim it."""
         epsilons = len(self._epsilons)
         if isinstance(result, AttackResult):
-            images = np.stack([result.adversarial(k) for k in range(epsilons)])
+            images = result.images
             claimed = np.asarray(result.success)
         else:
             images = np.asarray(result)

@@ -18,7 +18,7 @@ from workers.attacks.projection import TINY, Images, direction
 from workers.metrics import FOOLING_MARGIN
 
 _STRETCH = np.float32(0.5)
-"""Pixels are tanh(w) / 0.9, so that 0 and 1 lie at finite w, where the slope is a fifth of that at mid-grey.
+"""Pixels are tanh(w) / 0.5, so that 0 and 1 lie at finite w, with three quarters of the slope at mid-grey.
 
 At Foolbox's 0.999999 it is a millionth, and a black pixel needs dozens of steps to begin to move.
 """
@@ -26,8 +26,8 @@ At Foolbox's 0.999999 it is a millionth, and a black pixel needs dozens of steps
 _OVERSHOOT = 1.5  # the start, in steps of the length that an affine model would need to reach the boundary
 _BEYOND = np.float32(1.5)  # later starts, in distances of the nearest image: on its way back Adam may turn
 _FIRST_CONST = 6.0  # the first c, in units of the least that is enough for an affine model
-_SETTLED = 0.3  # the share of the steps by which success must be seen again if c is to count as large enough
-_PROGRESS = 0.9999  # of the best loss a tenth of the steps ago: less progress ends the descent
+_SETTLED = 0.8  # the share of the steps by which success must be seen again if c is to count as large enough
+_PROGRESS = 0.995  # of the best loss a tenth of the steps ago: less progress ends the descent
 _LARGEST_CONST = 1e10
 _LAST_RATE = 0.05  # of the learning rate, at the last step
 
@@ -38,9 +38,9 @@ class CarliniWagner(MinimumNorm):
 
     Each of `binary_search_steps` tries one c for up to `steps` gradients: ten times as much after failure,
     and once something has been enough, the geometric mean of the bracket or half. The first c is
-    `initial_const`, by default three times what an affine model with the clean image's gradient needs. The
+    `initial_const`, by default six times what an affine model with the clean image's gradient needs. The
     first try starts beyond the boundary of that model, later ones beyond the nearest image found.
-    `abort_early` ends a try when its loss has not fallen by 0.01% in a tenth of the steps, for each example
+    `abort_early` ends a try when its loss has not fallen by 0.5% in a tenth of the steps, for each example
     on its own. `learning_rate`, in tanh space, falls along a cosine to a twentieth within a try, so that
     0.05 suits anything from 50 to some hundreds of steps.
 

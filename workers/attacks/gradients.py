@@ -129,8 +129,13 @@ class Network:
         return logits, gradients
 
     def _in_batches(self, function: Any, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
-        if not function.experimental_get_tracing_count():
-            self._limit(function.get_concrete_function().graph)
+        import tensorflow as tf
+
+        known = function.experimental_get_tracing_count()
+        # Called without tf.function's own look at its arguments: that is a tenth of a small network's call.
+        call = function.get_concrete_function()
+        if not known:
+            self._limit(call.graph)
         total, start, outputs = len(inputs[0]), 0, []
         while start < total:
             stop = min(start + self.batch_size, total)
@@ -142,7 +147,7 @@ class Network:
                 else np.minimum(np.arange(start, start + size), stop - 1)
             )
             try:
-                batch = function(*(each[rows] for each in inputs))
+                batch = call(*(tf.constant(each[rows]) for each in inputs))
             except self._exhausted:
                 if self.batch_size == 1:
                     raise

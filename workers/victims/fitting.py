@@ -107,7 +107,7 @@ def fit(
     learning_rate: float | None,
     before_validation: Sequence[Callable[[], None]] = (),
 ) -> None:
-    """Fit a model in place on `tf.data` pipelines. TrainingError when the loss is no longer finite."""
+    """Fit a model in place on `tf.data` pipelines. TrainingError when loss or weights are not finite."""
     import keras
 
     assert learning_rate is not None  # a recipe fills its rates in
@@ -139,6 +139,11 @@ def fit(
         if not math.isfinite(logs["loss"]):
             raise TrainingError(
                 f"the loss is {logs['loss']} after epoch {epoch + 1}; lower the learning_rate"
+            )
+        # oneDNN's ReLU makes 0 of NaN, so that weights can be lost and the loss still be a number.
+        if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+            raise TrainingError(
+                f"weights are NaN or infinite after epoch {epoch + 1}; lower the learning_rate"
             )
         record.epoch(phase, epoch + 1, epochs, logs, time.perf_counter() - begun)
 
