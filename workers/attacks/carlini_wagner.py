@@ -46,7 +46,8 @@ class CarliniWagner(MinimumNorm):
 
     Carlini and Wagner, "Towards Evaluating the Robustness of Neural Networks" (arXiv:1608.04644). Loss and
     optimiser are those of Foolbox's `L2CarliniWagnerAttack`; starts, the choice of c, the falling rate and
-    the finite tanh space are not, and need far fewer steps. Beyond 9 × 100 a tenfold budget gains little.
+    the finite tanh space are not, and need fewer steps: on an MNIST network, four times the gradients of
+    the default budget came 0.5% nearer.
 
     `confidence` (logits) is the margin that counts as success, also for the bisection of `refine`. An
     example whose clean image has no gradient at all is given up at once.
