@@ -11,8 +11,8 @@ demo: $(RUN)  ## run the shipped digits grid and show its robustness table
 	$(BIN)/robustsweep run digits --output outputs/demo
 	$(BIN)/robustsweep table outputs/demo
 
-test: $(DEV)  ## run every test
-	$(BIN)/python -m pytest
+test: $(DEV)  ## run every test, two at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 lint: $(DEV)  ## formatting, linting, types
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Small models that tests attack: a CNN trained on real digits in seconds, and affine ones."""
+"""Small models that tests attack: CNNs trained on real images in seconds, and affine ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from numpy.typing import ArrayLike, NDArray
+
+from tests.real_data import MARKS, REAL_DATA
 
 SMALL_BUDGET = {"steps": 10, "queries": 20, "binary_search_steps": 2, "targeted_classes": 2, "repeats": 3}
 """Options that make any attack quick, where its strength does not matter."""
@@ -22,8 +25,8 @@ def quick(name: str, norm: str) -> dict[str, Any]:
     return {"name": name, "norm": norm, **{k: v for k, v in SMALL_BUDGET.items() if k in options}}
 
 
-class Digits(NamedTuple):
-    """A model mapping (N, 8, 8, 1) to 10 logits, and the images it was not trained on."""
+class Trained(NamedTuple):
+    """A model mapping (N, H, W, C) to 10 logits, and images it was not trained on."""
 
     model: Any
     images: NDArray[np.float32]
@@ -31,7 +34,7 @@ class Digits(NamedTuple):
 
 
 @cache
-def digits_cnn() -> Digits:
+def digits_cnn() -> Trained:
     """A CNN trained on 1,297 of scikit-learn's digits (about 4 s), with the 500 others to attack."""
     import keras
     from sklearn.datasets import load_digits
@@ -55,7 +58,48 @@ def digits_cnn() -> Digits:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(3e-3), loss)
     model.fit(images[500:], labels[500:], batch_size=64, epochs=15, verbose=0)
-    return Digits(model, images[:500], labels[:500])
+    return Trained(model, images[:500], labels[:500])
+
+
+VICTIMS = ["digits", *(pytest.param(name, marks=MARKS) for name in ("mnist", "cifar10"))]
+"""What `trained` knows, as parameters of a test: the digits always, the others where they are."""
+
+SCALES = {
+    ("digits", "l2"): 1.0,
+    ("digits", "linf"): 1.0,
+    ("mnist", "l2"): 1.5,
+    ("mnist", "linf"): 1.0,
+    ("cifar10", "l2"): 0.6,
+    ("cifar10", "linf"): 0.1,
+}
+"""How far its images are from the boundary, roughly, when the digits are 1 away."""
+
+
+@cache
+def trained(name: str) -> Trained:
+    """The digits' CNN, or a smaller one for `mnist` or `cifar10` (seconds): 500 and 300 images to attack."""
+    if name == "digits":
+        return digits_cnn()
+    import keras
+
+    from workers.datasets import load
+
+    data = load({"name": name}, str(REAL_DATA))
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input(data.shape),
+            keras.layers.Conv2D(16, 5, strides=2, activation="relu"),
+            keras.layers.Conv2D(32, 3, strides=2, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(2e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rows, held_out = np.arange(5000), np.arange(300)
+    epochs = 2 if name == "mnist" else 6
+    model.fit(data.images("train", rows), data.labels("train", rows), batch_size=64, epochs=epochs, verbose=0)
+    return Trained(model, data.images("test", held_out), data.labels("test", held_out).astype(np.int64))
 
 
 def affine(weights: ArrayLike, biases: ArrayLike) -> Callable[[Any], Any]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.small_models import Digits, affine, digits_cnn
+from tests.real_data import MARKS
+from tests.small_models import Trained, affine, digits_cnn, trained
 from workers import metrics
 from workers.attacks import AttackResult, build
 from workers.attacks.deepfool import STABILITY
 
 pytestmark = pytest.mark.tf
 
-REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 ANY = 1e3  # an epsilon that every image is within
 
 
@@ -52,13 +51,13 @@ def compare(
 
 
 @cache
-def first_digits() -> Digits:
+def first_digits() -> Trained:
     whole = digits_cnn()
-    return Digits(whole.model, whole.images[:150], whole.labels[:150])
+    return Trained(whole.model, whole.images[:150], whole.labels[:150])
 
 
 @pytest.fixture(scope="module")
-def digits() -> Digits:
+def digits() -> Trained:
     return first_digits()
 
 
@@ -68,7 +67,7 @@ def foolbox_digits(norm: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_at_least_as_near_as_foolbox(digits: Digits, norm: str) -> None:
+def test_at_least_as_near_as_foolbox(digits: Trained, norm: str) -> None:
     result = compare(*digits, foolbox_digits(norm), norm)
     # Each call's first step asks for nine classes, each later one for two.
     calls = result.gradient_calls[result.clean_correct]
@@ -77,7 +76,7 @@ def test_at_least_as_near_as_foolbox(digits: Digits, norm: str) -> None:
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_the_same_images_as_foolbox(digits: Digits, norm: str) -> None:
+def test_the_same_images_as_foolbox(digits: Trained, norm: str) -> None:
     """Without what this one adds: bisection, and fewer classes after the first step."""
     theirs = foolbox_digits(norm)
     attack = deepfool(norm, refine=False, followed=None)
@@ -88,7 +87,7 @@ def test_the_same_images_as_foolbox(digits: Digits, norm: str) -> None:
     assert (difference < 1e-3).mean() > 0.95
 
 
-def test_following_fewer_classes_costs_next_to_nothing(digits: Digits) -> None:
+def test_following_fewer_classes_costs_next_to_nothing(digits: Trained) -> None:
     few, many = (deepfool("l2", followed=followed)(*digits, [ANY]) for followed in (2, None))
     assert (few.success == many.success).all()
     medians = [np.median(result.distance[0, result.clean_correct]) for result in (few, many)]
@@ -97,7 +96,7 @@ def test_following_fewer_classes_costs_next_to_nothing(digits: Digits) -> None:
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_the_curve_is_never_above_clip_and_retest(digits: Digits, norm: str) -> None:
+def test_the_curve_is_never_above_clip_and_retest(digits: Trained, norm: str) -> None:
     """Foolbox decides an epsilon by clipping its images to the ball and asking the model again."""
     epsilons = [0.3, 0.6, 1.0, 1.5, 2.5] if norm == "l2" else [0.03, 0.06, 0.1, 0.2, 0.3]
     change = foolbox_digits(norm) - digits.images
@@ -186,7 +185,7 @@ def test_steps_stay_finite_at_any_slope(norm: str, slope: float) -> None:
     assert np.isfinite(result.images).all() and result.success.all() == (slope == 1e12)
 
 
-def test_parts_of_a_jacobian_are_put_together(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_a_jacobian_are_put_together(digits: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = (digits.model, digits.images[:50], digits.labels[:50], [1.0])
     whole = deepfool("l2")(*arguments)
     monkeypatch.setattr("workers.attacks.deepfool.GRADIENT_BYTES", 9 * 8 * 8 * 4 * 7)  # seven images
@@ -218,29 +217,9 @@ def test_golden_images(norm: str) -> None:
     np.testing.assert_allclose(result.images.ravel(), GOLDEN[norm], atol=2e-6)
 
 
-@pytest.mark.real_data
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real images are not beside the project")
-@pytest.mark.parametrize(("dataset", "norm"), [("mnist", "l2"), ("cifar10", "linf")])
-def test_at_least_as_near_as_foolbox_on_real_images(dataset: str, norm: str) -> None:
-    import keras
-
-    from workers.datasets import load
-
-    data = load({"name": dataset}, str(REAL_DATA))
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input(data.shape),
-            layers.Conv2D(16, 5, strides=2, activation="relu"),
-            layers.Conv2D(32, 3, strides=2, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(10),
-        ]
-    )
-    model.compile(keras.optimizers.Adam(2e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    rows = np.arange(4000)
-    model.fit(data.images("train", rows), data.labels("train", rows), batch_size=64, epochs=2, verbose=0)
-    rows = np.arange(60)
-    images, labels = data.images("test", rows), data.labels("test", rows)
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS) for name in ("mnist", "cifar10")])
+def test_at_least_as_near_as_foolbox_on_real_images(name: str, norm: str) -> None:
+    model, images, labels = trained(name)
+    images, labels = images[:60], labels[:60]
     compare(model, images, labels, foolbox_images(model, images, labels, norm), norm)

@@ -1,6 +1,8 @@
-"""Carlini & Wagner, DDN and FMN: against Foolbox on a trained network, closed forms, hopeless models."""
+"""Carlini & Wagner, DDN and FMN: against Foolbox on trained networks, closed forms, hopeless models."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import foolbox
 import numpy as np
@@ -8,7 +10,7 @@ import pydantic
 import pytest
 import tensorflow as tf
 
-from tests.small_models import affine, digits_cnn
+from tests.small_models import SCALES, VICTIMS, Trained, affine, trained
 from workers import metrics
 from workers.attacks import build, gradients
 
@@ -40,38 +42,55 @@ def foolbox_attack(case):
     }[case]()
 
 
+def right_ones(name):
+    """The model, and images that it gets right."""
+    model, images, labels = trained(name)
+    right = np.argmax(model(images, training=False), axis=1) == labels
+    return Trained(model, images[right][:N], labels[right][:N])
+
+
 @pytest.fixture(scope="module")
 def digits():
-    """The model, and images that it gets right."""
-    model, images, labels = digits_cnn()
-    right = np.argmax(model(images, training=False), axis=1) == labels
-    return model, images[right][:N], labels[right][:N]
+    return right_ones("digits")
+
+
+class Oracle(NamedTuple):
+    case: str
+    victim: Trained
+    epsilons: np.ndarray
+    distance: np.ndarray  # Foolbox's, (N,), infinite where it failed
+    clipped: np.ndarray  # its success (E, N) after clipping
+
+
+@pytest.fixture(scope="module", params=VICTIMS)
+def victim(request):
+    return request.param
 
 
 @pytest.fixture(scope="module", params=CASES)
-def oracle(request, digits):
-    """(case, Foolbox's distances (N,), infinite where it failed, and its success (E, N) after clipping)."""
-    model, images, labels = digits
+def oracle(request, victim):
+    model, images, labels = right_ones(victim)
     norm = request.param.split("-")[1]
+    epsilons = SCALES[victim, norm] * EPSILONS[norm]
     wrapped = foolbox.TensorFlowModel(model, bounds=(0, 1))
     attack = foolbox_attack(request.param)
-    raw, _, clipped = attack(wrapped, tf.constant(images), tf.constant(labels), epsilons=list(EPSILONS[norm]))
+    raw, _, clipped = attack(wrapped, tf.constant(images), tf.constant(labels), epsilons=list(epsilons))
     found = raw[0].numpy()
     fooled = np.argmax(model(found, training=False), axis=1) != labels
     distance = np.where(fooled, getattr(metrics, norm)(images, found), np.inf)
     assert fooled.mean() > 0.99, "an oracle that fails proves nothing"
-    return request.param, distance, clipped.numpy()
+    return Oracle(request.param, Trained(model, images, labels), epsilons, distance, clipped.numpy())
 
 
 @pytest.mark.parametrize("refine", [True, False])
-def test_no_farther_than_foolbox(oracle, digits, refine):
-    case, distance, clipped = oracle
-    model, images, labels = digits
-    epsilons = EPSILONS[case.split("-")[1]]
-    result = build(config(case, refine=refine))(model, images, labels, [*epsilons, 100.0])
+def test_no_farther_than_foolbox(oracle, refine):
+    case, victim, epsilons, distance, clipped = oracle
+    result = build(config(case, refine=refine))(*victim, [*epsilons, 100.0])
     assert result.success[-1].mean() >= np.isfinite(distance).mean()
     assert np.median(result.distance[-1]) <= 1.01 * np.median(distance)
-    assert (result.success[:-1].mean(axis=1) >= clipped.mean(axis=1) - 0.005 - 1e-9).all()
+    if refine:  # as it is by default: half a point, or an example where that is less
+        slack = max(0.005, 1 / len(victim.images))
+        assert (result.success[:-1].mean(axis=1) >= clipped.mean(axis=1) - slack - 1e-9).all()
     assert 0 < result.success[0].mean() < 0.5 < result.success[-2].mean(), "the curve falls within the range"
 
 

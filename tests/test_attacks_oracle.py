@@ -1,54 +1,108 @@
-"""FGSM and BIM against Foolbox on a trained network, and against closed forms on affine models."""
+"""FGSM, BIM and PGD against Foolbox on trained networks, and against closed forms on affine models."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import eagerpy as ep
 import foolbox
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.small_models import affine, digits_cnn
-from workers.attacks import build
+from tests.small_models import VICTIMS, Trained, affine, digits_cnn, trained
+from workers.attacks import AttackResult, build
+from workers.attacks.active_set import ActiveSet
 from workers.attacks.gradients import network_for
 from workers.attacks.losses import SATURATED
 
 pytestmark = pytest.mark.tf
 
 EPSILONS = {"linf": (0.0, 0.02, 0.05, 0.1, 0.2), "l2": (0.0, 0.25, 0.5, 1.0, 2.0)}
-BIM_OPTIONS = {"steps": 7, "relative_step_size": 0.3}
+OPTIONS = {
+    "fgsm": {},
+    "bim": {"steps": 7, "relative_step_size": 0.3},
+    "pgd": {"steps": 7, "relative_step_size": 0.3},
+}
+FOOLBOX = {
+    ("fgsm", "linf"): foolbox.attacks.LinfFastGradientAttack,
+    ("fgsm", "l2"): foolbox.attacks.L2FastGradientAttack,
+    ("bim", "linf"): foolbox.attacks.LinfBasicIterativeAttack,
+    ("bim", "l2"): foolbox.attacks.L2BasicIterativeAttack,
+    ("pgd", "linf"): foolbox.attacks.LinfProjectedGradientDescentAttack,
+    ("pgd", "l2"): foolbox.attacks.L2ProjectedGradientDescentAttack,
+}
 
 
-def foolbox_attack(name, norm):
+def foolbox_attack(name, norm, starts):
+    """With our random starts: `starts` maps an epsilon to images (N, H, W, C)."""
+    attack = FOOLBOX[name, norm]
     if name == "fgsm":
-        attacks = {"linf": foolbox.attacks.LinfFastGradientAttack, "l2": foolbox.attacks.L2FastGradientAttack}
-        return attacks[norm](random_start=False)
-    attacks = {"linf": foolbox.attacks.LinfBasicIterativeAttack, "l2": foolbox.attacks.L2BasicIterativeAttack}
-    return attacks[norm](steps=7, rel_stepsize=0.3, random_start=False)
+        return attack(random_start=False)
+    if name == "bim":
+        return attack(steps=7, rel_stepsize=0.3, random_start=False)
+
+    class FromOurStarts(attack):
+        def get_random_start(self, x0, epsilon):
+            return ep.astensor(tf.constant(starts[epsilon]))
+
+    return FromOurStarts(steps=7, rel_stepsize=0.3, random_start=True)
 
 
-@pytest.fixture(scope="module", params=["fgsm-linf", "fgsm-l2", "bim-linf", "bim-l2"])
-def case(request):
-    """(configuration, epsilons, Foolbox's images (E, N, H, W, C), Foolbox's robust accuracy (E,))."""
-    name, norm = request.param.split("-")
-    digits = digits_cnn()
-    model = foolbox.TensorFlowModel(digits.model, bounds=(0, 1))
-    inputs = tf.constant(digits.images), tf.constant(digits.labels)
-    _, images, success = foolbox_attack(name, norm)(model, *inputs, epsilons=list(EPSILONS[norm]))
-    config = {"name": name, "norm": norm, **(BIM_OPTIONS if name == "bim" else {})}
-    return config, EPSILONS[norm], np.stack(images), 1 - success.numpy().mean(axis=1)
+def record_starts(monkeypatch, images, epsilons):
+    """What `ActiveSet.random_start` gives from now on, by epsilon; clean images where nothing is attacked."""
+    starts = {epsilon: images.copy() for epsilon in epsilons}
+    random_start = ActiveSet.random_start
+
+    def recorded(rows, stream=0):
+        drawn = random_start(rows, stream)
+        for level, example, image in zip(rows.level, rows.example, drawn, strict=True):
+            starts[epsilons[level]][example] = image
+        return drawn
+
+    monkeypatch.setattr(ActiveSet, "random_start", recorded)
+    return starts
 
 
-def test_the_network_is_worth_attacking():
-    digits = digits_cnn()
-    correct = np.argmax(digits.model(digits.images, training=False), axis=1) == digits.labels
-    assert correct.mean() > 0.95
+class Case(NamedTuple):
+    victim: Trained
+    name: str
+    exact: AttackResult  # the whole budget
+    early: AttackResult  # an example ends at its first success
+    images: np.ndarray  # Foolbox's, (E, N, H, W, C)
+    robust_accuracy: np.ndarray  # Foolbox's, (E,)
 
 
-def saturated(digits):
+@pytest.fixture(scope="module", params=VICTIMS)
+def victim(request):
+    return trained(request.param)
+
+
+@pytest.fixture(scope="module", params=FOOLBOX, ids=lambda key: "-".join(key))
+def case(request, victim):
+    name, norm = request.param
+    epsilons = EPSILONS[norm]
+    attack = build({"name": name, "norm": norm, **OPTIONS[name]})
+    early = attack(*victim, epsilons)
+    with pytest.MonkeyPatch.context() as patch:
+        starts = record_starts(patch, victim.images, epsilons)
+        exact = attack(*victim, epsilons, choose="last")
+    model = foolbox.TensorFlowModel(victim.model, bounds=(0, 1))
+    inputs = tf.constant(victim.images), tf.constant(victim.labels)
+    _, images, success = foolbox_attack(name, norm, starts)(model, *inputs, epsilons=list(epsilons))
+    return Case(victim, name, exact, early, np.stack(images), 1 - success.numpy().mean(axis=1))
+
+
+def test_the_networks_are_worth_attacking(victim):
+    correct = np.argmax(victim.model(victim.images, training=False), axis=1) == victim.labels
+    assert correct.mean() > (0.35 if victim.images.shape[-1] == 3 else 0.9)
+
+
+def saturated(victim):
     """Where the model is so sure of the label that Foolbox's float32 gradient is mostly rounding error."""
-    logits = digits.model(digits.images, training=False)
-    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(digits.labels, tf.cast(logits, tf.float64))
+    logits = victim.model(victim.images, training=False)
+    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(victim.labels, tf.cast(logits, tf.float64))
     return loss.numpy() < SATURATED
 
 
@@ -77,27 +131,23 @@ def test_where_the_model_is_sure_gradients_are_those_of_float64():
 
 
 def test_images_equal_foolbox(case):
-    config, epsilons, expected, _ = case
-    digits = digits_cnn()
-    result = build(config)(digits.model, digits.images, digits.labels, epsilons, choose="last")
-    attacked = result.clean_correct & ~saturated(digits)
-    assert attacked.sum() > 0.75 * len(attacked)
-    difference = np.abs(result.images - expected)[:, attacked].max(axis=(2, 3, 4))
-    if config["name"] == "fgsm":
-        assert difference.max() < 2e-6
+    attacked = case.exact.clean_correct & ~saturated(case.victim)
+    assert attacked.sum() > 0.75 * case.exact.clean_correct.sum()
+    difference = np.abs(case.exact.images - case.images)[:, attacked].max(axis=(2, 3, 4))
+    if case.name == "fgsm":
+        assert (difference < 2e-6).mean() >= 0.998
     else:
         # An eager gradient's last bits differ from a traced one's. Where a component is all but zero its
         # sign flips, and every later iterate with it: a few whole examples differ, the rest not at all.
-        assert (difference < 1e-3).mean() >= 0.998
+        assert (difference < 1e-3).mean() >= 0.99
 
 
 def test_robust_accuracy_is_at_most_foolbox(case):
-    config, epsilons, _, foolbox_accuracy = case
-    digits = digits_cnn()
-    result = build(config)(digits.model, digits.images, digits.labels, epsilons)
-    assert (result.robust_accuracy <= foolbox_accuracy + 1e-9).all()
-    assert result.robust_accuracy[0] == result.clean_correct.mean()
-    assert result.robust_accuracy[-1] < 0.1
+    robust = case.early.robust_accuracy
+    # One example may owe its success to the last bits of a gradient, or to our margin of 1e-4.
+    assert (robust <= case.robust_accuracy + 1 / len(case.victim.images) + 1e-9).all()
+    assert robust[0] == case.early.clean_correct.mean()
+    assert robust[-1] < 0.5 * robust[0]
 
 
 WEIGHTS = np.array([[3.0, -1.0], [-2.0, 1.0], [0.5, -0.25], [1.0, -3.0], [-1.0, 2.0], [0.0, 1.0]])

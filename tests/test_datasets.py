@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.real_data import REAL_DATA, needs_real_data
 from workers import datasets
 from workers.datasets import (
     DATASETS,
@@ -25,12 +26,6 @@ from workers.datasets import (
     load,
     splitmix64,
     stratified_order,
-)
-
-REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
-
-needs_real_data = pytest.mark.skipif(
-    not REAL_DATA.is_dir(), reason="the real images are not beside the project"
 )
 
 
@@ -267,7 +262,6 @@ def test_where_keras_keeps_what_it_downloads(tmp_path: Path, monkeypatch: pytest
 
 
 @needs_real_data
-@pytest.mark.real_data
 def test_only_other_data_have_another_fingerprint(tmp_path: Path) -> None:
     """The same pixels in another archive are the same data; one label more or less is not."""
     original = dict(np.load(REAL_DATA / "fashion_mnist.npz"))
@@ -285,7 +279,6 @@ def test_only_other_data_have_another_fingerprint(tmp_path: Path) -> None:
 
 
 @needs_real_data
-@pytest.mark.real_data
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
 def test_real_files_load(name: str) -> None:
     data = load({"name": name}, str(REAL_DATA))

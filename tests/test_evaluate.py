@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.real_data import REAL_DATA, needs_real_data
 from tests.victims_for_tests import victim_spec
 from workers import metrics
 from workers.attacks import AttackError
@@ -27,7 +28,6 @@ pytestmark = pytest.mark.tf
 
 SPEC = victim_spec()
 ID = SPEC.victim_id
-REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 EPSILONS = (0.0, 0.05, 0.2)
 TRAINING = WorkUnit(f"{ID}/train", SPEC)
 
@@ -322,8 +322,7 @@ def users_attacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "attacks_for_tests"
 
 
-@pytest.mark.real_data
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real images are not beside the project")
+@needs_real_data
 def test_images_large_enough_have_a_similarity_that_falls_with_epsilon(tmp_path: Path) -> None:
     recipe = {"version": 1, "epochs": 5, "batch_size": 32, "learning_rate": 2e-3}
     spec = victim_spec("fashion", dataset={"name": "fashion_mnist", "version": 1}, recipe=recipe)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import subprocess
 import sys
 
 from workers.hardware import cpu_model
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_KEPT_BYTES = 2**30
 
 
 def set_up_tensorflow(*, cpus: int, gpus: float) -> None:
@@ -22,6 +26,7 @@ def set_up_tensorflow(*, cpus: int, gpus: float) -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if gpus == 0 and "tensorflow" not in sys.modules:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    _keep_freed_memory()
     import tensorflow as tf
 
     tf.get_logger().setLevel(logging.ERROR)
@@ -39,6 +44,20 @@ def set_up_tensorflow(*, cpus: int, gpus: float) -> None:
                 tf.config.experimental.set_memory_growth(device, True)
     except RuntimeError:  # TensorFlow is running already
         return
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc reuse large blocks instead of giving them back to the system after each call.
+
+    Their pages would have to be mapped and zeroed again: a sixth of the time of FGSM (docs/performance.md).
+    Other C libraries have no such switch.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+    mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def device_name() -> str:
