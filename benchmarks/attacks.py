@@ -131,15 +131,18 @@ def mnist_cnn(train_examples: int = 20_000, epochs: int = 2) -> Bench:
 
 
 def cifar_mobilenet() -> Bench:
-    """MobileNetV2 0.35 with ImageNet weights at 96 pixels, its new head trained on frozen features."""
+    """MobileNetV2 0.35 with ImageNet weights at 80 pixels, its new head trained on frozen features.
+
+    KERAS_HOME names the folder whose models/ holds the weights, unless Keras can download them.
+    """
     import keras
 
     from workers.victims.architectures import build_model
 
     data = load({"name": "cifar10"}, os.environ.get(DATA_VARIABLE))
-    options = {"name": "mobilenet_v2", "alpha": 0.35, "input_size": 96, "weights": "imagenet"}
+    options = {"name": "mobilenet_v2", "alpha": 0.35, "input_size": 80, "weights": "imagenet"}
     model = build_model(options, data.shape, data.classes)
-    body = keras.Model(model.inputs, model.layers[-2].output)
+    body = keras.Model(model.inputs[0], model.layers[-1].input)
     rows = np.arange(4000)
     features = body.predict(data.images("train", rows), batch_size=128, verbose=0)
     head = keras.Sequential([keras.Input(features.shape[1:]), keras.layers.Dense(data.classes)])

@@ -109,6 +109,15 @@ def test_what_the_network_is_given(shape: Any, options: dict[str, Any], expected
     assert model(images).shape == (2, 7)
 
 
+def test_a_model_called_without_saying_is_in_inference_mode() -> None:
+    """As other libraries call it. Keras' own resizing layer would put all that follows into training mode."""
+    model = build_model({**SMALL, "input_size": 48}, (28, 28, 1), 10)
+    images = grey(28, 3)
+    inferred, unsaid = model(images, training=False).numpy(), model(images).numpy()
+    np.testing.assert_array_equal(unsaid, inferred)
+    assert np.abs(model(images, training=True) - inferred).max() > 1e-3
+
+
 def test_gradients_reach_every_pixel_through_resizing_and_repetition() -> None:
     import tensorflow as tf
 

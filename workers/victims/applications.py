@@ -137,7 +137,9 @@ def _build(name: str, options: Any, shape: Shape, classes: int) -> keras.Model:
     if shape[2] == 1:
         x = layers.Concatenate()([x, x, x])
     if (height, width) != shape[:2]:
-        x = layers.Resizing(height, width, interpolation="bilinear")(x)
+        # Not `layers.Resizing`: it has `training=True` by default, which Keras 3 hands on to every later layer
+        # of a model that is called without saying (seen in 3.15): batch norm would take the batch's moments.
+        x = keras.ops.image.resize(x, (height, width), interpolation="bilinear")
     x = preprocess(x, TABLE[name].preprocessing)
     if name.startswith("efficientnet_b") and options.weights == IMAGENET:
         x = _as_efficientnet_was_trained(x)
