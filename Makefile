@@ -12,7 +12,7 @@ demo: $(RUN)  ## run the shipped digits grid and show its robustness table
 	$(BIN)/robustsweep table outputs/demo
 
 test: $(DEV)  ## run every test, two at a time
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(DEV)  ## formatting, linting, types
 	$(BIN)/ruff format --check .

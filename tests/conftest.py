@@ -1,21 +1,38 @@
 """What every test runs under."""
 
+from __future__ import annotations
+
 import os
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 # As `workers.victims.runtime` has it, for the tests that import TensorFlow themselves.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# pytest-xdist gives its processes a terminal's width; the tests expect a pipe's.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COLUMNS", None)
+
+STARTING_RAY = ("test_benchmarks.py", "test_ray_backend.py", "test_smoke.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests stay together when pytest-xdist spreads them over processes.
-
-    A file's own, for their trained victims are made once a process; and all that start Ray, which takes the
-    whole machine and would not find it twice. Those come first, since no other group takes as long.
-    """
-    items.sort(key=lambda item: not item.get_closest_marker("ray"))
+    """The tests that start Ray first: no others take as long."""
+    items.sort(key=lambda item: item.path.name not in STARTING_RAY)
     for item in items:
-        together = "ray" if item.get_closest_marker("ray") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(together))
+        if item.get_closest_marker("ray"):
+            assert item.path.name in STARTING_RAY, f"{item.path.name} starts Ray: name it in {__file__}"
+
+
+class TogetherByFile(LoadFileScheduling):  # type: ignore[misc]
+    """A file's tests in one process, where its victims are trained once; all that start Ray in one, too."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "ray" if file.endswith(STARTING_RAY) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TogetherByFile:
+    return TogetherByFile(config, log)

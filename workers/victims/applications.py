@@ -137,8 +137,8 @@ def _build(name: str, options: Any, shape: Shape, classes: int) -> keras.Model:
     if shape[2] == 1:
         x = layers.Concatenate()([x, x, x])
     if (height, width) != shape[:2]:
-        # Not `layers.Resizing`: it has `training=True` by default, which Keras 3 hands on to every later layer
-        # of a model that is called without saying (seen in 3.15): batch norm would take the batch's moments.
+        # Not `layers.Resizing`: it has `training=True` by default, and Keras 3 hands that on to every later
+        # layer of a model that is called without saying (seen in 3.15): batch norm in training mode.
         x = keras.ops.image.resize(x, (height, width), interpolation="bilinear")
     x = preprocess(x, TABLE[name].preprocessing)
     if name.startswith("efficientnet_b") and options.weights == IMAGENET:
