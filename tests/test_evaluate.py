@@ -390,3 +390,32 @@ def test_the_oldest_victims_are_dropped(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(evaluator._victims) == ["victim-s0", "victim-s2"]
     report = evaluator(units[1])
     assert not report.trained and report.ok
+
+
+def test_answers_that_are_not_finite_are_flagged_and_no_success() -> None:
+    import tensorflow as tf
+
+    from workers.measurement import Clock, Measurement
+    from workers.victims.architectures import build_model
+    from workers.victims.loaded import Victim
+
+    digits = load({"name": "digits"})
+    network = build_model({"name": "small_cnn", "version": 1}, digits.shape, digits.classes)
+
+    def sometimes(images: Any, training: bool = False) -> Any:
+        logits = network(images, training=training)
+        return tf.where(images[:, 2, 3, :] < 0.4, logits * np.nan, logits)
+
+    victim = Victim(sometimes, digits, "0" * 64)
+    table = Measurement(unit(attack_spec("fgsm"), 0, 60), victim, Clock()).rows()
+    rows = columns(table, 0.2)
+    dark = digits.images("test", victim.order[:60])[:, 2, 3, 0] < 0.4
+    assert 0 < dark.sum() < 60 and np.isnan(rows["clean_label"].astype(float))[dark].all()
+    assert not rows["clean_correct"][dark].any() and not rows["success"][dark].any()
+    flagged = np.array([flags is not None and "non_finite_logits" in flags for flags in rows["flags"]])
+    assert flagged[dark].all() and rows["clean_correct"].any()
+    assert 0 < victim.clean_accuracy().share < 0.5
+
+    never = Victim(lambda images, training=False: network(images) * np.nan, digits, "0" * 64)
+    with pytest.raises(AttackError, match="every image with NaN"):
+        never.clean_accuracy()
