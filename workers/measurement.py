@@ -248,7 +248,7 @@ class _Columns:
 
 def _usable(logits: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """(N, K) logits, all 0 and so in favour of no class where one is not finite; (N,) where all are."""
-    finite: NDArray[np.bool_] = np.isfinite(logits).all(axis=1)
+    finite = np.asarray(np.isfinite(logits).all(axis=1))
     return np.where(finite[:, None], logits, np.float32(0)), finite
 
 
