@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.real_data import MARKS
-from tests.small_models import Trained, affine, digits_cnn, trained
+from tests.small_models import VICTIMS, Trained, affine, digits_cnn, trained
 from workers import metrics
 from workers.attacks import AttackResult, build
 from workers.attacks.deepfool import STABILITY
@@ -218,7 +217,7 @@ def test_golden_images(norm: str) -> None:
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS) for name in ("mnist", "cifar10")])
+@pytest.mark.parametrize("name", VICTIMS[1:])
 def test_at_least_as_near_as_foolbox_on_real_images(name: str, norm: str) -> None:
     model, images, labels = trained(name)
     images, labels = images[:60], labels[:60]

@@ -15,6 +15,15 @@ pytestmark = pytest.mark.tf
 PIXELS = st.floats(0, 1, width=32)
 
 
+def test_logits_that_are_not_finite_favour_no_class() -> None:
+    logits = np.array([[0.0, np.inf], [np.inf, 0.0], [np.nan, 3.0], [-np.inf, 1.0], [0.0, 1.0]])
+    labels = np.zeros(5, int)
+    assert metrics.answered(logits).tolist() == [False] * 4 + [True]
+    assert metrics.fools(logits, labels).tolist() == [False] * 4 + [True]
+    assert not metrics.reaches(logits, labels).any() and not metrics.right(logits, labels).any()
+    assert metrics.right(logits, 1 - labels).tolist() == [False] * 4 + [True]
+
+
 def test_fools_needs_a_lead_above_the_margin():
     logits = np.array([[1, 1.00005, 0], [1, 1.0002, 0], [2, 1, 0], [0, 0, 0], [-9, -7, -8]], np.float32)
     assert metrics.fools(logits, np.zeros(5, int)).tolist() == [False, True, False, False, True]

@@ -58,9 +58,10 @@ class Measurement:
     def rows(self) -> pa.Table:
         """A table of `SCHEMA`: the unit's cells one after another, each with the unit's examples in order."""
         with self._clock.phase("clean"):
-            clean_logits, answered = _usable(self._victim.clean_logits(self._unit.start, self._unit.stop))
-            clean_label, clean_confidence = _answer(clean_logits)
-            clean_correct = answered & (clean_label == self._labels)
+            clean_logits = self._victim.clean_logits(self._unit.start, self._unit.stop)
+            answered = metrics.answered(clean_logits)
+            clean_label, clean_confidence = _answer(clean_logits[answered])
+            clean_correct = metrics.right(clean_logits, self._labels)
             attacked = np.flatnonzero(clean_correct)
             images = self._victim.dataset.images("test", self._indices[attacked])
             images.setflags(write=False)  # an attack that worked in place would be measured against itself
@@ -68,11 +69,9 @@ class Measurement:
         measures.set("position", np.arange(self._unit.start, self._unit.stop))
         measures.set("example_index", self._indices)
         measures.set("label", self._labels)
-        measures.set("clean_label", clean_label)
-        measures.set("clean_confidence", clean_confidence)
+        measures.set("clean_label", clean_label, at=answered)
+        measures.set("clean_confidence", clean_confidence, at=answered)
         measures.set("clean_correct", clean_correct)
-        for name in ("clean_label", "clean_confidence"):
-            measures.clear(name, at=np.flatnonzero(~answered))
         measures.flag({"non_finite_logits": ~answered}, np.arange(len(answered)))
         for name in ("success", "success_uint8"):
             measures.set(name, np.False_)
@@ -156,15 +155,15 @@ class Measurement:
             (metrics.fools, self._labels[attacked]) if targets is None else (metrics.reaches, targets)
         )
         distances = metrics.distances(images[example], other)
-        logits, answered = _usable(self._victim.logits(other))
+        logits = self._victim.logits(other)
         unanswered = np.zeros(len(attacked), bool)
-        unanswered[example[~answered]] = True
+        unanswered[example[~metrics.answered(logits)]] = True
         measures.flag({"non_finite_logits": unanswered}, attacked)
         epsilon = np.array(self._epsilons)[level]
         in_box = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3))
         reach = getattr(distances, self._spec.norm)
         success = in_box & metrics.within(reach, epsilon) & judged(logits, classes[example])
-        rounded, _ = _usable(self._victim.logits(metrics.round_to_uint8(other[success])))
+        rounded = self._victim.logits(metrics.round_to_uint8(other[success]))
         for name in ("linf", "l2", "l0"):
             measures.set(name, np.inf, at=attacked)
         at = level[success], attacked[example[success]]
@@ -244,12 +243,6 @@ class _Columns:
             pa.array(self._values[column.name][k], type=column.type, mask=self._null[column.name][k])
             for column in MEASURES
         ]
-
-
-def _usable(logits: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """(N, K) logits, all 0 and so in favour of no class where one is not finite; (N,) where all are."""
-    finite = np.asarray(np.isfinite(logits).all(axis=1))
-    return np.where(finite[:, None], logits, np.float32(0)), finite
 
 
 def _answer(logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

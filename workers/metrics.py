@@ -42,6 +42,17 @@ class Perceptibility(NamedTuple):
     changed_share: NDArray[np.float32]
 
 
+def answered(logits: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Whether (N, K) logits are all finite: others favour no class. (N,) bool."""
+    return np.asarray(np.isfinite(logits).all(axis=1))
+
+
+def right(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Whether (N, K) logits are finite and highest at the (N,) labels. (N,) bool."""
+    correct: NDArray[np.bool_] = answered(logits) & (logits.argmax(axis=1) == labels)
+    return correct
+
+
 def fools(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Whether (N, K) logits favour a class other than the (N,) labels by more than 1e-4. (N,) bool."""
     return lead(logits, labels) > FOOLING_MARGIN
@@ -53,9 +64,13 @@ def reaches(logits: NDArray[np.floating], targets: NDArray[np.integer]) -> NDArr
 
 
 def lead(logits: NDArray[np.floating], classes: NDArray[np.integer]) -> NDArray[np.float64]:
-    """By how much the best of the other (N, K) logits leads that of the (N,) classes. (N,) float64."""
+    """By how much the best of the other (N, K) logits leads that of the (N,) classes. (N,) float64.
+
+    NaN where logits are not finite.
+    """
     rows = np.arange(len(classes))
     others = np.array(logits, np.float64)
+    others[~answered(others)] = np.nan
     own = others[rows, classes]
     others[rows, classes] = -np.inf
     ahead: NDArray[np.float64] = others.max(axis=1) - own

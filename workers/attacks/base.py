@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as options
 
+from workers import metrics
 from workers.attacks.active_set import ActiveSet, Choose, Findings, Task
 from workers.attacks.gradients import AttackError, Network, network_for
 from workers.attacks.health import examine
@@ -181,10 +182,8 @@ def _clean_correct(
     classes = logits.shape[1]
     if labels.max() >= classes:
         raise ValueError(f"found label {labels.max()}; the model has {classes} classes, numbered from 0")
-    finite = np.isfinite(logits).all(axis=1)
-    found.flag("non_finite_logits", np.flatnonzero(~finite))
-    correct: NDArray[np.bool_] = finite & (logits.argmax(axis=1) == labels)
-    return correct
+    found.flag("non_finite_logits", np.flatnonzero(~metrics.answered(logits)))
+    return metrics.right(logits, labels)
 
 
 def _drawn_targets(

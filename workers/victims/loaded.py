@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from workers import metrics
 from workers.attacks.base import AttackError
 from workers.datasets import Dataset, evaluation_order
 from workers.unit import VictimSpec
@@ -70,12 +71,11 @@ class Victim:
         examples = min(_ACCURACY_EXAMPLES, len(self.order))
         labels = self.dataset.labels("test", self.order[:examples])
         logits = self.clean_logits(0, examples)
-        finite = np.isfinite(logits).all(axis=1)
-        if not finite.any():
+        if not metrics.answered(logits).any():
             raise AttackError("the victim answers every image with NaN or infinite logits")
-        right = finite & (logits.argmax(axis=1) == labels)
+        share = metrics.right(logits, labels).mean()
         counts = np.bincount(self.dataset.y_test)
-        return CleanAccuracy(float(right.mean()), examples, float(counts.max() / counts.sum()))
+        return CleanAccuracy(float(share), examples, float(counts.max() / counts.sum()))
 
 
 def train_victim(
