@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from orchestrator.machine import available_cpus
+from workers.machine import available_cpus
 
 BENCHMARKS = ("startup", "planning", "affinity", "orchestration", "publishing", "layout", "attacks")
 

@@ -13,9 +13,9 @@ import yaml
 
 from benchmarks.reading import Reading, child, median_ratio
 from benchmarks.startup import MAIN
-from orchestrator.machine import available_cpus
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from workers.datasets import DATA_VARIABLE
+from workers.machine import available_cpus
 
 WORK: Mapping[str, Mapping[str, Any]] = {
     "small_cnn": {

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from benchmarks import sweeps
 from benchmarks.reading import Reading
-from orchestrator.grid import load_grid
-from orchestrator.plan import Interval, Plan, make_plan
-from orchestrator.sweep import prepare
+from orchestrator.grid.load import load_grid
+from orchestrator.intervals import Interval
+from orchestrator.plan.units import Plan, make_plan
+from orchestrator.run.prepare import prepare
 
 
 def measure(*, cells: int = 100_000, repeats: int = 3) -> list[Reading]:
@@ -29,9 +30,9 @@ def measure(*, cells: int = 100_000, repeats: int = 3) -> list[Reading]:
             begun = time.perf_counter()
             again = _replan(plan, half=(0, 250))
             resumed.append(time.perf_counter() - begun)
-    if len(plan.cells) != cells or 2 * again.unit_count != plan.unit_count:
+    if plan.cell_count != cells or 2 * again.unit_count != plan.unit_count:
         raise RuntimeError(
-            f"{len(plan.cells)} cells in {plan.unit_count} units, {again.unit_count} on resuming"
+            f"{plan.cell_count} cells in {plan.unit_count} units, {again.unit_count} on resuming"
         )
     return [
         Reading(
@@ -50,7 +51,9 @@ def measure(*, cells: int = 100_000, repeats: int = 3) -> list[Reading]:
 
 
 def _replan(plan: Plan, *, half: Interval) -> Plan:
-    coverage = {cell.cell_id: [half] for cell in plan.cells}
+    coverage = {
+        cell.cell_id: [half] for victim in plan.victims for run in victim.attacks for cell in run.cells
+    }
     return make_plan(
-        plan.cells, examples=plan.examples, slice_size=plan.slice_size, keep=plan.keep, coverage=coverage
+        plan.victims, examples=plan.examples, slice_size=plan.slice_size, keep=plan.keep, coverage=coverage
     )

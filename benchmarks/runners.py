@@ -7,9 +7,9 @@ import time
 
 import pyarrow as pa
 
-from tests.runners import MadeUp, made_up_rows, weights_of
+from tests.support.runners import MadeUp, made_up_rows, weights_of
 from workers.shards import publish_shard
-from workers.unit import UnitReport, WorkerSettings, WorkUnit
+from workers.unit import Done, Training, Unit, WorkerSettings
 
 LOAD_SECONDS = 0.3
 
@@ -22,8 +22,8 @@ class Publisher(MadeUp):
         self.shards = self.output.folder("shards")
         self.rows: dict[tuple[tuple[str, float], ...], pa.Table] = {}
 
-    def __call__(self, unit: WorkUnit) -> UnitReport:
-        if unit.trains:
+    def __call__(self, unit: Unit) -> Done:
+        if isinstance(unit, Training):
             return super().__call__(unit)
         if unit.cells not in self.rows:
             self.rows[unit.cells] = made_up_rows(unit)
@@ -35,21 +35,21 @@ class Publisher(MadeUp):
         name = publish_shard(
             self.shards, unit, rows, weights=weights, phases={"attack": 0.0}, provenance=self.provenance
         )
-        return UnitReport(unit.unit_id, weights=weights, shard=name, rows=rows.num_rows)
+        return Done(unit_id=unit.unit_id, weights=weights, shard=name, rows=rows.num_rows)
 
 
 class Loader(MadeUp):
-    """Leaves a file for each fine-tuning, `trained/<victim>.<process>`, and for each victim that this process
+    """Leaves a file for each training, `trained/<victim>.<process>`, and for each victim that this process
     did not hold, `loaded/<victim>.<process>`. Either takes a moment, as it does in earnest."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         super().__init__(settings)
         self.held: set[str] = set()
 
-    def __call__(self, unit: WorkUnit) -> UnitReport:
+    def __call__(self, unit: Unit) -> Done:
         victim_id = unit.victim.victim_id
         mark = f"{victim_id}.{os.getpid()}"
-        if unit.trains:
+        if isinstance(unit, Training):
             self.output.publish(f"trained/{mark}", b"")
         if victim_id not in self.held:
             self.held.add(victim_id)

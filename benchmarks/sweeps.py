@@ -12,13 +12,15 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from orchestrator.grid import Grid, load_grid
-from orchestrator.options import RunOptions
-from orchestrator.progress import PlainProgress, SweepState
-from orchestrator.sweep import prepare, run_sweep
-from workers.actor import resident_bytes
+from orchestrator.grid.entries import Grid
+from orchestrator.grid.load import load_grid
+from orchestrator.run.options import RunOptions
+from orchestrator.run.prepare import prepare
+from orchestrator.run.progress import PlainProgress, SweepState
+from orchestrator.run.sweep import run_sweep
+from workers.machine import resident_bytes
 
-NOOP = "tests.runners:Noop"
+NOOP = "tests.support.runners:Noop"
 PUBLISHER = "benchmarks.runners:Publisher"
 
 

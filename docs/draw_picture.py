@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from orchestrator.formats import render_robustness
-from orchestrator.store import Store
-from orchestrator.tables import cells_table, robustness_tables
+from orchestrator.results.tables import cells_table, robustness_tables
+from orchestrator.results.text import render_robustness
+from orchestrator.store.folder import Store
 
 
 def main() -> None:

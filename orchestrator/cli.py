@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from orchestrator.results.text import FORMATS
+from orchestrator.run.backends import BACKENDS
 from workers.version import VERSION
 
 app = typer.Typer(
@@ -24,21 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-_UNIT_TIMEOUT = "6h"
-
-
-class BackendName(StrEnum):
-    ray = "ray"
-    inline = "inline"
-
-
-class Format(StrEnum):
-    rich = "rich"
-    md = "md"
-    csv = "csv"
-    json = "json"
 
 
 class Listing(StrEnum):
@@ -70,7 +57,9 @@ CacheOption = Annotated[str | None, typer.Option(help="The cache of victims. [de
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Try again what failed for good in an earlier run.")
 ]
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print it.")]
+FormatOption = Annotated[
+    str, typer.Option("--format", "-f", metavar="|".join(FORMATS), help="How to print it.")
+]
 
 
 def main() -> None:
@@ -97,8 +86,8 @@ def run(
     output: OutputOption = None,
     overrides: SetOption = None,
     backend: Annotated[
-        BackendName, typer.Option(help="ray: a pool of workers. inline: this process.")
-    ] = BackendName.ray,
+        str, typer.Option(metavar="|".join(BACKENDS), help="ray: a pool of workers. inline: this process.")
+    ] = "ray",
     workers: Annotated[
         int | None, typer.Option(min=1, help="How many workers. [default: as many as the machines carry]")
     ] = None,
@@ -134,28 +123,26 @@ def run(
 ) -> None:
     """Run a grid. Running it again resumes: only what is missing is computed."""
     with _user_errors():
-        from orchestrator.options import RunOptions
-        from orchestrator.sweep import prepare, run_sweep
+        from orchestrator.run.options import RunOptions
+        from orchestrator.run.prepare import prepare
+        from orchestrator.run.sweep import run_sweep
 
-        timeout = parse_duration(_UNIT_TIMEOUT if unit_timeout is None else unit_timeout, "--unit-timeout")
-        if backend is BackendName.inline:
-            _refuse_for_inline(workers, gpus_per_worker, address, unit_timeout)
-            timeout = 0.0
         loaded = _load(grid, overrides)
         options = RunOptions(
             output=output or f"outputs/{loaded.name}",
-            backend=backend.value,
+            backend=backend,
             address=address,
             workers=workers,
             cpus_per_worker=cpus_per_worker,
             gpus_per_worker=gpus_per_worker,
             retry_failed=retry_failed,
             max_failures=max_failures,
-            unit_timeout=timeout or None,
+            unit_timeout=None if unit_timeout is None else parse_duration(unit_timeout, "--unit-timeout"),
             stop_after=None if stop_after is None else parse_duration(stop_after, "--stop-after"),
             data_dir=data_dir,
             cache_dir=cache_dir,
         )
+        options.check()
         prepared = prepare(loaded, options.output, data_dir=data_dir, retry_failed=retry_failed)
         _warn(prepared.warnings)
         from orchestrator import show
@@ -164,7 +151,7 @@ def run(
         if dry_run:
             show.plan(console, prepared)
             return
-        from orchestrator.progress import make_progress
+        from orchestrator.run.progress import make_progress
 
         summary = run_sweep(prepared, options, make_progress(console))
         show.summary(console, prepared, summary)
@@ -182,7 +169,7 @@ def plan(
     """Show what a run would do: cells, what is there already, what is missing. Writes nothing."""
     with _user_errors():
         from orchestrator import show
-        from orchestrator.sweep import prepare
+        from orchestrator.run.prepare import prepare
 
         loaded = _load(grid, overrides)
         prepared = prepare(
@@ -197,27 +184,26 @@ def status(output: OutputArgument) -> None:
     """Show how far a sweep is, and whether its run is alive."""
     with _user_errors():
         from orchestrator import show
-        from orchestrator.store import Store
+        from orchestrator.store.folder import Store
 
         show.status(_console(), Store.existing(output))
 
 
 @app.command()
-def table(output: OutputArgument, format: FormatOption = Format.rich) -> None:
+def table(output: OutputArgument, format: FormatOption = "rich") -> None:
     """Show the robustness table of a sweep, from every shard there is by now."""
     with _user_errors():
-        from orchestrator.formats import render_robustness
-        from orchestrator.tables import cells_table, robustness_tables
+        from orchestrator.results.tables import cells_table, robustness_tables
 
-        tables = robustness_tables(cells_table(_results(output)))
-        print(render_robustness(tables, format.value, **_terminal()), end="")
+        form = _text_format(format)
+        print(form.robustness(robustness_tables(cells_table(_results(output)))), end="")
 
 
 @app.command()
 def query(
     output: OutputArgument,
     sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT over the views below.")],
-    format: FormatOption = Format.rich,
+    format: FormatOption = "rich",
 ) -> None:
     """Ask a sweep's results in SQL.
 
@@ -225,10 +211,10 @@ def query(
     "SELECT model, avg(robust_accuracy) FROM cells WHERE epsilon = 0.1 GROUP BY model".
     """
     with _user_errors():
-        from orchestrator.formats import render
-        from orchestrator.query import run_query
+        from orchestrator.results.query import run_query
 
-        print(render(run_query(_results(output), sql), format.value, **_terminal()), end="")
+        form = _text_format(format)
+        print(form.table(run_query(_results(output), sql)), end="")
 
 
 @app.command("list")
@@ -237,12 +223,13 @@ def list_(
 ) -> None:
     """List what a grid may name, or the victims that the cache holds."""
     with _user_errors():
-        from orchestrator import show
-
         if what is not Listing.victims:
-            show.listing(_console(), what.value)
+            from orchestrator.listing import listing
+
+            listing(_console(), what.value)
             return
-        from orchestrator.victims import cached_victims
+        from orchestrator import show
+        from orchestrator.clean import cached_victims
 
         show.victims(_console(), cached_victims(cache_dir))
 
@@ -264,8 +251,8 @@ def clean(
     """
     with _user_errors():
         from orchestrator import show
+        from orchestrator.clean import removable_output, removable_victims, remove
         from orchestrator.errors import UserError
-        from orchestrator.victims import removable_output, removable_victims, remove
 
         if what == "victims":
             found = removable_victims(cache_dir, names or [])
@@ -284,7 +271,7 @@ def init(
 ) -> None:
     """Write a commented grid to start from."""
     with _user_errors():
-        from orchestrator.init import write_grid
+        from orchestrator.grid.template import write_grid
 
         write_grid(path)
     print(f"wrote {path}; `robustsweep plan {path}` shows what it would run")
@@ -307,13 +294,13 @@ def parse_duration(text: str, option: str) -> float:
 
 
 def _load(grid: str, overrides: list[str] | None):  # type: ignore[no-untyped-def]  # Grid is imported late
-    from orchestrator.grid import load_grid
+    from orchestrator.grid.load import load_grid
 
     return load_grid(grid, overrides or [])
 
 
 def _results(output: str):  # type: ignore[no-untyped-def]  # Results is imported late
-    from orchestrator.store import Store
+    from orchestrator.store.folder import Store
 
     store = Store.existing(output)
     accepted = store.accepted_shards()
@@ -321,28 +308,16 @@ def _results(output: str):  # type: ignore[no-untyped-def]  # Results is importe
     return store.results(accepted)
 
 
-def _terminal() -> dict[str, Any]:
-    """Colour and width where a person is looking; neither in a pipe or a file."""
+def _text_format(name: str):  # type: ignore[no-untyped-def]  # Format is imported late
+    """In colour and the terminal's width where a person is looking; neither in a pipe or a file."""
+    from orchestrator.errors import UserError, did_you_mean
+    from orchestrator.results.text import text_format
+
+    if name not in FORMATS:
+        near = did_you_mean(name, FORMATS)
+        raise UserError(f'--format: found "{name}"; allowed: {", ".join(FORMATS)}{near}')
     console = Console()
-    return {"colour": True, "width": console.width} if console.is_terminal else {}
-
-
-def _refuse_for_inline(
-    workers: int | None, gpus: float | None, address: str, unit_timeout: str | None
-) -> None:
-    from orchestrator.errors import UserError
-
-    for option, given in (("--workers", workers), ("--gpus-per-worker", gpus)):
-        if given is not None:
-            raise UserError(
-                f"{option} has no meaning with --backend inline: it is one worker in this process"
-            )
-    if address != "local":
-        raise UserError("--address has no meaning with --backend inline: it uses no Ray")
-    if unit_timeout is not None:
-        raise UserError(
-            "--unit-timeout has no meaning with --backend inline: nothing from outside could end a unit"
-        )
+    return text_format(name, colour=True, width=console.width) if console.is_terminal else text_format(name)
 
 
 def _console(*, stderr: bool = False) -> Console:

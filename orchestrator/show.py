@@ -1,32 +1,35 @@
-"""How commands print plans, runs and lists for people. Only looks; decides nothing."""
+"""How commands print plans, runs and what can go, for people. Only looks; decides nothing."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.epsilons import number_text
-from orchestrator.grid import Grid, shipped_grids
-from orchestrator.progress import duration
-from orchestrator.results import label
-from orchestrator.status import settled_life
-from orchestrator.store import Store
-from orchestrator.sweep import Prepared, Summary
-from orchestrator.victims import Removal
+from orchestrator.clean import Removal
+from orchestrator.grid.entries import Grid
+from orchestrator.grid.numbers import number_text
+from orchestrator.run.prepare import Prepared
+from orchestrator.run.progress import duration
+from orchestrator.run.status import settled_life
+from orchestrator.run.sweep import Summary
+from orchestrator.store.folder import Store
+from workers.unit import NO_DEFENCE, AttackSpec, Preparation, VictimSpec, label
 from workers.victims.cache import CacheEntry
 
 _SHOWN_FAILURES = 10
 
+_PAST: dict[Preparation, str] = {"train": "trained", "fine-tune": "fine-tuned", "load": "loaded"}
 
-def _table(*columns: str, right: int = 0) -> Table:
+
+def plain_table(*columns: str, right: int = 0) -> Table:
     """A plain table; the last `right` columns hold numbers."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for i, column in enumerate(columns):
@@ -37,65 +40,97 @@ def _table(*columns: str, right: int = 0) -> Table:
 def plan(console: Console, prepared: Prepared) -> None:
     """What a run would do."""
     grid, todo = prepared.grid, prepared.plan
-    total: Counter[tuple[str, str]] = Counter()
-    missing: Counter[tuple[str, str]] = Counter()
-    for cell in todo.cells:
-        total[cell.victim.victim_id, cell.attack.attack_id] += 1
-    for victim in todo.victims:
-        for gap in victim.gaps:
-            place = victim.victim.victim_id, gap.attack.attack_id
-            missing[place] = max(missing[place], len(gap.cells))
     console.print(f"[bold]{escape(grid.name)}[/] into {escape(prepared.store.location)}", highlight=False)
-    table = _table("model", "dataset", "attack", "epsilon", "examples", "cells", "to do", right=3)
-    rows: dict[tuple[str, ...], list[int]] = {}
-    for cell in todo.cells:
-        model, attack = label(cell.victim.model["name"], cell.victim.model_options), cell.attack
-        key = (model, cell.victim.dataset["name"], f"{label(attack.name, attack.options)} {attack.norm}")
-        rows.setdefault(key, [0, 0])[0] += 1
-    seen = set()
-    for cell in todo.cells:
-        place = cell.victim.victim_id, cell.attack.attack_id
-        if place in seen:
-            continue
-        seen.add(place)
-        model = label(cell.victim.model["name"], cell.victim.model_options)
-        key = (
-            model,
-            cell.victim.dataset["name"],
-            f"{label(cell.attack.name, cell.attack.options)} {cell.attack.norm}",
-        )
-        rows[key][1] += missing[place]
-    for (model, dataset, attack_label), (cells, left) in rows.items():
-        epsilons = _epsilons(grid, attack_label, dataset)
-        table.add_row(
-            model, dataset, attack_label, epsilons, f"{todo.examples[dataset]:,}", f"{cells:,}", f"{left:,}"
-        )
+    table = plain_table("model", "dataset", "attack", "epsilon", "examples", "cells", "to do", right=3)
+    for row in _plan_rows(prepared):
+        table.add_row(*map(escape, row))
     console.print(table)
     if grid.pixel_range.width != 1:
         console.print(
             f"epsilons on the [0, 1] scale (in brackets: as written, on {escape(str(grid.pixel_range))})",
             highlight=False,
         )
-    parts = [f"{len(todo.cells):,} cells: {todo.done_cells:,} done, {todo.open_cells:,} to do"]
+    parts = [f"{todo.cell_count:,} cells: {todo.done_cells:,} done, {todo.open_cells:,} to do"]
     if todo.failed_cells:
         parts.append(f"{todo.failed_cells:,} failed earlier (--retry-failed tries them again)")
     console.print(", ".join(parts), highlight=False)
     if todo.unit_count:
         console.print(
             f"{_count(todo.unit_count, 'unit')} of at most {todo.slice_size:,} examples; "
-            f"{_count(len(todo.victims), 'victim')} to fine-tune or find in the cache",
+            f"{_to_prepare(todo.preparations)}",
             highlight=False,
         )
     else:
         console.print("nothing to run", highlight=False)
 
 
-def _epsilons(grid: Grid, attack_label: str, dataset: str) -> str:
-    for attack in grid.attacks:
-        given = ", ".join(f"{key}={value}" for key, value in sorted(attack.shown.items()))
-        if f"{label(attack.name, given)} {attack.norm}" == attack_label:
-            return " ".join(_both_scales(epsilon, grid) for epsilon in attack.epsilons[dataset])
-    return ""
+def _to_prepare(victims: Mapping[Preparation, int]) -> str:
+    """ "2 victims to train and 1 to fine-tune or find in the cache, 1 to load"."""
+    made = [f"{victims[how]:,} to {how}" for how in ("train", "fine-tune") if victims.get(how)]
+    parts = [f"{' and '.join(made)}, or find in the cache"] if made else []
+    if victims.get("load"):
+        parts.append(f"{victims['load']:,} to load")
+    return f"victims: {'; '.join(parts)}"
+
+
+@dataclass
+class _PlanRow:
+    """One victim, its seeds together, under one attack."""
+
+    victim: VictimSpec
+    attack: AttackSpec
+    epsilons: set[Fraction] = field(default_factory=set)
+    cells: int = 0
+    missing: int = 0
+
+
+def _plan_rows(prepared: Prepared) -> Iterator[tuple[str, ...]]:
+    """Keyed by what is run, never by its label: two things may share one."""
+    grid, plan = prepared.grid, prepared.plan
+    left = {victim.victim.victim_id: victim for victim in plan.todo}
+    rows: dict[tuple[str, str], _PlanRow] = {}
+    for victim, runs in plan.victims:
+        but_for_seed = repr(replace(victim, victim_id="", seed=0))
+        for attack, cells in runs:
+            row = rows.setdefault((but_for_seed, attack.attack_id), _PlanRow(victim, attack))
+            row.epsilons.update(cell.exact for cell in cells)
+            row.cells += len(cells)
+            if victim.victim_id in left:
+                row.missing += left[victim.victim_id].missing(attack)
+    victims = _told_apart(
+        (row.victim.victim_id, _victim(row.victim), row.victim.dataset.name) for row in rows.values()
+    )
+    attacks = _told_apart((row.attack.attack_id, _attack(row.attack), "") for row in rows.values())
+    for row in rows.values():
+        dataset = row.victim.dataset.name
+        yield (
+            victims[row.victim.victim_id],
+            dataset,
+            attacks[row.attack.attack_id],
+            " ".join(_both_scales(epsilon, grid) for epsilon in sorted(row.epsilons)),
+            f"{plan.examples[dataset]:,}",
+            f"{row.cells:,}",
+            f"{row.missing:,}",
+        )
+
+
+def _victim(victim: VictimSpec) -> str:
+    model, defence = victim.model, victim.defence
+    text = label(model.name, model.shown)
+    return text if defence.name == NO_DEFENCE.name else f"{text}, {label(defence.name, defence.shown)}"
+
+
+def _attack(attack: AttackSpec) -> str:
+    return f"{label(attack.name, attack.shown)} {attack.norm}"
+
+
+def _told_apart(things: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """Id -> text, from (id, text, place), with the end of the id where a place has that text twice."""
+    known = {id: (text, place) for id, text, place in things}
+    shared = Counter(known.values())
+    return {
+        id: f"{text} [{id[-6:]}]" if shared[text, place] > 1 else text for id, (text, place) in known.items()
+    }
 
 
 def _both_scales(epsilon: Fraction, grid: Grid) -> str:
@@ -110,8 +145,9 @@ def summary(console: Console, prepared: Prepared, result: Summary) -> None:
     location = escape(prepared.store.location)
     head = f"{state.cells_done:,} of {state.cells:,} cells done"
     if state.units:
-        head += f" in {duration(state.seconds)} ({_count(state.units_done, 'unit')}"
-        head += f", {_count(state.trained, 'victim')} fine-tuned)" if state.trained else ")"
+        parts = [_count(state.units_done, "unit")]
+        parts += [f"{_count(n, 'victim')} {_PAST[how]}" for how, n in state.prepared.items() if n]
+        head += f" in {duration(state.seconds)} ({', '.join(parts)})"
     elif not prepared.plan.open_cells and not prepared.plan.failed_cells:
         head += "; nothing was left to run"
     console.print(f"[bold]{escape(state.grid)}[/]: {head}", highlight=False)
@@ -119,7 +155,7 @@ def summary(console: Console, prepared: Prepared, result: Summary) -> None:
         console.print(f"[bold red]{_count(len(result.failures), 'unit')} failed[/]:", highlight=False)
         for failure in result.failures[:_SHOWN_FAILURES]:
             console.print(
-                f"  {escape(failure['unit'])}: {escape(failure['error'])}", highlight=False, soft_wrap=True
+                f"  {escape(failure.unit)}: {escape(failure.error)}", highlight=False, soft_wrap=True
             )
         if len(result.failures) > _SHOWN_FAILURES:
             console.print(f"  and {len(result.failures) - _SHOWN_FAILURES} more")
@@ -146,43 +182,43 @@ def status(console: Console, store: Store) -> None:
     """How far the latest run is, and whether it lives."""
     run_id = store.run_ids()[-1]
     record = store.read_status(run_id)
-    if not record:
+    if record is None:
         console.print(
-            f"run {run_id} has written no status: it ended before its workers were up", highlight=False
+            f"run {run_id} has left no status that can be read: it ended before its workers were up, or its "
+            "status.json is damaged",
+            highlight=False,
         )
         return
-    answer = settled_life(store, run_id)
+    answer = settled_life(store, record)
     words = {
         "live": "[green]running[/]",
         "dead": "[red]dead[/]: its process is gone; the same run command resumes it",
         "unknown": "unknown",
         "ended": {"finished": "[green]finished[/]", "interrupted": "[yellow]interrupted[/]"}.get(
-            record["state"], f"[red]{escape(record['state'])}[/]"
+            record.state, f"[red]{record.state}[/]"
         ),
     }
     table = Table.grid(padding=(0, 2))
-    table.add_row(
-        "run", f"{run_id} of {escape(record['grid'])} on {escape(record['host'])}, process {record['pid']}"
-    )
+    table.add_row("run", f"{run_id} of {escape(record.grid)} on {escape(record.host)}, process {record.pid}")
     table.add_row("state", words[answer])
-    table.add_row("cells", f"{record['cells_done']:,} of {record['cells']:,} done")
-    table.add_row(
-        "units", f"{record['units_done']:,} of {record['units']:,} done, {record['units_failed']:,} failed"
-    )
-    table.add_row("time", f"{duration(record['seconds'])}, last heard of {record['updated_at']}")
-    if answer == "live" and record["seconds_left"] is not None:
-        table.add_row("left", f"about {duration(record['seconds_left'])}")
+    table.add_row("cells", f"{record.cells_done:,} of {record.cells:,} done")
+    table.add_row("units", f"{record.units_done:,} of {record.units:,} done, {record.units_failed:,} failed")
+    table.add_row("time", f"{duration(record.seconds)}, last heard of {escape(record.updated_at)}")
     if answer == "live":
-        for worker, label in record["workers"].items():
-            table.add_row(worker, escape(label) or "[dim]idle[/]")
-    for failure in record["failures"]:
+        if record.seconds_left is not None:
+            table.add_row("left", f"about {duration(record.seconds_left)}")
+        for worker, on in record.workers.items():
+            table.add_row(escape(worker), escape(on) or "[dim]idle[/]")
+    for failure in record.failures:
         table.add_row("[red]failed[/]", escape(failure))
     console.print(table, highlight=False)
 
 
 def victims(console: Console, entries: Sequence[CacheEntry]) -> None:
     """What a cache of victims holds."""
-    table = _table("victim", "weights", "trained", "state", "test", "epochs", "trained in", "size", right=4)
+    table = plain_table(
+        "victim", "weights", "trained", "state", "test", "epochs", "trained in", "size", right=4
+    )
     for entry in entries:
         manifest = entry.manifest
         accuracy = f"{manifest.test_accuracy:.1%}" if manifest else "–"
@@ -195,7 +231,7 @@ def victims(console: Console, entries: Sequence[CacheEntry]) -> None:
             accuracy,
             epochs,
             duration(manifest.seconds) if manifest else "–",
-            _bytes(entry.size),
+            decimal(entry.size),
         )
     console.print(table if entries else "no victims yet", highlight=False)
 
@@ -205,89 +241,12 @@ def removals(console: Console, found: Sequence[Removal], *, removed: bool) -> No
     if not found:
         console.print("nothing to remove")
         return
-    table = _table("what", "why", "size", right=1)
+    table = plain_table("what", "why", "size", right=1)
     for one in found:
-        table.add_row(escape(one.what), escape(one.why), _bytes(one.size))
+        table.add_row(escape(one.what), escape(one.why), decimal(one.size))
     console.print(table, highlight=False)
-    total = _bytes(sum(one.size for one in found))
+    total = decimal(sum(one.size for one in found))
     console.print(
         f"removed {total}" if removed else f"{total} in all; nothing was removed: --yes removes them",
         highlight=False,
     )
-
-
-def _bytes(size: int) -> str:
-    """For people: "312 B", "4.1 MB"."""
-    for unit, bound in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= bound:
-            return f"{size / bound:.1f} {unit}"
-    return f"{size} B"
-
-
-def listing(console: Console, what: str) -> None:
-    """What a grid may name."""
-    table = {"models": _models, "datasets": _datasets, "attacks": _attacks, "grids": _grids}[what]()
-    console.print(table, highlight=False)
-
-
-def _models() -> Table:
-    from workers.victims.architectures import ARCHITECTURES
-
-    table = _table("model", "options", "images")
-    for name, architecture in sorted(ARCHITECTURES.items()):
-        least = f"{architecture.min_size} px or more"
-        if architecture.least_input:
-            least = f"any size, smaller than {architecture.least_input} px resized to it"
-        channels = " or ".join(map(str, architecture.channels)) or "any number of"
-        table.add_row(name, _defaults(architecture.options), f"{least}, {channels} channels")
-    table.add_row("{name: …, path: …}", "pixel_range=null", "those that your .keras file takes")
-    table.add_row("{name: …, factory: …}", "your own", "your own")
-    return table
-
-
-def _datasets() -> Table:
-    from workers.datasets import DATASETS
-
-    table = _table("dataset", "image", "classes", "train", "test", right=3)
-    for name, source in DATASETS.items():
-        info = source.info
-        height, width, channels = info.shape
-        table.add_row(
-            name,
-            f"{height}×{width}×{channels}",
-            str(info.classes),
-            f"{info.train_size:,}",
-            f"{info.test_size:,}",
-        )
-    table.add_row("tfds:<name>", "any dataset of tensorflow-datasets with images and class labels")
-    table.add_row("{name: …, path: …}", "an .npz, or a folder of images by class")
-    return table
-
-
-def _attacks() -> Table:
-    from workers.attacks import REGISTRY
-
-    table = _table("attack", "norms", "options")
-    for name, attack in sorted(REGISTRY.items()):
-        table.add_row(name, ", ".join(attack.NORMS), _defaults(attack, hidden=("norm", "content")))
-    return table
-
-
-def _grids() -> Table:
-    table = _table("grid", "what it is")
-    for name, text in shipped_grids().items():
-        comment = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
-        table.add_row(name, " ".join(comment))
-    return table
-
-
-def _defaults(options: Any, hidden: tuple[str, ...] = ()) -> str:
-    shown = []
-    for one in dataclasses.fields(options):
-        if one.name not in hidden:
-            default = getattr(one.default, "default", one.default)  # pydantic wraps a default in a FieldInfo
-            if default is dataclasses.MISSING:
-                shown.append(f"{one.name} (needed)")
-                continue
-            shown.append(f"{one.name}={'null' if default is None else default}")
-    return ", ".join(shown) or "none"

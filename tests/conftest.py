@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-# As `workers.victims.runtime` has it, for the tests that import TensorFlow themselves.
+# As `workers.runtime` has it, for the tests that import TensorFlow themselves.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # pytest-xdist gives its processes a terminal's width; the tests expect a pipe's.

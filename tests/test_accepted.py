@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
-from orchestrator.accepted import Accepted, SetAside, accept
-from tests.runners import made_up_rows
-from tests.sweeps_for_tests import times_counted
+from orchestrator.store.accepted import Accepted, SetAside, accept
+from tests.support.runners import made_up_rows
+from tests.support.sweeps import times_counted
+from tests.support.victims import attack_spec, some_victim
 from workers.pins import Pin
 from workers.shards import ShardInfo, publish_shard, read_footer
 from workers.storage import Folder
-from workers.unit import AttackSpec, VictimSpec, WorkUnit
+from workers.unit import Evaluation
 
 CELLS = ("a", "b", "c")
 NOWHERE = Folder(fs._MockFileSystem(), "nowhere")
@@ -120,8 +121,7 @@ def test_warnings_say_each_reason_once() -> None:
     ]
 
 
-VICTIM = VictimSpec("v", {"name": "net"}, {"name": "digits"}, {}, {"name": "none"}, 0)
-ATTACK = AttackSpec("x", {"name": "fgsm"}, "fgsm", "linf")
+VICTIM, ATTACK = some_victim("v"), attack_spec()
 
 
 @settings(max_examples=25, deadline=None)
@@ -138,7 +138,7 @@ def test_rows_of_overlapping_files_are_read_once(parts: list[tuple[int, int, lis
     infos = []
     for start, length, cells in parts:
         epsilons = tuple((cell, CELLS.index(cell) / 10) for cell in sorted(cells))
-        unit = WorkUnit("u", VICTIM, ATTACK, epsilons, start, start + length)
+        unit = Evaluation("u", VICTIM, ATTACK, epsilons, start, start + length)
         name = publish_shard(
             folder, unit, made_up_rows(unit), weights="1" * 64, phases={}, provenance={"device": "d"}
         )

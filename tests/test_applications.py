@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.real_data import REAL_DATA, needs_real_data
-from tests.victims_for_tests import victim_spec
+from tests.support.real_data import REAL_DATA, needs_real_data
+from tests.support.victims import model_spec, victim_spec
 from workers.datasets import load
 from workers.storage import Folder
+from workers.unit import DatasetSpec
 from workers.victims.applications import TABLE, _as_efficientnet_was_trained, preprocess
 from workers.victims.architectures import ARCHITECTURES, ArchitectureError, build_model
 from workers.victims.cache import CleanAccuracy, VictimCache
-from workers.victims.loaded import train_victim
-from workers.victims.recipe import History
+from workers.victims.manifest import History
+from workers.victims.recipe import Recipe
+from workers.victims.victim import train_victim
 
 pytestmark = pytest.mark.tf
 
-SMALL = {"name": "mobilenet", "version": 1, "alpha": 0.25}
+SMALL = {"name": "mobilenet", "alpha": 0.25}
 
 
 def grey(size: int, count: int = 4) -> np.ndarray:
@@ -103,7 +105,7 @@ def test_efficientnet_with_imagenet_weights_is_normalised_as_keras_does_it() -> 
     ],
 )
 def test_what_the_network_is_given(shape: Any, options: dict[str, Any], expected: tuple[int, int]) -> None:
-    model = build_model({**SMALL, **options}, shape, 7)
+    model = build_model(model_spec(**{**SMALL, **options}), shape, 7)
     assert model.get_layer("backbone").input_shape == (None, *expected, 3)
     images = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
     assert model(images).shape == (2, 7)
@@ -111,7 +113,7 @@ def test_what_the_network_is_given(shape: Any, options: dict[str, Any], expected
 
 def test_a_model_called_without_saying_is_in_inference_mode() -> None:
     """As other libraries call it. Keras' own resizing layer would put all that follows into training mode."""
-    model = build_model({**SMALL, "input_size": 48}, (28, 28, 1), 10)
+    model = build_model(model_spec(**SMALL, input_size=48), (28, 28, 1), 10)
     images = grey(28, 3)
     inferred, unsaid = model(images, training=False).numpy(), model(images).numpy()
     np.testing.assert_array_equal(unsaid, inferred)
@@ -121,7 +123,7 @@ def test_a_model_called_without_saying_is_in_inference_mode() -> None:
 def test_gradients_reach_every_pixel_through_resizing_and_repetition() -> None:
     import tensorflow as tf
 
-    model = build_model({**SMALL, "input_size": 48}, (28, 28, 1), 10)
+    model = build_model(model_spec(**SMALL, input_size=48), (28, 28, 1), 10)
     images = tf.constant(grey(28, 2))
     with tf.GradientTape() as tape:
         tape.watch(images)
@@ -141,7 +143,7 @@ def test_gradients_reach_every_pixel_through_resizing_and_repetition() -> None:
 )
 def test_wrong_options_are_refused(model: dict[str, Any], shape: Any, message: str) -> None:
     with pytest.raises(ArchitectureError, match=message):
-        build_model(model, shape, 10)
+        build_model(model_spec(**model), shape, 10)
 
 
 def test_weights_by_path_are_those_of_the_file(weights: Path) -> None:
@@ -151,46 +153,45 @@ def test_weights_by_path_are_those_of_the_file(weights: Path) -> None:
         alpha=0.25, include_top=False, weights=None, input_shape=(64, 64, 3)
     )
     source.load_weights(weights)
-    model = build_model({**SMALL, "weights": str(weights), "input_size": 40}, (28, 28, 1), 10)
+    model = build_model(model_spec(**SMALL, weights=str(weights), input_size=40), (28, 28, 1), 10)
     backbone = model.get_layer("backbone")
     for ours, theirs in zip(backbone.get_weights(), source.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    fresh = build_model(
-        {**SMALL, "weights": str(weights.parent / "gone.h5")}, (28, 28, 1), 10, pretrained=False
-    )
+    gone = model_spec(**SMALL, weights=str(weights.parent / "gone.h5"))
+    fresh = build_model(gone, (28, 28, 1), 10, pretrained=False)
     assert not np.array_equal(fresh.get_layer("backbone").get_weights()[0], source.get_weights()[0])
 
 
 def test_weights_that_do_not_fit_are_refused(weights: Path, tmp_path: Path) -> None:
     given = {**SMALL, "weights": str(weights)}
     with pytest.raises(ArchitectureError, match=r"do not fit.*include_top=False"):
-        build_model({**given, "alpha": 0.5}, (28, 28, 1), 10)
+        build_model(model_spec(**{**given, "alpha": 0.5}), (28, 28, 1), 10)
     with pytest.raises(ArchitectureError, match="has changed since the sweep was planned"):
-        build_model({**given, "weights_sha256": "0" * 64}, (28, 28, 1), 10)
+        build_model(model_spec(**given, weights_sha256="0" * 64), (28, 28, 1), 10)
     broken = tmp_path / "broken.weights.h5"
     broken.write_bytes(weights.read_bytes()[:3000])
     with pytest.raises(ArchitectureError, match="do not fit"):
-        build_model({**SMALL, "weights": str(broken)}, (28, 28, 1), 10)
+        build_model(model_spec(**SMALL, weights=str(broken)), (28, 28, 1), 10)
 
 
 def test_without_a_connection_the_file_to_get_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
     model = {"name": "mobilenet_v2", "weights": "imagenet", "alpha": 1.3, "input_size": 96}
     with pytest.raises(ArchitectureError) as error:
-        build_model(model, (28, 28, 1), 10)
+        build_model(model_spec(**model), (28, 28, 1), 10)
     file = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.3_96_no_top.h5"
     assert f"put {file} into " in str(error.value) and "/models" in str(error.value)
     with pytest.raises(ArchitectureError, match="alpha must be one of"):
-        build_model({**model, "alpha": 0.77}, (28, 28, 1), 10)
+        build_model(model_spec(**{**model, "alpha": 0.77}), (28, 28, 1), 10)
 
 
 @pytest.mark.slow
 def test_a_network_trained_from_scratch_answers_alike_in_both_modes(tmp_path: Path) -> None:
     """A handful of steps at the least size. A short training is where moving statistics are wrong, above all
     those of MobileNetV2: re-estimated, answers in inference mode are close to those in training mode."""
-    digits = load({"name": "digits"})
-    recipe = {"version": 1, "epochs": 1, "examples": 160, "batch_size": 48}
-    spec = victim_spec("trained", model={"name": "mobilenet_v2", "version": 1}, recipe=recipe)
+    digits = load(DatasetSpec(name="digits"))
+    recipe = Recipe(epochs=1, examples=160, batch_size=48)
+    spec = victim_spec("trained", model=model_spec("mobilenet_v2"), recipe=recipe)
     cache = VictimCache(Folder.at(tmp_path))
     victim, manifest = train_victim(spec, digits, cache, lambda progress: None)
     assert manifest.history[0]["phase"] == "scratch" and manifest.test_examples == 500
@@ -203,14 +204,14 @@ def test_a_network_trained_from_scratch_answers_alike_in_both_modes(tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50_v2", "inception_v3"])
 def test_the_posters_networks_come_back_from_the_cache(name: str, tmp_path: Path) -> None:
-    spec = victim_spec(name, model={"name": name, "version": 1})
+    spec = victim_spec(name, model=model_spec(name))
     model, again = (build_model(spec.model, (8, 8, 1), 10, pretrained=False) for _ in range(2))
     images = np.random.default_rng(0).random((4, 8, 8, 1), dtype=np.float32)
     expected = model(images, training=False).numpy()
     assert not np.array_equal(again(images, training=False), expected)
     cache = VictimCache(Folder.at(tmp_path))
     history = History(rows=(), train_examples=0, seconds=0.0)
-    manifest = cache.publish(model, spec, history, CleanAccuracy(0.1, 4, 0.1))
+    manifest = cache.publish(model, spec, {}, history, CleanAccuracy(0.1, 4, 0.1))
     cache.load_into(again, manifest)
     np.testing.assert_array_equal(again(images, training=False), expected)
 
@@ -220,12 +221,14 @@ def test_the_posters_networks_come_back_from_the_cache(name: str, tmp_path: Path
 def test_imagenet_weights_from_kerass_folder_beat_a_random_start() -> None:
     script = f"""
 import numpy as np
-from tests.victims_for_tests import victim_spec
+from tests.support.victims import model_spec, victim_spec
 from workers.datasets import load
-from workers.victims.recipe import build_and_train
-dataset = load({{"name": "cifar10"}}, {str(REAL_DATA)!r})
-model = {{"name": "mobilenet_v2", "version": 1, "alpha": 0.35, "input_size": 64, "weights": "imagenet"}}
-recipe = {{"version": 1, "examples": 600, "head_epochs": 8, "fine_tune": "none"}}
+from workers.unit import DatasetSpec
+from workers.victims.recipe import Recipe
+from workers.victims.training import build_and_train
+dataset = load(DatasetSpec(name="cifar10"), {str(REAL_DATA)!r})
+model = model_spec("mobilenet_v2", alpha=0.35, input_size=64, weights="imagenet")
+recipe = Recipe(examples=600, head_epochs=8, fine_tune="none")
 network, history = build_and_train(victim_spec(model=model, recipe=recipe), dataset)
 images, labels = dataset.images("test", slice(300)), dataset.labels("test", slice(300))
 print("accuracy", (network.predict(images, verbose=0).argmax(axis=1) == labels).mean())

@@ -14,8 +14,10 @@ import tensorflow as tf
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from tests.small_models import affine, digits_cnn, quick
-from workers.attacks import REGISTRY, Attack, AttackError, build, gradients
+from tests.support.models import affine, digits_cnn, quick
+from workers import network as network_module
+from workers.attacks import REGISTRY, Attack, NoGradientError, build
+from workers.norms import LINF
 
 pytestmark = pytest.mark.tf
 
@@ -97,7 +99,7 @@ def test_nothing_retraces():
     for config in (quick(name, norm) for name in ("fgsm", "bim", "pgd", "noise") for norm in ("linf", "l2")):
         for n in (1, 7, 33, 200):
             build(config)(model, digits.images[:n], digits.labels[:n], [0.1, 0.2][: 1 + n % 2])
-    network = gradients.network_for(model, (8, 8, 1))
+    network = network_module.network_for(model, (8, 8, 1))
     assert network.traces == 2, "logits, and gradients of one loss"
 
 
@@ -108,7 +110,7 @@ def test_a_model_is_let_go():
     images = np.full((4, 3, 3, 1), 0.5, np.float32)
     build({"name": "bim"})(model, images, np.zeros(4, int), [0.1], clean_correct=np.ones(4, bool))
     reference = weakref.ref(model)
-    network = weakref.ref(gradients.network_for(model, (3, 3, 1)))
+    network = weakref.ref(network_module.network_for(model, (3, 3, 1)))
     del model
     gc.collect()
     assert reference() is None and network() is None
@@ -116,7 +118,7 @@ def test_a_model_is_let_go():
 
 def test_dropout_and_batch_norm_are_in_inference_mode():
     digits = digits_cnn()
-    network = gradients.network_for(digits.model, (8, 8, 1))
+    network = network_module.network_for(digits.model, (8, 8, 1))
     expected = digits.model.predict(digits.images[:50], verbose=0)
     np.testing.assert_allclose(network.logits(digits.images[:50]), expected, atol=1e-4)
 
@@ -178,7 +180,7 @@ def test_a_model_without_gradient_is_refused():
         return tf.reshape(tf.stop_gradient(tf.round(x)), (-1, 1)) * [[-1.0, 1.0]] + [0.5, 0.0]
 
     images = np.zeros((2, 1, 1, 1), np.float32)
-    with pytest.raises(AttackError, match="no gradient flows"):
+    with pytest.raises(NoGradientError, match="no gradient flows"):
         build({"name": "bim"})(rounding, images, np.zeros(2, int), [0.1])
 
 
@@ -232,7 +234,7 @@ class Corners(Attack):
 
     def search(self, rows):
         for attempt in range(self.tries):
-            cube = rows.randomness.cube(rows.example, rows.clean.shape[1:], stream=attempt)
+            cube = rows.randomness.draw(LINF, rows.example, rows.clean.shape[1:], stream=attempt)
             iterates = rows.project(rows.clean + rows.radius * np.sign(cube))
             rows.judge(iterates, rows.logits(iterates), final=attempt == self.tries - 1)
             if not len(rows):

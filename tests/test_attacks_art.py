@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from tests.small_models import digits_cnn
-from workers import metrics
+from tests.support.models import digits_cnn
 from workers.attacks import build
+from workers.norms import L2
 
 pytestmark = pytest.mark.tf
 
@@ -47,6 +47,6 @@ def test_ours_are_nearer_and_fail_less(name, classifier):
         images, y=np.eye(10)[labels] if "wagner" in name else None
     )
     fooled = np.argmax(digits.model(theirs, training=False), axis=1) != labels
-    distance = np.where(fooled, metrics.l2(images, theirs), np.inf)[correct]
+    distance = np.where(fooled, L2.distance(images, theirs), np.inf)[correct]
     assert result.success[0, correct].all() and fooled[correct].mean() > 0.5
     assert np.median(result.distance[0, correct]) <= 1.01 * np.median(distance)

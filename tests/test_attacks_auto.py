@@ -11,7 +11,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.small_models import SCALES, VICTIMS, affine, digits_cnn, trained
+from tests.support.models import SCALES, VICTIMS, affine, digits_cnn, trained
 from tests.test_attacks_oracle import affine_case
 from workers import metrics
 from workers.attacks import build
@@ -20,6 +20,7 @@ from workers.attacks.classes import likeliest
 from workers.attacks.hyperplane import to_hyperplane
 from workers.attacks.square import Square
 from workers.attacks.squares import L2Squares, LinfSquares
+from workers.norms import L2, NORMS
 
 pytestmark = pytest.mark.tf
 
@@ -63,7 +64,7 @@ def test_projections_onto_a_hyperplane_are_the_nearest(seed, size, share, norm):
     room = np.where((normal > 0) == (share > 0), 1 - image, image)
     gain = share * np.abs(normal) @ room  # what the box allows at most
     change = to_hyperplane(
-        image.reshape(1, size, 1, 1), normal.reshape(1, size, 1, 1), np.array([gain]), norm
+        image.reshape(1, size, 1, 1), normal.reshape(1, size, 1, 1), np.array([gain]), NORMS[norm]
     )
     change = change.reshape(size).astype(np.float64)
     assert change @ normal == pytest.approx(gain, rel=1e-5, abs=1e-6)
@@ -76,9 +77,9 @@ def test_projections_onto_a_hyperplane_are_the_nearest(seed, size, share, norm):
 def test_a_hyperplane_beyond_the_box_is_approached_as_far_as_it_goes(norm):
     image = np.array([0.25, 0.5, 0.75, 0.1], np.float32).reshape(1, 1, 4, 1)
     normal = np.array([1.0, -2.0, 0.5, 0.0], np.float32).reshape(1, 1, 4, 1)
-    change = to_hyperplane(image, normal, np.array([100.0]), norm)
+    change = to_hyperplane(image, normal, np.array([100.0]), NORMS[norm])
     np.testing.assert_allclose(change.ravel(), [0.75, -0.5, 0.25, 0], atol=1e-7)
-    assert not to_hyperplane(image, normal, np.array([0.0]), norm).any()
+    assert not to_hyperplane(image, normal, np.array([0.0]), NORMS[norm]).any()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -191,7 +192,7 @@ def test_an_l2_query_spends_the_whole_budget(shape):
     for _ in range(20):
         before = images
         images = squares.propose(images, clean, radius, 3, generator.random((50, squares.draws)))
-        np.testing.assert_allclose(metrics.l2(clean, images), 0.4, rtol=1e-5)
+        np.testing.assert_allclose(L2.distance(clean, images), 0.4, rtol=1e-5)
         moved = (images != before).reshape(50, -1).any(axis=1)
         assert moved.mean() > 0.9
 
@@ -277,7 +278,7 @@ def test_fab_is_as_near_as_foolbox(victim, norm, peer):
     images, labels = images[:40], labels[:40]
     wrapped = foolbox.TensorFlowModel(model, bounds=(0, 1))
     found, _, success = peer(wrapped, tf.constant(images), tf.constant(labels), epsilons=None)
-    expected = np.where(success.numpy(), getattr(metrics, norm)(images, np.asarray(found)), np.inf)
+    expected = np.where(success.numpy(), NORMS[norm].distance(images, np.asarray(found)), np.inf)
     result = build({"name": "fab", "norm": norm, "steps": 20})(model, images, labels, [50.0])
     correct = result.clean_correct
     assert result.success[0, correct].sum() >= np.isfinite(expected[correct]).sum()

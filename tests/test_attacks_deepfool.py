@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.small_models import VICTIMS, Trained, affine, digits_cnn, trained
+from tests.support.models import VICTIMS, Trained, affine, digits_cnn, trained
 from workers import metrics
 from workers.attacks import AttackResult, build
 from workers.attacks.deepfool import STABILITY
+from workers.norms import NORMS
 
 pytestmark = pytest.mark.tf
 
@@ -40,7 +41,7 @@ def compare(
     correct = result.clean_correct
     # By its own criterion: its images often lead by less than what counts as success here.
     fooled = np.asarray(model(theirs, training=False)).argmax(axis=1) != labels
-    distance = np.where(fooled, getattr(metrics, norm)(images, theirs), np.inf)[correct]
+    distance = np.where(fooled, NORMS[norm].distance(images, theirs), np.inf)[correct]
     assert result.success[0, correct].sum() >= fooled[correct].sum() > 0.9 * correct.sum() > 0
     for share in (0.25, 0.5, 0.75):
         ours = np.quantile(result.distance[0, correct], share)
@@ -99,7 +100,7 @@ def test_the_curve_is_never_above_clip_and_retest(digits: Trained, norm: str) ->
     """Foolbox decides an epsilon by clipping its images to the ball and asking the model again."""
     epsilons = [0.3, 0.6, 1.0, 1.5, 2.5] if norm == "l2" else [0.03, 0.06, 0.1, 0.2, 0.3]
     change = foolbox_digits(norm) - digits.images
-    size = getattr(metrics, norm)(digits.images, digits.images + change)[:, None, None, None]
+    size = NORMS[norm].distance(digits.images, digits.images + change)[:, None, None, None]
     result = deepfool(norm)(*digits, epsilons)
     for k, epsilon in enumerate(epsilons):
         scaled = (
@@ -110,7 +111,8 @@ def test_the_curve_is_never_above_clip_and_retest(digits: Trained, norm: str) ->
         clipped = (digits.images + scaled).clip(0, 1).astype(np.float32)
         logits = np.asarray(digits.model(clipped, training=False))
         theirs = (logits.argmax(axis=1) == digits.labels).mean()
-        assert result.robust_accuracy[k] <= theirs + 0.005
+        # One image may fall to the class that only Foolbox still follows.
+        assert result.robust_accuracy[k] <= theirs + 1 / len(digits.images) + 1e-9
     assert (np.diff(result.robust_accuracy) <= 0).all()
     assert result.robust_accuracy[0] > 0.4 and result.robust_accuracy[-1] < 0.3
 

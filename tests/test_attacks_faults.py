@@ -13,11 +13,12 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
-from tests.small_models import affine, quick
-from tests.sweeps_for_tests import sweep
+from tests.support.models import affine, quick
+from tests.support.sweeps import sweep
 from workers import metrics
 from workers.attacks import REGISTRY, Attack, build
-from workers.attacks.gradients import network_for
+from workers.network import network_for
+from workers.norms import NORMS
 from workers.unit import DEFAULT_RUNNER
 
 pytestmark = pytest.mark.tf
@@ -143,7 +144,7 @@ def test_a_fault_is_flagged_and_no_number_is_wrong(name: str, norm: str, fault: 
         assert not result.success.any()
     for k, epsilon in enumerate(EPSILONS[norm]):
         found = result.success[k]
-        distance = getattr(metrics, norm)(IMAGES, result.adversarial(k))
+        distance = NORMS[norm].distance(IMAGES, result.adversarial(k))
         np.testing.assert_array_equal(result.distance[k, found], distance[found])
         assert metrics.within(distance, epsilon).all()
         if fault != "nondeterministic":

@@ -10,9 +10,11 @@ import pydantic
 import pytest
 import tensorflow as tf
 
-from tests.small_models import SCALES, VICTIMS, Trained, affine, trained
+from tests.support.models import SCALES, VICTIMS, Trained, affine, trained
 from workers import metrics
-from workers.attacks import build, gradients
+from workers import network as network_module
+from workers.attacks import build
+from workers.norms import NORMS
 
 pytestmark = pytest.mark.tf
 
@@ -77,7 +79,7 @@ def oracle(request, victim):
     raw, _, clipped = attack(wrapped, tf.constant(images), tf.constant(labels), epsilons=list(epsilons))
     found = raw[0].numpy()
     fooled = np.argmax(model(found, training=False), axis=1) != labels
-    distance = np.where(fooled, getattr(metrics, norm)(images, found), np.inf)
+    distance = np.where(fooled, NORMS[norm].distance(images, found), np.inf)
     assert fooled.mean() > 0.99, "an oracle that fails proves nothing"
     return Oracle(request.param, Trained(model, images, labels), epsilons, distance, clipped.numpy())
 
@@ -108,7 +110,7 @@ def test_every_success_is_real(case, targeted, digits):
         logits = np.asarray(model(found, training=False))
         fooled = metrics.reaches(logits, targets) if targeted else metrics.fools(logits, labels)
         assert fooled[success].all()
-        distance = getattr(metrics, attack.norm)(images, found)
+        distance = NORMS[attack.norm].distance(images, found)
         np.testing.assert_allclose(result.distance[k][success], distance[success], rtol=1e-6)
         assert metrics.within(distance, epsilon).all() and np.isinf(result.distance[k][~success]).all()
         assert found.min() >= 0 and found.max() <= 1
@@ -165,7 +167,7 @@ def test_a_hopeless_search_ends_and_says_so(case, model):
 def test_an_example_does_not_know_its_batch(case, digits, monkeypatch):
     """Batches of one size, so that the sums are the same: all that is left to differ is control flow."""
     model, images, labels = digits
-    monkeypatch.setattr(gradients, "BATCH_SIZES", {"CPU": (8,), "GPU": (8,)})
+    monkeypatch.setattr(network_module, "BATCH_SIZES", {"CPU": (8,), "GPU": (8,)})
 
     def wrapper(inputs):
         return model(inputs, training=False)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.small_models import VICTIMS, Trained, affine, digits_cnn, trained
+from tests.support.models import VICTIMS, Trained, affine, digits_cnn, trained
 from workers.attacks import AttackResult, build
 from workers.attacks.active_set import ActiveSet
-from workers.attacks.gradients import network_for
-from workers.attacks.losses import SATURATED
+from workers.losses import SATURATED
+from workers.network import network_for
 
 pytestmark = pytest.mark.tf
 
@@ -71,7 +71,7 @@ class Case(NamedTuple):
     exact: AttackResult  # the whole budget
     early: AttackResult  # an example ends at its first success
     images: np.ndarray  # Foolbox's, (E, N, H, W, C)
-    robust_accuracy: np.ndarray  # Foolbox's, (E,)
+    success: np.ndarray  # Foolbox's, (E, N)
 
 
 @pytest.fixture(scope="module", params=VICTIMS)
@@ -91,7 +91,7 @@ def case(request, victim):
     model = foolbox.TensorFlowModel(victim.model, bounds=(0, 1))
     inputs = tf.constant(victim.images), tf.constant(victim.labels)
     _, images, success = foolbox_attack(name, norm, starts)(model, *inputs, epsilons=list(epsilons))
-    return Case(victim, name, exact, early, np.stack(images), 1 - success.numpy().mean(axis=1))
+    return Case(victim, name, exact, early, np.stack(images), success.numpy())
 
 
 def test_the_networks_are_worth_attacking(victim):
@@ -144,8 +144,11 @@ def test_images_equal_foolbox(case):
 
 def test_robust_accuracy_is_at_most_foolbox(case):
     robust = case.early.robust_accuracy
+    # Where the model is so sure that Foolbox's gradient is rounding error, that error may happen to help.
+    sound = ~saturated(case.victim)
+    ours = (case.early.clean_correct & ~case.early.success)[:, sound].sum(axis=1)
     # One example may owe its success to the last bits of a gradient, or to our margin of 1e-4.
-    assert (robust <= case.robust_accuracy + 1 / len(case.victim.images) + 1e-9).all()
+    assert (ours <= (~case.success)[:, sound].sum(axis=1) + 1).all()
     assert robust[0] == case.early.clean_correct.mean()
     assert robust[-1] < 0.5 * robust[0]
 

@@ -8,9 +8,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.small_models import digits_cnn, random_affine
+from tests.support.models import digits_cnn, random_affine
 from workers import metrics
-from workers.attacks import REGISTRY, build, gradients
+from workers import network as network_module
+from workers.attacks import REGISTRY, build
+from workers.norms import NORMS
 
 pytestmark = pytest.mark.tf
 
@@ -90,7 +92,7 @@ def check(result, config, model, images, labels, epsilons):
         assert result.targets.min() >= 0 and result.targets.max() < clean_logits.shape[1]
     for k, epsilon in enumerate(epsilons):
         adversarial, success = result.adversarial(k), result.success[k]
-        measured = getattr(metrics, config["norm"])(images, adversarial)
+        measured = NORMS[config["norm"]].distance(images, adversarial)
         assert adversarial.min() >= 0 and adversarial.max() <= 1
         assert metrics.within(measured, epsilon).all()
         assert np.array_equal(result.distance[k], np.where(success, measured, np.inf))
@@ -175,7 +177,7 @@ def test_any_size_and_number_of_classes(config, shape, classes):
 @pytest.mark.parametrize("config", [each for each in CONFIGS if each["name"] != "deepfool"], ids=label)
 def test_the_model_sees_exactly_the_counted_images(config, monkeypatch):
     """Counted inside the graph by the model itself, in batches of one so that there is no padding."""
-    monkeypatch.setattr(gradients, "BATCH_SIZES", {"CPU": (1,), "GPU": (1,)})
+    monkeypatch.setattr(network_module, "BATCH_SIZES", {"CPU": (1,), "GPU": (1,)})
     digits = digits_cnn()
     seen = tf.Variable(0, trainable=False)
 

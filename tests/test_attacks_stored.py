@@ -15,17 +15,18 @@ from rich.console import Console
 
 from orchestrator import show
 from orchestrator.errors import GridError
-from orchestrator.grid import Grid, load_grid
-from orchestrator.identity import expand
-from orchestrator.sweep import prepare
-from tests.small_models import affine, digits_cnn
-from tests.victims_for_tests import victim_spec
-from workers import metrics
+from orchestrator.grid.entries import Grid
+from orchestrator.grid.load import load_grid
+from orchestrator.listing import listing
+from orchestrator.run.prepare import prepare
+from tests.support.models import affine, digits_cnn
+from tests.support.victims import attack_spec, cells_of, victim_spec
 from workers.attacks import build
 from workers.attacks.stored_images import StoredImagesError, read_stored
 from workers.datasets import load
-from workers.evaluate import Evaluator
-from workers.unit import AttackSpec, WorkerSettings, WorkUnit
+from workers.evaluator import Evaluator
+from workers.norms import LINF
+from workers.unit import DatasetSpec, Evaluation, Training, WorkerSettings
 
 pytestmark = pytest.mark.tf
 
@@ -163,7 +164,13 @@ def test_images_of_another_shape_are_refused(path: Path) -> None:
 def test_a_file_that_has_changed_since_planning_is_refused(path: Path) -> None:
     attack(path, **GOOD)
     content = hashlib.sha256(path.read_bytes()).hexdigest()
-    stored = build({"name": "stored", "path": str(path), "content": content, "version": 1})
+    stored = build(
+        {
+            "name": "stored",
+            "path": str(path),
+            "content": content,
+        }
+    )
     assert not stored(line_model(), CLEAN, LABELS, [0.1]).success.any()
     attack(path, **{**GOOD, "images": pixels(0.5, 0.6)})
     changed = build({"name": "stored", "path": str(path), "content": "0" * 64})
@@ -196,7 +203,7 @@ def parse(text: str = GRID) -> Grid:
 
 
 def ids(text: str = GRID) -> list[str]:
-    return [cell.cell_id for cell in expand(parse(text)) if cell.attack.name == "stored"]
+    return [cell.cell_id for cell in cells_of(parse(text)) if cell.attack.name == "stored"]
 
 
 def problems(text: str = GRID) -> list[str]:
@@ -219,8 +226,8 @@ def test_a_file_counts_by_its_content_wherever_it_lies(here: Path) -> None:
 
 
 def test_workers_get_the_whole_path_and_people_the_one_they_wrote(here: Path) -> None:
-    spec = next(expand(parse())).attack
-    assert spec.config["path"] == str(here / "theirs.npz") and spec.options == "path=theirs.npz"
+    spec = cells_of(parse())[0].attack
+    assert spec.config["path"] == str(here / "theirs.npz") and spec.shown == "path=theirs.npz"
     assert spec.config["content"] == hashlib.sha256((here / "theirs.npz").read_bytes()).hexdigest()
     build(spec.config)
     console = Console(width=200, record=True, file=io.StringIO())
@@ -228,14 +235,14 @@ def test_workers_get_the_whole_path_and_people_the_one_they_wrote(here: Path) ->
     line = next(line for line in console.export_text().splitlines() if "stored" in line)
     assert "stored (path=theirs.npz) linf" in line and "0 0.1 0.2" in line
     console = Console(width=200, record=True, file=io.StringIO())
-    show.listing(console, "attacks")
+    listing(console, "attacks")
     assert "path (needed)" in console.export_text() and "content" not in console.export_text()
 
 
 def test_two_files_are_two_attacks_unless_they_are_the_same(here: Path) -> None:
     both = GRID.replace("fgsm", "{name: stored, path: other.npz}")
     write_digits(here / "other.npz", example_index=[1, 2])
-    assert len({cell.cell_id for cell in expand(parse(both))}) == 6
+    assert len({cell.cell_id for cell in cells_of(parse(both))}) == 6
     (here / "other.npz").write_bytes((here / "theirs.npz").read_bytes())
     assert any("stands twice" in problem for problem in problems(both))
 
@@ -272,16 +279,14 @@ def test_a_file_must_fit_every_dataset_that_it_is_evaluated_on(here: Path) -> No
 
 def test_rows_of_a_unit(tmp_path: Path, path: Path) -> None:
     """Negatives of the first ten of twelve images: a shard says how many of them count, and which lack."""
-    digits, spec = load({"name": "digits"}), victim_spec()
+    digits, spec = load(DatasetSpec(name="digits")), victim_spec()
     settings = WorkerSettings(str(tmp_path / "out"), str(tmp_path / "victims"), "run-1")
     evaluator = Evaluator(settings)
-    evaluator(WorkUnit("train", spec))
+    evaluator(Training("train", spec))
     order = evaluator._victims[spec.victim_id].order[:12]
     np.savez(path, images=1 - digits.images("test", order[:10]), example_index=order[:10])
-    stored = AttackSpec(
-        "stored-linf-0", {"name": "stored", "norm": "linf", "path": str(path)}, "stored", "linf"
-    )
-    unit = WorkUnit("u", spec, stored, (("near", 0.3), ("far", 1.0)), 0, 12)
+    stored = attack_spec("stored", path=str(path))
+    unit = Evaluation("u", spec, stored, (("near", 0.3), ("far", 1.0)), 0, 12)
     table = pq.read_table(tmp_path / "out" / str(evaluator(unit).shard)).to_pandas()
     correct, lacking = table["clean_correct"], table["position"] >= 10
     assert (correct & lacking).any()
@@ -291,4 +296,4 @@ def test_rows_of_a_unit(tmp_path: Path, path: Path) -> None:
     far = table[(table["cell_id"] == "far") & correct & ~lacking]
     assert far["success"].any() and not table[table["cell_id"] == "near"]["success"].any()
     images = digits.images("test", far["example_index"].to_numpy())
-    np.testing.assert_allclose(far["full_linf"], metrics.linf(images, 1 - images))
+    np.testing.assert_allclose(far["full_linf"], LINF.distance(images, 1 - images))

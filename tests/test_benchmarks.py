@@ -10,8 +10,8 @@ import yaml
 from benchmarks import affinity, layout, orchestration, planning, publishing, startup
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.reading import Reading, alternate, median_ratio
-from orchestrator.grid import load_grid
-from orchestrator.sweep import prepare
+from orchestrator.grid.load import load_grid
+from orchestrator.run.prepare import prepare
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

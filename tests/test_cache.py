@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from tests.victims_for_tests import victim_spec
+from tests.support.victims import model_spec, victim_spec
 from workers.storage import Folder
 from workers.victims.architectures import build_model
 from workers.victims.cache import CacheError, CleanAccuracy, Manifest, VictimCache, weights_hash
-from workers.victims.recipe import History
+from workers.victims.manifest import History
 
 pytestmark = pytest.mark.tf
 
 SPEC = victim_spec()
 ID = SPEC.victim_id
+DATA = {"fingerprint": "0" * 64, "train_size": 1, "test_size": 1}
 HISTORY = History(
     rows=(
         {
@@ -54,7 +55,7 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path) -> VictimCache:
 def test_weights_come_back_bit_for_bit(cache: VictimCache) -> None:
     assert cache.find(ID) is None
     model = new_model(0)
-    manifest = cache.publish(model, SPEC, HISTORY, CLEAN)
+    manifest = cache.publish(model, SPEC, DATA, HISTORY, CLEAN)
     assert cache.find(ID) == manifest
     assert manifest.parameters == model.count_params()
     assert (manifest.train_accuracy, manifest.validation_accuracy) == (0.5, 0.4)
@@ -92,9 +93,9 @@ def test_the_hash_sees_shape_type_and_bytes() -> None:
 
 
 def test_publishing_beside_a_whole_entry_keeps_that_one(cache: VictimCache) -> None:
-    first = cache.publish(new_model(0), SPEC, HISTORY, CLEAN)
+    first = cache.publish(new_model(0), SPEC, DATA, HISTORY, CLEAN)
     late = new_model(1)
-    assert cache.publish(late, SPEC, HISTORY, CLEAN) == first
+    assert cache.publish(late, SPEC, DATA, HISTORY, CLEAN) == first
     assert weights_hash(late) == first.weights
 
 
@@ -103,7 +104,7 @@ def published_twice(tmp_path: Path) -> tuple[VictimCache, list[Manifest]]:
     manifests = []
     for seed in (0, 1):
         manifests.append(
-            VictimCache(Folder.at(tmp_path / str(seed))).publish(new_model(seed), SPEC, HISTORY, CLEAN)
+            VictimCache(Folder.at(tmp_path / str(seed))).publish(new_model(seed), SPEC, DATA, HISTORY, CLEAN)
         )
     together = tmp_path / "cache" / ID
     together.mkdir(parents=True)
@@ -144,7 +145,7 @@ def test_a_damaged_entry_is_passed_over_and_rebuilt(tmp_path: Path, damage: str)
     for file in folder.glob(f"{large.weights}*"):
         file.unlink()
     assert cache.find(ID) is None
-    rebuilt = cache.publish(stored(small.weights), SPEC, HISTORY, CLEAN)
+    rebuilt = cache.publish(stored(small.weights), SPEC, DATA, HISTORY, CLEAN)
     assert rebuilt.weights == small.weights
     assert cache.find(ID) == rebuilt
 
@@ -158,7 +159,7 @@ def test_a_file_and_a_manifest_from_two_workers_make_one_entry(tmp_path: Path) -
     """Two workers that train the same victim at once publish the same weights in files of other bytes."""
     files = []
     for worker in ("a", "b"):
-        manifest = VictimCache(Folder.at(tmp_path / worker)).publish(new_model(0), SPEC, HISTORY, CLEAN)
+        manifest = VictimCache(Folder.at(tmp_path / worker)).publish(new_model(0), SPEC, DATA, HISTORY, CLEAN)
         files.append(tmp_path / worker / ID / f"{manifest.weights}.weights.h5")
     assert files[0].read_bytes() != files[1].read_bytes()
     files[1].rename(files[0])
@@ -170,21 +171,21 @@ def test_a_file_and_a_manifest_from_two_workers_make_one_entry(tmp_path: Path) -
 
 def test_weights_without_a_manifest_are_not_an_entry(tmp_path: Path) -> None:
     cache = VictimCache(Folder.at(tmp_path))
-    manifest = cache.publish(new_model(0), SPEC, HISTORY, CLEAN)
+    manifest = cache.publish(new_model(0), SPEC, DATA, HISTORY, CLEAN)
     (tmp_path / ID / f"{manifest.weights}.json").unlink()  # a worker that died between the two
     assert cache.find(ID) is None
 
 
 def test_an_entry_copied_to_another_victim_does_not_count(tmp_path: Path) -> None:
     cache = VictimCache(Folder.at(tmp_path))
-    cache.publish(new_model(0), SPEC, HISTORY, CLEAN)
+    cache.publish(new_model(0), SPEC, DATA, HISTORY, CLEAN)
     (tmp_path / ID).rename(tmp_path / "another")
     assert cache.find("another") is None
 
 
 def test_loading_checks_the_weights_themselves(tmp_path: Path) -> None:
     cache = VictimCache(Folder.at(tmp_path))
-    manifest = cache.publish(new_model(0), SPEC, HISTORY, CLEAN)
+    manifest = cache.publish(new_model(0), SPEC, DATA, HISTORY, CLEAN)
     lying = replace(manifest, weights="0" * 64)
     (tmp_path / ID / f"{manifest.weights}.weights.h5").rename(tmp_path / ID / f"{lying.weights}.weights.h5")
     with pytest.raises(
@@ -195,9 +196,9 @@ def test_loading_checks_the_weights_themselves(tmp_path: Path) -> None:
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     cache = VictimCache(Folder.at(tmp_path))
-    manifest = cache.publish(new_model(0), SPEC, HISTORY, CLEAN)
+    manifest = cache.publish(new_model(0), SPEC, DATA, HISTORY, CLEAN)
     with pytest.raises(CacheError, match="do not fit its model"):
-        cache.load_into(build_model({"name": "small_cnn", "width": 9}, (8, 8, 1), 10), manifest)
+        cache.load_into(build_model(model_spec("small_cnn", width=9), (8, 8, 1), 10), manifest)
 
 
 def test_entries_say_what_is_whole(tmp_path: Path) -> None:

@@ -10,13 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
-from orchestrator.grid import load_grid
-from orchestrator.progress import PlainProgress
-from orchestrator.store import Store
-from orchestrator.sweep import RunOptions, prepare, run_sweep
-from tests.test_cache import CLEAN, HISTORY, ID, SPEC, new_model
+from orchestrator.grid.load import load_grid
+from orchestrator.run.options import RunOptions
+from orchestrator.run.prepare import prepare
+from orchestrator.run.progress import PlainProgress
+from orchestrator.run.sweep import run_sweep
+from orchestrator.store.folder import Store
+from tests.test_cache import CLEAN, DATA, HISTORY, ID, SPEC, new_model
 from workers.storage import Folder
-from workers.victims.cache import Manifest, VictimCache
+from workers.victims.cache import VictimCache
+from workers.victims.manifest import Manifest
 
 pytestmark = pytest.mark.tf
 
@@ -25,7 +28,7 @@ GRID = "models: [small_cnn]\ndatasets: [digits]\nattacks: [fgsm]\nepsilons: [0.1
 
 @pytest.fixture
 def cached(tmp_path: Path) -> Manifest:
-    return VictimCache(Folder.at(tmp_path / "victims")).publish(new_model(0), SPEC, HISTORY, CLEAN)
+    return VictimCache(Folder.at(tmp_path / "victims")).publish(new_model(0), SPEC, DATA, HISTORY, CLEAN)
 
 
 def robustsweep(*arguments: object, code: int = 0) -> str:
@@ -75,7 +78,7 @@ def test_a_broken_entry_goes_and_a_whole_one_only_when_named(cached: Manifest, t
     (folder / f"{cached.weights}.weights.h5").write_bytes(b"")
     assert "broken" in robustsweep(*clean, "--yes")
     assert list(folder.iterdir()) == []
-    VictimCache(Folder.at(tmp_path / "victims")).publish(new_model(0), SPEC, HISTORY, CLEAN)
+    VictimCache(Folder.at(tmp_path / "victims")).publish(new_model(0), SPEC, DATA, HISTORY, CLEAN)
     robustsweep("clean", "victims", ID, *clean[2:], "-y")
     assert list(folder.iterdir()) == []
 
@@ -86,7 +89,7 @@ def test_an_output_folder_loses_what_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(GRID)
     grid = load_grid(str(tmp_path / "grid.yaml"))
     out = tmp_path / "out"
-    options = RunOptions(output=str(out), backend="inline", runner="tests.runners:MadeUp")
+    options = RunOptions(output=str(out), backend="inline", runner="tests.support.runners:MadeUp")
     run_sweep(prepare(grid, str(out)), options, PlainProgress(Console(quiet=True)))
     assert "nothing to remove" in robustsweep("clean", out, "--yes")
     [shard] = (out / "shards").rglob("*.parquet")

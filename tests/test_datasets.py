@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.real_data import REAL_DATA, needs_real_data
+from tests.support.real_data import REAL_DATA, needs_real_data
 from workers import datasets
 from workers.datasets import (
     DATASETS,
@@ -27,6 +27,7 @@ from workers.datasets import (
     splitmix64,
     stratified_order,
 )
+from workers.unit import DatasetSpec
 
 
 def mnist_arrays(**changes: Any) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def mnist_folder(tmp_path: Path, **changes: Any) -> str:
 
 
 def test_digits_are_scaled_and_split_as_the_table_says() -> None:
-    digits = load({"name": "digits"})
+    digits = load(DatasetSpec(name="digits"))
     source = DATASETS["digits"].info
     assert digits.x_train.shape == (source.train_size, *source.shape)
     assert digits.x_test.shape == (source.test_size, *source.shape)
@@ -68,7 +69,7 @@ def node_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_evaluation_order_of_digits_never_changes() -> None:
-    order = evaluation_order(load({"name": "digits"}).y_test)
+    order = evaluation_order(load(DatasetSpec(name="digits")).y_test)
     # fmt: off
     assert order[:20].tolist() == [
         410, 94, 303, 366, 319, 33, 291, 285, 254, 203, 230, 2, 392, 53, 249, 287, 317, 102, 179, 42,
@@ -106,7 +107,7 @@ def test_the_order_depends_on_the_seed_alone(labels: list[int]) -> None:
 
 def test_npz_is_read_and_normalised(tmp_path: Path) -> None:
     arrays = mnist_arrays(y_test=np.arange(20).reshape(20, 1) % 10)
-    mnist = load({"name": "mnist"}, mnist_folder(tmp_path, **arrays))
+    mnist = load(DatasetSpec(name="mnist"), mnist_folder(tmp_path, **arrays))
     assert mnist.x_train.dtype == np.uint8  # kept small
     images = mnist.images("train", np.array([3, 5]))
     assert images.shape == (2, 28, 28, 1)
@@ -117,19 +118,19 @@ def test_npz_is_read_and_normalised(tmp_path: Path) -> None:
 
 def test_the_environment_names_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(datasets.DATA_VARIABLE, mnist_folder(tmp_path))
-    assert inspect({"name": "mnist"}).test_size == 20
-    assert len(load({"name": "mnist"}).y_train) == 30
+    assert inspect(DatasetSpec(name="mnist")).test_size == 20
+    assert len(load(DatasetSpec(name="mnist")).y_train) == 30
 
 
 def test_the_data_folder_may_be_a_uri(tmp_path: Path) -> None:
     uri = f"file://{mnist_folder(tmp_path)}"
-    assert inspect({"name": "mnist"}, uri).test_size == 20
-    assert len(load({"name": "mnist"}, uri).y_test) == 20
+    assert inspect(DatasetSpec(name="mnist"), uri).test_size == 20
+    assert len(load(DatasetSpec(name="mnist"), uri).y_test) == 20
 
 
 def test_size_without_a_file_is_the_tables(tmp_path: Path) -> None:
-    assert inspect({"name": "cifar100"}, str(tmp_path)).test_size == 10_000
-    assert inspect({"name": "digits"}, str(tmp_path)).test_size == 500
+    assert inspect(DatasetSpec(name="cifar100"), str(tmp_path)).test_size == 10_000
+    assert inspect(DatasetSpec(name="digits"), str(tmp_path)).test_size == 500
 
 
 @pytest.mark.parametrize(
@@ -150,16 +151,16 @@ def test_malformed_arrays_are_refused(tmp_path: Path, changes: dict[str, Any], m
     folder = mnist_folder(tmp_path, **changes)
     for ask in (inspect, load):  # all of it shows in headers, labels and the first images
         with pytest.raises(DatasetError, match=message):
-            ask({"name": "mnist"}, folder)
+            ask(DatasetSpec(name="mnist"), folder)
 
 
 def test_malformed_files_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "mnist.npz"
     np.savez(file, x_train=np.zeros(3))
     with pytest.raises(DatasetError, match="lacks y_train, x_test, y_test"):
-        load({"name": "mnist"}, str(tmp_path))
+        load(DatasetSpec(name="mnist"), str(tmp_path))
     with pytest.raises(DatasetError, match="lacks y_train, x_test, y_test; it has x_train"):
-        inspect({"name": "mnist"}, str(tmp_path))
+        inspect(DatasetSpec(name="mnist"), str(tmp_path))
     for content in (
         b"",
         b"neither zip nor numpy",
@@ -167,14 +168,14 @@ def test_malformed_files_are_refused(tmp_path: Path) -> None:
     ):
         file.write_bytes(content)
         with pytest.raises(DatasetError, match="not a readable"):
-            load({"name": "mnist"}, str(tmp_path))
+            load(DatasetSpec(name="mnist"), str(tmp_path))
         with pytest.raises(DatasetError, match="not a readable"):
-            inspect({"name": "mnist"}, str(tmp_path))
+            inspect(DatasetSpec(name="mnist"), str(tmp_path))
 
 
 def test_an_unknown_dataset_is_named_with_those_allowed() -> None:
     with pytest.raises(DatasetError, match='unknown dataset "mnits"; allowed: cifar10, '):
-        load({"name": "mnits"})
+        load(DatasetSpec(name="mnits"))
 
 
 @pytest.mark.tf
@@ -189,9 +190,9 @@ def test_a_failed_download_names_the_file_and_where_to_put_it(
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", refused)
     monkeypatch.delenv(datasets.DATA_VARIABLE, raising=False)
     with pytest.raises(DatasetError, match=f"URL fetch failure.*put cifar10.npz.* as {tmp_path}/cifar10.npz"):
-        load({"name": "cifar10"}, str(tmp_path))
+        load(DatasetSpec(name="cifar10"), str(tmp_path))
     with pytest.raises(DatasetError, match=f"in a folder that --data-dir or {datasets.DATA_VARIABLE} names"):
-        load({"name": "cifar10"})
+        load(DatasetSpec(name="cifar10"))
 
 
 class _Server(BaseHTTPRequestHandler):
@@ -216,7 +217,7 @@ def test_whether_a_dataset_can_be_had_is_known_before_it_is_needed(
         monkeypatch.setitem(DATASETS, "mnist", replace(DATASETS["mnist"], origin=url))
 
     def check() -> None:
-        datasets.ensure_obtainable({"name": "mnist"}, str(tmp_path))
+        datasets.ensure_obtainable(DatasetSpec(name="mnist"), str(tmp_path))
 
     try:
         origin(f"{address}/there")
@@ -235,7 +236,7 @@ def test_whether_a_dataset_can_be_had_is_known_before_it_is_needed(
     (tmp_path / "keras" / "datasets" / "mnist.npz").unlink()
     mnist_folder(tmp_path)
     check()
-    datasets.ensure_obtainable({"name": "digits"})
+    datasets.ensure_obtainable(DatasetSpec(name="digits"))
 
 
 @pytest.mark.tf
@@ -255,7 +256,7 @@ def test_where_keras_keeps_what_it_downloads(tmp_path: Path, monkeypatch: pytest
             monkeypatch.setattr(module, "get_file", record)
             asked.clear()
             with pytest.raises(DatasetError):
-                load({"name": name}, str(tmp_path))
+                load(DatasetSpec(name=name), str(tmp_path))
             if name == "fashion_mnist":  # its first file is a small one, with the labels
                 asked = [(one.replace("labels-idx1", "images-idx3") for one in asked[0])]
             assert tuple(asked[0]) == (source.cached, source.origin)
@@ -265,11 +266,11 @@ def test_where_keras_keeps_what_it_downloads(tmp_path: Path, monkeypatch: pytest
 def test_only_other_data_have_another_fingerprint(tmp_path: Path) -> None:
     """The same pixels in another archive are the same data; one label more or less is not."""
     original = dict(np.load(REAL_DATA / "fashion_mnist.npz"))
-    fingerprint = load({"name": "fashion_mnist"}, str(REAL_DATA)).fingerprint
+    fingerprint = load(DatasetSpec(name="fashion_mnist"), str(REAL_DATA)).fingerprint
 
     def repacked(**changes: Any) -> str:
         np.savez(tmp_path / "fashion_mnist.npz", **{**original, **changes})
-        return load({"name": "fashion_mnist"}, str(tmp_path)).fingerprint
+        return load(DatasetSpec(name="fashion_mnist"), str(tmp_path)).fingerprint
 
     assert repacked(y_test=original["y_test"].astype(np.int64)[:, None]) == fingerprint
     labels = original["y_test"].copy()
@@ -281,8 +282,8 @@ def test_only_other_data_have_another_fingerprint(tmp_path: Path) -> None:
 @needs_real_data
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
 def test_real_files_load(name: str) -> None:
-    data = load({"name": name}, str(REAL_DATA))
-    info = inspect({"name": name}, str(REAL_DATA))
+    data = load(DatasetSpec(name=name), str(REAL_DATA))
+    info = inspect(DatasetSpec(name=name), str(REAL_DATA))
     assert (info.train_size, info.test_size) == (len(data.y_train), len(data.y_test))
     assert data.x_test.shape[1:] == data.shape
     some = data.images("test", np.arange(10))

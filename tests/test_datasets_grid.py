@@ -14,11 +14,14 @@ from PIL import Image
 from rich.console import Console
 
 from orchestrator.errors import GridError, UserError
-from orchestrator.grid import Grid, load_grid
-from orchestrator.identity import expand
-from orchestrator.progress import PlainProgress
-from orchestrator.sweep import RunOptions, prepare, run_sweep
-from tests.data_for_tests import own_arrays, write_images, write_npz
+from orchestrator.grid.entries import Grid
+from orchestrator.grid.load import load_grid
+from orchestrator.run.options import RunOptions
+from orchestrator.run.prepare import prepare
+from orchestrator.run.progress import PlainProgress
+from orchestrator.run.sweep import run_sweep
+from tests.support.data import own_arrays, write_images, write_npz
+from tests.support.victims import cells_of
 from workers.datasets import DATASETS
 
 GRID = """\
@@ -51,16 +54,16 @@ def problems(text: str) -> list[str]:
 
 
 def ids(text: str = GRID) -> list[str]:
-    return [cell.cell_id for cell in expand(parse(text))]
+    return [cell.cell_id for cell in cells_of(parse(text))]
 
 
 def test_a_grid_names_own_data_by_path(tmp_path: Path) -> None:
     birds, signs = parse().datasets
     assert (birds.name, birds.shape, birds.test_size) == ("birds", (24, 24, 3), 25)
     assert (signs.name, signs.shape, signs.test_size) == ("signs", (24, 24, 1), 12)
-    specs = {cell.victim.dataset["name"]: cell.victim.dataset for cell in expand(parse())}
-    assert specs["birds"]["path"] == str(tmp_path / "data" / "birds.npz")  # workers are elsewhere
-    assert set(specs["signs"]) == {"name", "path", "version", "content", "order_version"}
+    specs = {cell.victim.dataset.name: cell.victim.dataset for cell in cells_of(parse())}
+    assert specs["birds"].path == str(tmp_path / "data" / "birds.npz")  # workers are elsewhere
+    assert specs["signs"].content and specs["signs"].size is None
     prepared = prepare(parse(), "out")
     assert prepared.plan.examples == {"birds": 25, "signs": 12}
     assert any("birds has 25 test examples: 25 are used, not 1,000" in one for one in prepared.warnings)
@@ -138,8 +141,11 @@ def test_the_page_on_data_shows_what_works_and_every_error() -> None:
     assert [dataset.shape for dataset in parse(text).datasets] == [(8, 8, 1), (24, 24, 3), (64, 64, 1)]
     rows = [row.split("|")[1] for row in page.partition("the message has")[2].splitlines()[2:]]
     shown = [piece for row in rows for piece in re.findall("`(.+?)`", row)]
-    sources = [*(root / "workers" / "datasets").glob("*.py"), *(root / "orchestrator").glob("grid_*.py")]
-    code = "".join(path.read_text() for path in [*sources, *root.glob("workers/[es]*.py")])
+    sources = [*(root / "workers" / "datasets").glob("*.py"), *(root / "orchestrator" / "grid").glob("*.py")]
+    code = "".join(
+        path.read_text()
+        for path in [*sources, *root.glob("workers/victims/base.py"), *root.glob("workers/[es]*.py")]
+    )
     code = re.sub(r'"\n\s*f?"', "", code)  # strings over several lines
     assert len(shown) > 40
     for message in shown:

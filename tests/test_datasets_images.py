@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from pyarrow import fs
 
-from tests.data_for_tests import write_images
+from tests.support.data import write_images
 from workers.datasets import DatasetError, evaluation_order, inspect, load
 from workers.datasets.images import ImageFolderReader
 from workers.storage import Folder
+from workers.unit import DatasetSpec
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +32,8 @@ def signs(tmp_path: Path) -> Path:
     return write_images(tmp_path / "signs")
 
 
-def spec(folder: Path, **options: Any) -> dict[str, Any]:
-    return {"name": "signs", "path": f"{folder}/", **options}
+def spec(folder: Path, **options: Any) -> DatasetSpec:
+    return DatasetSpec(name="signs", path=f"{folder}/", **options)
 
 
 def test_classes_are_the_sorted_folders_and_rows_the_sorted_files(signs: Path) -> None:
@@ -177,7 +178,7 @@ def test_an_image_that_breaks_off_is_named_when_it_is_decoded(signs: Path) -> No
 
 def test_images_that_have_changed_since_planning_are_refused(signs: Path) -> None:
     planned = spec(signs, content=inspect(spec(signs)).content)
-    assert load(planned).fingerprint == planned["content"]
+    assert load(planned).fingerprint == planned.content
     next((signs / "train" / "stop").iterdir()).unlink()
     with pytest.raises(DatasetError, match="have changed since the sweep was planned"):
         load(planned)

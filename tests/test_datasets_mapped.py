@@ -9,16 +9,18 @@ import re
 import shutil
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.data_for_tests import own_arrays, write_images, write_npz
-from workers.actor import resident_bytes
+from tests.support.data import own_arrays, write_images, write_npz
 from workers.datasets import Dataset, DatasetError, load, mapped
 from workers.datasets.npz import NpzReader
+from workers.machine import resident_bytes
+from workers.unit import DatasetSpec
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +30,8 @@ def all_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def birds(tmp_path: Path) -> dict[str, Any]:
-    return {"name": "birds", "path": str(write_npz(tmp_path / "birds.npz"))}
+def birds(tmp_path: Path) -> DatasetSpec:
+    return DatasetSpec(name="birds", path=str(write_npz(tmp_path / "birds.npz")))
 
 
 def maps(tmp_path: Path) -> list[Path]:
@@ -37,7 +39,7 @@ def maps(tmp_path: Path) -> list[Path]:
 
 
 def test_mapped_data_are_the_same_data(
-    tmp_path: Path, birds: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, birds: DatasetSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, again = load(birds), load(birds)
     (folder,) = maps(tmp_path)
@@ -57,8 +59,8 @@ def test_mapped_data_are_the_same_data(
 
 
 def test_folders_of_images_and_known_datasets_are_mapped_too(tmp_path: Path) -> None:
-    signs = {"name": "signs", "path": str(write_images(tmp_path / "signs"))}
-    sizes = [load({**signs, **options}).shape[0] for options in ({}, {"size": 10}, {}, {"size": 10})]
+    signs = DatasetSpec(name="signs", path=str(write_images(tmp_path / "signs")))
+    sizes = [load(replace(signs, size=size)).shape[0] for size in (None, 10, None, 10)]
     assert sizes == [24, 10, 24, 10]
     np.savez(
         tmp_path / "mnist.npz",
@@ -67,12 +69,12 @@ def test_folders_of_images_and_known_datasets_are_mapped_too(tmp_path: Path) -> 
             for name, array in own_arrays(size=28).items()
         },
     )
-    as_mnist = load({"name": "mnist"}, str(tmp_path))
-    as_own = load({"name": "mine", "path": str(tmp_path / "mnist.npz")})
+    as_mnist = load(DatasetSpec(name="mnist"), str(tmp_path))
+    as_own = load(DatasetSpec(name="mine", path=str(tmp_path / "mnist.npz")))
     assert (as_mnist.classes, as_own.classes) == (10, 5)  # one file, two datasets
     assert (
         as_mnist.fingerprint
-        == load({"name": "mnist"}, str(tmp_path)).fingerprint
+        == load(DatasetSpec(name="mnist"), str(tmp_path)).fingerprint
         == mapped.fingerprint(
             {name: getattr(as_mnist, name) for name in ("x_train", "y_train", "x_test", "y_test")}
         )
@@ -80,7 +82,7 @@ def test_folders_of_images_and_known_datasets_are_mapped_too(tmp_path: Path) -> 
     assert len(maps(tmp_path)) == 4
 
 
-def _load_elsewhere(folder: Path, birds: dict[str, Any]) -> tuple[str, int]:
+def _load_elsewhere(folder: Path, birds: DatasetSpec) -> tuple[str, int]:
     tempfile.tempdir = str(folder)
     mapped.SMALL = 0
     read = NpzReader.read
@@ -95,7 +97,7 @@ def _load_elsewhere(folder: Path, birds: dict[str, Any]) -> tuple[str, int]:
     return data.fingerprint, int(data.x_train.sum(dtype=np.int64))
 
 
-def test_of_many_workers_at_once_one_converts(tmp_path: Path, birds: dict[str, Any]) -> None:
+def test_of_many_workers_at_once_one_converts(tmp_path: Path, birds: DatasetSpec) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(3, mp_context=context) as pool:
         answers = [pool.submit(_load_elsewhere, tmp_path, birds) for _ in range(6)]
@@ -109,9 +111,9 @@ def test_a_mapped_dataset_costs_a_process_nothing_of_its_own(tmp_path: Path) -> 
     arrays = own_arrays(train=60)
     large = np.tile(arrays["x_train"], (400, 1, 1, 1))  # 41 MB
     path = write_npz(tmp_path / "large.npz", x_train=large, y_train=np.tile(arrays["y_train"], 400))
-    load({"name": "large", "path": str(path)})
+    load(DatasetSpec(name="large", path=str(path)))
     before = resident_bytes()
-    data: Dataset = load({"name": "large", "path": str(path)})
+    data: Dataset = load(DatasetSpec(name="large", path=str(path)))
     assert data.x_train.sum(dtype=np.int64) == large.sum(dtype=np.int64)  # every page has been touched
     assert resident_bytes() - before < large.nbytes / 4
     text = Path("/proc/self/smaps").read_text()
@@ -122,7 +124,7 @@ def test_a_mapped_dataset_costs_a_process_nothing_of_its_own(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("lost", ["x_train.npy", "y_test.npy", "meta.json"])
 def test_what_a_cleaner_or_a_crash_left_behind_is_replaced(
-    tmp_path: Path, birds: dict[str, Any], lost: str
+    tmp_path: Path, birds: DatasetSpec, lost: str
 ) -> None:
     expected = load(birds).fingerprint
     (folder,) = maps(tmp_path)
@@ -139,7 +141,7 @@ def test_what_a_cleaner_or_a_crash_left_behind_is_replaced(
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(
-    tmp_path: Path, birds: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, birds: DatasetSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -158,11 +160,11 @@ def test_malformed_data_leave_nothing(tmp_path: Path) -> None:
     path = tmp_path / "bad.npz"
     np.savez(path, x_train=images, y_train=np.arange(100) % 2, x_test=images[:9], y_test=np.arange(9) % 2)
     with pytest.raises(DatasetError, match="NaN"):
-        load({"name": "bad", "path": str(path)})
+        load(DatasetSpec(name="bad", path=str(path)))
     assert not list(tmp_path.rglob("*.npy")) and not list(tmp_path.rglob("*.tmp"))
 
 
-def test_somebody_elses_folder_is_not_used(tmp_path: Path, birds: dict[str, Any]) -> None:
+def test_somebody_elses_folder_is_not_used(tmp_path: Path, birds: DatasetSpec) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / f"robustsweep-{os.getuid()}").symlink_to(tmp_path / "theirs")
     with pytest.raises(DatasetError, match="belongs to somebody else; point TMPDIR"):

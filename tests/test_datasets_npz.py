@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tests.data_for_tests import own_arrays, write_npz
+from tests.support.data import own_arrays, write_npz
 from workers.datasets import Dataset, DatasetError, evaluation_order, inspect, load
+from workers.unit import DatasetSpec
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +24,8 @@ def node_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-def spec(path: Path, **options: Any) -> dict[str, Any]:
-    return {"name": "birds", "path": str(path), **options}
+def spec(path: Path, **options: Any) -> DatasetSpec:
+    return DatasetSpec(name="birds", path=str(path), **options)
 
 
 def test_everything_is_told_from_headers_and_labels(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_images_larger_than_a_block_are_read_whole(tmp_path: Path, monkeypatch: 
 
 def test_the_file_may_be_named_by_a_uri(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "birds.npz")
-    uri = {"name": "birds", "path": f"file://{path}"}
+    uri = DatasetSpec(name="birds", path=f"file://{path}")
     assert load(uri).fingerprint == load(spec(path)).fingerprint == inspect(uri).content
 
 
@@ -168,7 +169,7 @@ def test_files_that_are_no_npz_are_refused(tmp_path: Path) -> None:
 def test_data_that_have_changed_since_planning_are_refused(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "birds.npz")
     planned = spec(path, content=inspect(spec(path)).content)
-    assert load(planned).fingerprint == planned["content"]
+    assert load(planned).fingerprint == planned.content
     write_npz(path, y_test=own_arrays()["y_test"][::-1])
     with pytest.raises(DatasetError, match="have changed since the sweep was planned"):
         load(planned)

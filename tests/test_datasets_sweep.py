@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from orchestrator.grid import load_grid
-from orchestrator.progress import PlainProgress
-from orchestrator.query import run_query
-from orchestrator.store import Store
-from orchestrator.sweep import RunOptions, Summary, prepare, run_sweep
-from tests.data_for_tests import own_arrays, write_images, write_npz
+from orchestrator.grid.load import load_grid
+from orchestrator.results.query import run_query
+from orchestrator.run.prepare import prepare
+from orchestrator.run.progress import PlainProgress
+from orchestrator.run.sweep import RunOptions, Summary, run_sweep
+from orchestrator.store.folder import Store
+from tests.support.data import own_arrays, write_images, write_npz
 from workers.datasets import evaluation_order, load
 from workers.pins import read_pins
 from workers.storage import Folder
+from workers.unit import DatasetSpec
 
 pytestmark = pytest.mark.tf
 
@@ -55,7 +57,7 @@ def sweep(text: str, output: str = "out", *, retry_failed: bool = False, **optio
 
 def test_an_npz_and_a_folder_of_images_in_one_grid() -> None:
     summary = sweep(GRID)
-    assert (summary.exit_code, summary.state.cells_done, summary.state.trained) == (0, 4, 2)
+    assert (summary.exit_code, summary.state.cells_done, summary.state.prepared.total()) == (0, 4, 2)
     results = Store("out").results()
     cells = run_query(
         results, "SELECT dataset, epsilon, n, clean_accuracy, robust_accuracy FROM cells"
@@ -69,7 +71,7 @@ def test_an_npz_and_a_folder_of_images_in_one_grid() -> None:
         "SELECT example_index, label FROM examples WHERE dataset = 'signs' AND epsilon = 0 ORDER BY position"
     )
     rows = run_query(results, sql).to_pydict()
-    signs = load({"name": "signs", "path": "data/signs", "size": 16})
+    signs = load(DatasetSpec(name="signs", path="data/signs", size=16))
     order = evaluation_order(signs.y_test)
     assert rows == {"example_index": order.tolist(), "label": signs.y_test[order].tolist()}
     recorded = {
@@ -104,16 +106,16 @@ def test_a_victim_is_not_used_with_other_data_of_the_same_name() -> None:
     mnist("one")
     mnist("other", y_test=own_arrays()["y_test"][::-1])
     first = sweep(KNOWN.replace("EPSILON", "0.1"), data_dir="one")
-    assert (first.exit_code, first.state.trained) == (0, 1)
+    assert (first.exit_code, first.state.prepared.total()) == (0, 1)
     grown = KNOWN.replace("EPSILON", "0.1, 0.2")
     for output in ("out", "fresh"):  # where results are pinned, and where only the cache knows
         summary = sweep(grown, output, data_dir="other")
         assert summary.exit_code == 1
-        error = summary.failures[0]["error"]
+        error = summary.failures[0].error
         assert "belongs to other data named mnist (60 + 25 images, SHA-256" in error
         assert "--data-dir" in error and "--cache-dir" in error
     elsewhere = sweep(grown, "else", data_dir="other", cache_dir="else_victims")
-    assert (elsewhere.exit_code, elsewhere.state.trained) == (0, 1)
+    assert (elsewhere.exit_code, elsewhere.state.prepared.total()) == (0, 1)
     mnist("repacked")  # the same pixels and labels in another file
     again = sweep(grown, data_dir="repacked", retry_failed=True)
-    assert (again.exit_code, again.state.trained) == (0, 0)
+    assert (again.exit_code, again.state.prepared.total()) == (0, 0)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from workers.datasets import DatasetError, inspect, load, mapped
+from workers.unit import DatasetSpec
 
 tfds: Any = pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is an optional extra")
 pytestmark = pytest.mark.tf
@@ -63,25 +64,25 @@ def node_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("small", [0, 2**30])
 def test_a_prepared_dataset_is_read(data_dir: str, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped, "SMALL", small)
-    info = inspect({"name": "tfds:tiny_birds"}, data_dir)
+    info = inspect(DatasetSpec(name="tfds:tiny_birds"), data_dir)
     assert (info.shape, info.classes, info.train_size, info.test_size) == ((9, 7, 3), 5, 30, 20)
     for name in ("tfds:tiny_birds", "tfds:tiny_birds:1.0.0"):
-        data = load({"name": name}, data_dir)
+        data = load(DatasetSpec(name=name), data_dir)
         np.testing.assert_array_equal(np.concatenate([data.x_train, data.x_test]), IMAGES)
         assert np.concatenate([data.y_train, data.y_test]).tolist() == LABELS.tolist()
 
 
 def test_images_of_different_sizes_are_resized_where_the_entry_says_so(data_dir: str) -> None:
     with pytest.raises(DatasetError, match="different sizes; say size"):
-        inspect({"name": "tfds:tiny_signs"}, data_dir)
-    data = load({"name": "tfds:tiny_signs", "size": 8}, data_dir)
+        inspect(DatasetSpec(name="tfds:tiny_signs"), data_dir)
+    data = load(DatasetSpec(name="tfds:tiny_signs", size=8), data_dir)
     assert data.x_test.shape == (20, 8, 8, 3)  # the validation split
 
 
 def test_what_cannot_be_used_is_said(data_dir: str) -> None:
     with pytest.raises(DatasetError, match="has the splits train; train and test are needed"):
-        inspect({"name": "tfds:tiny_heap"}, data_dir)
+        inspect(DatasetSpec(name="tfds:tiny_heap"), data_dir)
     with pytest.raises(DatasetError, match="has no tfds:nothing_such: Dataset nothing_such not found"):
-        inspect({"name": "tfds:nothing_such"}, data_dir)
+        inspect(DatasetSpec(name="tfds:nothing_such"), data_dir)
     with pytest.raises(DatasetError, match="tfds:glue/cola has no pairs"):
-        inspect({"name": "tfds:glue/cola"}, data_dir)
+        inspect(DatasetSpec(name="tfds:glue/cola"), data_dir)

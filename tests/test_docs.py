@@ -9,11 +9,13 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from orchestrator.grid import load_grid
-from orchestrator.progress import PlainProgress
-from orchestrator.query import VIEWS, run_query
-from orchestrator.sweep import RunOptions, prepare, run_sweep
-from tests.results_for_tests import Cell, results_of
+from orchestrator.grid.load import load_grid
+from orchestrator.results.query import VIEWS, run_query
+from orchestrator.run.options import RunOptions
+from orchestrator.run.prepare import prepare
+from orchestrator.run.progress import PlainProgress
+from orchestrator.run.sweep import run_sweep
+from tests.support.results import Cell, results_of
 from workers.attacks import REGISTRY
 
 ROOT = Path(__file__).parents[1]

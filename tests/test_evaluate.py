@@ -13,23 +13,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.real_data import REAL_DATA, needs_real_data
-from tests.victims_for_tests import victim_spec
-from workers import metrics
+from tests.support.real_data import REAL_DATA, needs_real_data
+from tests.support.victims import attack_spec, model_spec, victim_spec
 from workers.attacks import AttackError
 from workers.datasets import evaluation_order, load
-from workers.evaluate import Evaluator, WeightsMismatchError
+from workers.evaluator import Evaluator
+from workers.network import network_for
+from workers.norms import LINF
 from workers.pins import pinned_weights
 from workers.shards import SCHEMA, read_footer
 from workers.storage import Folder
-from workers.unit import AttackSpec, UnitReport, WorkerSettings, WorkUnit
+from workers.unit import AttackSpec, DatasetSpec, Done, Evaluation, Training, WorkerSettings
+from workers.victims.base import ArchitectureError, WeightsMismatchError
+from workers.victims.recipe import Recipe
 
 pytestmark = pytest.mark.tf
 
 SPEC = victim_spec()
 ID = SPEC.victim_id
 EPSILONS = (0.0, 0.05, 0.2)
-TRAINING = WorkUnit(f"{ID}/train", SPEC)
+TRAINING = Training(f"{ID}/train", SPEC)
 
 USERS_ATTACKS = """
 import numpy as np
@@ -77,23 +80,19 @@ class Aims:
 """
 
 
-def attack_spec(name: str, norm: str = "linf", **options: Any) -> AttackSpec:
-    return AttackSpec(f"{name}-{norm}-0123456789", {"name": name, "norm": norm, **options}, name, norm)
-
-
 def unit(
     attack: AttackSpec, start: int, stop: int, *, epsilons: Sequence[float] = EPSILONS, keep: int = 0
-) -> WorkUnit:
+) -> Evaluation:
     cells = tuple((f"{attack.attack_id}-{epsilon:g}", epsilon) for epsilon in epsilons)
-    return WorkUnit(f"{ID}/{attack.attack_id}.{start}-{stop}", SPEC, attack, cells, start, stop, keep)
+    return Evaluation(f"{ID}/{attack.attack_id}.{start}-{stop}", SPEC, attack, cells, start, stop, keep)
 
 
 def settings(folder: Path, **changes: Any) -> WorkerSettings:
     return WorkerSettings(str(folder / "out"), str(folder / "victims"), "run-1", **changes)
 
 
-def rows_of(folder: Path, report: UnitReport) -> pa.Table:
-    assert report.ok and report.shard
+def rows_of(folder: Path, report: Done) -> pa.Table:
+    assert report.shard
     table = pq.read_table(folder / "out" / report.shard)
     assert table.schema.remove_metadata().equals(SCHEMA)
     assert table.num_rows == report.rows
@@ -106,12 +105,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(folder: Path) -> UnitReport:
+def trained(folder: Path) -> Done:
     return Evaluator(settings(folder))(TRAINING)
 
 
 @pytest.fixture(scope="module")
-def evaluator(folder: Path, trained: UnitReport) -> Evaluator:
+def evaluator(folder: Path, trained: Done) -> Evaluator:
     """Another worker than the one that trained the victim."""
     evaluator = Evaluator(settings(folder, provenance={"git_commit": "abc"}))
     report = evaluator(TRAINING)
@@ -130,14 +129,14 @@ def columns(table: pa.Table, epsilon: float) -> dict[str, np.ndarray]:
     return {name: values.to_numpy() for name, values in frame[frame["epsilon"] == epsilon].items()}
 
 
-def test_training_publishes_and_pins(folder: Path, trained: UnitReport) -> None:
+def test_training_publishes_and_pins(folder: Path, trained: Done) -> None:
     assert trained.trained and trained.shard is None and trained.phases["train"] > 0
     assert pinned_weights(Folder.at(folder / "out")) == {ID: trained.weights}
     names = {file.name for file in (folder / "victims" / ID).iterdir()}
     assert names == {f"{trained.weights}.json", f"{trained.weights}.weights.h5"}
 
 
-def test_the_footer_says_what_the_rows_are(folder: Path, trained: UnitReport, evaluator: Evaluator) -> None:
+def test_the_footer_says_what_the_rows_are(folder: Path, trained: Done, evaluator: Evaluator) -> None:
     one = unit(attack_spec("fgsm"), 20, 40)
     report = evaluator(one)
     assert report.shard and set(report.phases) == {"load", "clean", "attack", "measure", "perceptibility"}
@@ -152,7 +151,7 @@ def test_the_footer_says_what_the_rows_are(folder: Path, trained: UnitReport, ev
 
 
 def test_rows_name_their_examples_in_evaluation_order(bim: pa.Table) -> None:
-    digits = load({"name": "digits"})
+    digits = load(DatasetSpec(name="digits"))
     order = evaluation_order(digits.y_test)[:100]
     for epsilon in EPSILONS:
         rows = columns(bim, epsilon)
@@ -178,7 +177,7 @@ def test_robust_accuracy_falls_from_the_clean_one(folder: Path, evaluator: Evalu
 
 def test_measurements_agree_with_the_kept_images(folder: Path, evaluator: Evaluator) -> None:
     table = rows_of(folder, evaluator(unit(attack_spec("bim"), 0, 30, keep=30)))
-    digits, model = load({"name": "digits"}), evaluator._victims[ID].model
+    digits, model = load(DatasetSpec(name="digits")), evaluator._victims[ID].model
     for row in table.filter(pa.compute.field("success")).to_pylist():
         image = np.frombuffer(row["image"], np.float32).reshape(row["image_shape"])
         clean = digits.x_test[row["example_index"]]
@@ -263,7 +262,7 @@ def test_claims_are_measured_not_believed(
     assert rows["gradient_calls"].isna().tolist() == correct.tolist()  # nobody counted
     if change == "far":
         near = far[far["clean_correct"]]
-        expected = metrics.linf(*images_and_negatives(near["example_index"].to_numpy()))
+        expected = LINF.distance(*images_and_negatives(near["example_index"].to_numpy()))
         np.testing.assert_allclose(near["full_linf"], expected)
 
 
@@ -299,7 +298,7 @@ def test_flags_stand_with_the_examples_that_they_touch(
 
 
 def images_and_negatives(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    images = load({"name": "digits"}).images("test", indices)
+    images = load(DatasetSpec(name="digits")).images("test", indices)
     return images, 1 - images
 
 
@@ -324,8 +323,8 @@ def users_attacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @needs_real_data
 def test_images_large_enough_have_a_similarity_that_falls_with_epsilon(tmp_path: Path) -> None:
-    recipe = {"version": 1, "epochs": 5, "batch_size": 32, "learning_rate": 2e-3}
-    spec = victim_spec("fashion", dataset={"name": "fashion_mnist", "version": 1}, recipe=recipe)
+    recipe = Recipe(epochs=5, batch_size=32, learning_rate=2e-3)
+    spec = victim_spec("fashion", dataset=DatasetSpec(name="fashion_mnist"), recipe=recipe)
     fashion = replace(unit(attack_spec("fgsm"), 50, 70), victim=spec)
     report = Evaluator(settings(tmp_path, data_dir=str(REAL_DATA)))(fashion)
     rows = rows_of(tmp_path, report).to_pandas()
@@ -350,10 +349,11 @@ def test_positions_beyond_the_test_split_are_refused(evaluator: Evaluator) -> No
 def test_nothing_is_retraced(evaluator: Evaluator) -> None:
     for stop in (1, 7, 33):
         evaluator(unit(attack_spec("fgsm"), 0, stop))
-    assert evaluator._victims[ID]._forward.experimental_get_tracing_count() == 1
+    model = evaluator._victims[ID].model
+    assert network_for(model, (8, 8, 1)).traces == 2  # forwards, and gradients of one loss
 
 
-def test_a_lost_cache_is_rebuilt_with_the_same_weights(tmp_path: Path, trained: UnitReport) -> None:
+def test_a_lost_cache_is_rebuilt_with_the_same_weights(tmp_path: Path, trained: Done) -> None:
     """Corrupt weights are noticed and trained again; here to the same bits, so that the pin holds."""
     first = Evaluator(settings(tmp_path))(TRAINING)
     assert first.trained and first.weights == trained.weights
@@ -365,7 +365,7 @@ def test_a_lost_cache_is_rebuilt_with_the_same_weights(tmp_path: Path, trained: 
 
 
 def test_other_weights_than_the_pinned_are_refused_with_a_way_out(
-    folder: Path, tmp_path: Path, trained: UnitReport
+    folder: Path, tmp_path: Path, trained: Done
 ) -> None:
     pinned = "0" * 64
     Folder.at(tmp_path / "out").publish(f"pins/{ID}.{pinned}.json", b"{}")
@@ -381,26 +381,26 @@ def test_other_weights_than_the_pinned_are_refused_with_a_way_out(
 
 
 def test_the_oldest_victims_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.evaluate._MAX_VICTIMS", 2)
+    monkeypatch.setattr("workers.evaluator._VICTIM_BYTES", 3 * 2**25)
     evaluator = Evaluator(settings(tmp_path))
-    recipe = {"version": 1, "epochs": 1, "batch_size": 64, "learning_rate": 1e-3, "examples": 100}
-    units = [WorkUnit("train", victim_spec(f"victim-s{seed}", seed=seed, recipe=recipe)) for seed in range(3)]
+    recipe = Recipe(epochs=1, examples=100)
+    units = [Training("train", victim_spec(f"victim-s{seed}", seed=seed, recipe=recipe)) for seed in range(3)]
     for seed in (0, 1, 0, 2):
         evaluator(units[seed])
     assert list(evaluator._victims) == ["victim-s0", "victim-s2"]
     report = evaluator(units[1])
-    assert not report.trained and report.ok
+    assert not report.trained
 
 
 def test_answers_that_are_not_finite_are_flagged_and_no_success() -> None:
     import tensorflow as tf
 
-    from workers.measurement import Clock, Measurement
+    from workers.measure import Clock, Measurement
     from workers.victims.architectures import build_model
-    from workers.victims.loaded import Victim
+    from workers.victims.victim import Victim
 
-    digits = load({"name": "digits"})
-    network = build_model({"name": "small_cnn", "version": 1}, digits.shape, digits.classes)
+    digits = load(DatasetSpec(name="digits"))
+    network = build_model(model_spec("small_cnn"), digits.shape, digits.classes)
 
     def sometimes(images: Any, training: bool = False) -> Any:
         logits = network(images, training=training)
@@ -417,5 +417,5 @@ def test_answers_that_are_not_finite_are_flagged_and_no_success() -> None:
     assert 0 < victim.clean_accuracy().share < 0.5
 
     never = Victim(lambda images, training=False: network(images) * np.nan, digits, "0" * 64)
-    with pytest.raises(AttackError, match="every image with NaN"):
+    with pytest.raises(ArchitectureError, match="every image with NaN"):
         never.clean_accuracy()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.epsilons import exact, number_text
 from orchestrator.errors import GridError, UserError
-from orchestrator.grid import load_grid, shipped_grids
-from orchestrator.init import write_grid
+from orchestrator.grid.load import load_grid, shipped_grids
+from orchestrator.grid.numbers import exact, number_text
+from orchestrator.grid.template import write_grid
 
 GOOD = """\
 models: [small_cnn]
@@ -91,7 +91,10 @@ def test_all_problems_come_at_once_each_with_its_line(tmp_path: Path) -> None:
         ("models: [small_cnn, small_cnn]", '"small_cnn" stands twice with the same options'),
         ("models: [{width: 3}]", "a model needs a name"),
         ('models: ["no_such_module_at_all:build"]', 'cannot find the Python module "no_such_module_at_all"'),
-        ('models: ["tests.runners:Nothing"]', '"tests.runners" defines no "Nothing" at its top level'),
+        (
+            'models: ["tests.support.runners:Nothing"]',
+            'defines no "Nothing" at its top level',
+        ),
         ("attacks: [{name: bim, steps: [1]}]", "attacks[0].steps: found [1]; allowed: a valid integer"),
         ("attacks: [{name: bim, steps: true}]", "attacks[0].steps: found True"),
         ("attacks: [{name: bim, step_size: 2/0}]", "division by zero"),

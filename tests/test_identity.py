@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.grid import Grid, load_grid
-from orchestrator.identity import expand
+from orchestrator.grid.entries import Grid
+from orchestrator.grid.load import load_grid
+from tests.support.victims import cells_of
 
 GRID = """\
 models: [small_cnn, {name: wide_cnn, width: 8}]
@@ -43,7 +44,7 @@ def parse(tmp_path: Path, text: str, *overrides: str) -> Grid:
 
 
 def ids(tmp_path: Path, text: str, *overrides: str) -> list[str]:
-    return [cell.cell_id for cell in expand(parse(tmp_path, text, *overrides))]
+    return [cell.cell_id for cell in cells_of(parse(tmp_path, text, *overrides))]
 
 
 def test_golden_ids(tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_golden_ids(tmp_path: Path) -> None:
 
 
 def test_ids_are_unique_and_fit_a_file_name(tmp_path: Path) -> None:
-    cells = list(expand(parse(tmp_path, GRID)))
+    cells = list(cells_of(parse(tmp_path, GRID)))
     assert len({cell.cell_id for cell in cells}) == len(cells) == 12
     for cell in cells:
         for part in (cell.victim.victim_id, cell.attack.attack_id):
@@ -115,7 +116,9 @@ def test_a_users_own_object_counts_by_its_source(tmp_path: Path, monkeypatch: py
 
 
 def test_exclude_leaves_out_what_it_names(tmp_path: Path) -> None:
-    cells = list(expand(parse(tmp_path, GRID, "exclude=[{model: small_cnn, attack: fgsm, epsilon: 8/255}]")))
+    cells = list(
+        cells_of(parse(tmp_path, GRID, "exclude=[{model: small_cnn, attack: fgsm, epsilon: 8/255}]"))
+    )
     left_out = set(GOLDEN) - {cell.cell_id for cell in cells}
     assert left_out == {one for one in GOLDEN if one.startswith("small_cnn") and "fgsm-linf-0.03" in one}
     assert len(left_out) == 2

@@ -50,6 +50,7 @@ def test_help_imports_next_to_nothing() -> None:
 
 
 def test_planning_and_results_import_neither_tensorflow_nor_ray() -> None:
-    code = "import orchestrator.sweep, orchestrator.query, orchestrator.merge, orchestrator.show\n"
+    code = "import robustsweep, orchestrator.run.sweep, orchestrator.show, orchestrator.listing\n"
+    code += "import orchestrator.results.query, orchestrator.results.files\n"
     code += "import workers.attacks, workers.datasets, workers.victims.architectures, workers.victims.recipe"
     assert not loaded_after(code) & HEAVY

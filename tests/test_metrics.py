@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from workers import metrics
+from workers.norms import L2, LINF
 
 pytestmark = pytest.mark.tf
 
@@ -51,8 +52,10 @@ def test_distances_by_hand():
 def test_distances_agree_with_numpy_norms(pair):
     clean, other = pair
     change = (other.astype(np.float64) - clean).reshape(3, -1)
-    np.testing.assert_allclose(metrics.linf(clean, other), np.linalg.norm(change, np.inf, axis=1), atol=1e-7)
-    np.testing.assert_allclose(metrics.l2(clean, other), np.linalg.norm(change, axis=1), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(LINF.distance(clean, other), np.linalg.norm(change, np.inf, axis=1), atol=1e-7)
+    np.testing.assert_allclose(
+        L2.distance(clean, other), np.linalg.norm(change, axis=1), rtol=1e-5, atol=1e-7
+    )
 
 
 @given(hnp.arrays(np.float32, (1, 4, 4, 1), elements=PIXELS))

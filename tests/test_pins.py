@@ -7,7 +7,7 @@ from typing import Any
 
 from workers.pins import Pin, pin, pinned_weights, read_pins
 from workers.storage import Folder
-from workers.victims.cache import Manifest
+from workers.victims.manifest import Manifest
 
 
 def manifest(victim_id: str, weights: str, **changes: Any) -> Manifest:

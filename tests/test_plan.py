@@ -8,19 +8,22 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.grid import load_grid
-from orchestrator.identity import expand
-from orchestrator.plan import Interval, Plan, add, make_plan, subtract
+from orchestrator.grid.load import load_grid
+from orchestrator.intervals import Interval, add, subtract
+from orchestrator.plan.cells import expand
+from orchestrator.plan.units import Plan, make_plan
+from tests.support.victims import cells_of
 
 N = 60
-CELLS = list(expand(load_grid("digits")))
+VICTIMS = list(expand(load_grid("digits")))
+CELLS = cells_of(load_grid("digits"))
 
 
 def make(
     coverage: dict[str, list[Interval]], *, examples: int = N, slice_size: int = 25, **rest: object
 ) -> Plan:
     return make_plan(
-        CELLS,
+        VICTIMS,
         examples={"digits": examples},
         slice_size=slice_size,
         keep=8,
@@ -33,7 +36,7 @@ def work(plan: Plan) -> Counter[tuple[str, int]]:
     """How often each (cell, position) is planned."""
     return Counter(
         (cell_id, position)
-        for victim in plan.victims
+        for victim in plan.todo
         for unit in plan.units(victim)
         for cell_id, _ in unit.cells
         for position in range(unit.start, unit.stop)
@@ -86,7 +89,7 @@ def test_units_cover_what_is_missing_exactly_once(
     planned = work(plan)
     assert set(planned) == wanted
     assert set(planned.values()) <= {1}
-    units = [unit for victim in plan.victims for unit in plan.units(victim)]
+    units = [unit for victim in plan.todo for unit in plan.units(victim)]
     assert len(units) == plan.unit_count == len({unit.unit_id for unit in units})
     for unit in units:
         assert unit.start // slice_size == (unit.stop - 1) // slice_size  # cut at multiples of the slice
@@ -99,7 +102,7 @@ def test_units_cover_what_is_missing_exactly_once(
 
 def test_one_unit_serves_every_epsilon_of_an_attack() -> None:
     plan = make({})
-    units = [unit for victim in plan.victims for unit in plan.units(victim)]
+    units = [unit for victim in plan.todo for unit in plan.units(victim)]
     assert [(unit.start, unit.stop) for unit in units[:3]] == [(0, 25), (25, 50), (50, 60)]
     assert all(len(unit.cells) == 6 for unit in units)
     assert len(units) == 2 * 2 * 3
@@ -115,5 +118,5 @@ def test_more_examples_add_only_the_new_ones_and_fewer_add_none() -> None:
 def test_a_failed_victim_is_left_alone() -> None:
     victim = CELLS[0].victim.victim_id
     plan = make({}, failed_victims=frozenset({victim}))
-    assert [one.victim.victim_id for one in plan.victims] == [CELLS[-1].victim.victim_id]
+    assert [one.victim.victim_id for one in plan.todo] == [CELLS[-1].victim.victim_id]
     assert plan.failed_cells == 12

@@ -8,7 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from orchestrator.progress import (
+from orchestrator.run.progress import (
     LiveProgress,
     PlainProgress,
     SweepState,
@@ -20,7 +20,7 @@ from orchestrator.progress import (
 
 
 def state(**changes: object) -> SweepState:
-    values = {"grid": "digits", "output": "out", "cells": 24, "cells_done": 6, "units": 10, **changes}
+    values = {"grid": "digits", "cells": 24, "cells_done": 6, "units": 10, **changes}
     return SweepState(**values)  # type: ignore[arg-type]
 
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from orchestrator.query import VIEWS, QueryError, connect, run_query
-from tests.results_for_tests import Cell, results_of
+from orchestrator.results.query import VIEWS, QueryError, connect, run_query
+from tests.support.results import Cell, results_of
 from workers.shards import SCHEMA
 
 BROKEN = {"success": True, "success_uint8": True, "distance": 0.05}
@@ -478,8 +478,8 @@ def test_ctrl_c_ends_a_query():
     """In a process of its own, signalled as soon as the query runs; a query that went on would never end."""
     script = """
 import os, signal, threading, time
-from tests.results_for_tests import Cell, results_of
-from orchestrator import query
+from tests.support.results import Cell, results_of
+from orchestrator.results import query
 signal.signal(signal.SIGINT, signal.default_int_handler)
 checked = query._checked
 def then_interrupt(*args):

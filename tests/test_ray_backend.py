@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator import sweep as sweep_module
-from orchestrator.backends import ray as ray_module
 from orchestrator.errors import BackendError
-from orchestrator.store import Store
-from tests.sweeps_for_tests import nothing_left_behind, rows, sweep, times_counted, write_grid
-from workers.actor import Worker
-from workers.unit import VictimSpec, WorkerSettings, WorkUnit
+from orchestrator.run.backends import Backend, make_backend
+from orchestrator.run.backends import ray as ray_module
+from orchestrator.run.options import RunOptions
+from orchestrator.store.folder import Store
+from tests.support.sweeps import nothing_left_behind, rows, sweep, times_counted, write_grid
+from tests.support.victims import some_victim
+from workers.unit import Training, WorkerSettings
+from workers.worker import Worker
 
 pytestmark = pytest.mark.ray
 
@@ -67,17 +69,17 @@ def test_every_kind_of_trouble_on_one_machine(
     assert (summary.exit_code, summary.state.state) == (1, "finished")
     assert (summary.state.units_done, summary.state.units_failed) == (3, 3)  # with the training
     assert summary.state.retries == 4
-    errors = {row["attack_id"].split("-")[0]: row["error"] for row in summary.failures}
+    errors = {row.attack_id.split("-")[0]: row.error for row in summary.failures}
     assert errors.pop("raise") == "ValueError: this unit raises"
     assert errors.pop("hang") == "TimeoutError: not through after 3 s (--unit-timeout)"
     assert errors.pop("kill").startswith("its process died (ActorDiedError); its output is in ")
     assert errors == {}
-    [record] = [row for row in Store(str(output)).failures() if str(row["attack_id"]).startswith("wait")]
-    assert (record["attempt"], record["final"]) == (1, False)
-    assert str(record["error"]).startswith("its process died (ActorDiedError)")
+    [record] = [row for row in Store(str(output)).failures() if str(row.attack_id).startswith("wait")]
+    assert (record.attempt, record.final) == (1, False)
+    assert record.error.startswith("its process died (ActorDiedError)")
     assert times_counted(rows(output)) == {1: 2 * 50 * 2}
     logs = output / "runs" / summary.run_id / "logs"
-    assert (logs / f"{record['worker']}.log").exists()
+    assert (logs / f"{record.worker}.log").exists()
     assert "A worker died" in (logs / "driver.log").read_text()
     assert len(killed) == 1
 
@@ -135,7 +137,7 @@ def test_workers_that_do_not_start_are_one_clear_error(
             runner="tests.no_such_module:Runner",
         )
     store = Store(str(output))
-    assert store.read_status(store.run_ids()[-1])["state"] == "failed"
+    assert store.read_status(store.run_ids()[-1]).state == "failed"
 
 
 def test_workers_of_another_version_are_one_clear_error(
@@ -147,18 +149,13 @@ def test_workers_of_another_version_are_one_clear_error(
 
 
 def test_a_worker_above_its_memory_is_replaced_uncharged(
-    machines: Machines, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+    machines: Machines, tmp_path: Path, output: Path
 ) -> None:
-    original = sweep_module.make_backend
+    def thrifty(options: RunOptions, settings: WorkerSettings, **rest: Any) -> Backend:
+        return make_backend(options, replace(settings, memory_limit=1), **rest)
 
-    def thrifty(*arguments: object) -> object:
-        backend = original(*arguments)  # type: ignore[arg-type]
-        backend.settings = replace(backend.settings, memory_limit=1)  # type: ignore[attr-defined]
-        return backend
-
-    monkeypatch.setattr(sweep_module, "make_backend", thrifty)
     grid = write_grid(tmp_path / "g.yaml")
-    summary = sweep(grid, output, backend="ray", address=machines.address, workers=1)
+    summary = sweep(grid, output, backend="ray", address=machines.address, workers=1, pool=thrifty)
     assert (summary.exit_code, summary.state.units_done, summary.state.retries) == (0, 3, 0)
     assert Store(str(output)).failures() == []
     assert len(list((output / "runs" / summary.run_id / "logs").glob("worker-*.log"))) >= 3
@@ -191,14 +188,14 @@ def test_a_lost_machine_is_not_charged_to_its_unit(
     assert lost == [node.node_id]
     assert (summary.exit_code, summary.state.units_failed, summary.state.units_done) == (0, 0, 7)
     [record] = Store(str(output)).failures()
-    assert (record["attempt"], record["final"]) == (1, False)
-    assert str(record["error"]).startswith("its machine was lost")
+    assert (record.attempt, record.final) == (1, False)
+    assert record.error.startswith("its machine was lost")
     assert times_counted(rows(output)) == {1: 120}
 
 
 def test_a_worker_survives_what_its_runner_raises(output: Path) -> None:
     """Whatever a runner raises comes back as a value; what ends the process on purpose does not."""
-    unit = WorkUnit("u", VictimSpec("v", {}, {}, {}, {}, 0))
+    unit = Training("u", some_victim("v"))
     worker = Worker(WorkerSettings(str(output), str(output), "r", runner="tests.test_ray_backend:Raising"))
     for raised, line in [(ValueError(), "ValueError"), (SystemExit(3), "SystemExit: 3")]:
         Raising.error = raised

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,17 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tests.victims_for_tests import victim_spec
+from tests.support.victims import model_spec, victim_spec
 from workers.datasets import Dataset, load
+from workers.layout import training_progress
 from workers.storage import Folder
+from workers.unit import DatasetSpec, ModelSpec
+from workers.victims.base import TrainingError
 from workers.victims.batch_norm import batch_norms, reestimate
 from workers.victims.batches import flip_crop
-from workers.victims.progress import progress_file, progress_text, progress_writer
-from workers.victims.recipe import Recipe, TrainingError, build_and_train
+from workers.victims.progress import TrainingProgress, progress_text, progress_writer
+from workers.victims.recipe import Recipe
+from workers.victims.training import build_and_train
 
 pytestmark = pytest.mark.tf
 
@@ -45,7 +48,7 @@ def normalised(*, input_shape, classes):
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return load({"name": "digits"})
+    return load(DatasetSpec(name="digits"))
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +56,12 @@ def normalised(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("nets")
     (folder / "normalised_for_tests.py").write_text(NORMALISED)
     sys.path.append(str(folder))
-    yield {"name": "mine", "source": "0" * 64, "factory": "normalised_for_tests:normalised"}
+    yield model_spec("mine", source="0" * 64, factory="normalised_for_tests:normalised")
     sys.path.remove(str(folder))
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     """A small network of keras.applications, with weights saved a moment before."""
     import keras
 
@@ -72,20 +75,20 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     network(np.random.default_rng(0).uniform(-1, 1, (64, 32, 32, 3)).astype(np.float32), training=True)
     path = tmp_path_factory.mktemp("weights") / "mine.weights.h5"
     network.save_weights(path)
-    return {"name": "mobilenet", "version": 1, "alpha": 0.25, "weights": str(path)}
+    return model_spec("mobilenet", alpha=0.25, weights=str(path))
 
 
-def recipe(**options: Any) -> dict[str, Any]:
-    return {"version": 1, "epochs": 1, "examples": 200, "batch_size": 32, **options}
+def recipe(**options: Any) -> Recipe:
+    return Recipe(**{"epochs": 1, "examples": 200, "batch_size": 32, **options})
 
 
-def frozen_backbone(model: Mapping[str, Any]) -> list[np.ndarray]:
+def frozen_backbone(model: ModelSpec) -> list[np.ndarray]:
     import keras
 
     network = keras.applications.MobileNet(
         alpha=0.25, include_top=False, weights=None, input_shape=(32, 32, 3)
     )
-    network.load_weights(model["weights"])
+    network.load_weights(model.weights.location)
     return network.get_weights()
 
 
@@ -139,7 +142,7 @@ def test_the_recipe_limits_the_examples(digits: Dataset) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_training(digits: Dataset) -> None:
-    wrong = {"version": 1, "epochs": 3, "batch_size": 32, "learning_rate": 1e30}
+    wrong = Recipe(epochs=3, batch_size=32, learning_rate=1e30)
     with pytest.raises(TrainingError, match="after epoch 1; lower the learning_rate"):
         build_and_train(victim_spec(recipe=wrong), digits)
 
@@ -206,7 +209,7 @@ def test_moving_statistics_are_those_of_the_training_images(digits: Dataset, nor
     np.testing.assert_allclose(first.moving_variance.numpy(), np.mean(variances, axis=0), rtol=1e-4)
 
 
-def test_the_head_alone_leaves_the_backbone_as_it_was(digits: Dataset, pretrained: dict[str, Any]) -> None:
+def test_the_head_alone_leaves_the_backbone_as_it_was(digits: Dataset, pretrained: ModelSpec) -> None:
     spec = victim_spec(model=pretrained, recipe=recipe(head_epochs=3, fine_tune="none"))
     model, history = build_and_train(spec, digits)
     assert [(row["epoch"], row["phase"]) for row in history.rows] == [(n, "head") for n in (1, 2, 3)]
@@ -222,15 +225,13 @@ def test_the_head_alone_leaves_the_backbone_as_it_was(digits: Dataset, pretraine
 
 
 @pytest.mark.parametrize("fine_tune", ["top", "all"])
-def test_fine_tuning_changes_what_it_says(
-    fine_tune: str, digits: Dataset, pretrained: dict[str, Any]
-) -> None:
-    told: list[Mapping[str, Any]] = []
+def test_fine_tuning_changes_what_it_says(fine_tune: str, digits: Dataset, pretrained: ModelSpec) -> None:
+    told: list[TrainingProgress] = []
     spec = victim_spec(model=pretrained, recipe=recipe(head_epochs=1, fine_tune=fine_tune))
     model, history = build_and_train(spec, digits, told.append)
     assert [row["phase"] for row in history.rows] == ["head", "fine_tune"]
     assert [row["epoch"] for row in history.rows] == [1, 2]
-    assert [(one["phase"], one["epoch"], one["epochs"]) for one in told] == [
+    assert [(one.phase, one.epoch, one.epochs) for one in told] == [
         ("head", 0, 1),
         ("head", 1, 1),
         ("fine_tune", 0, 1),
@@ -256,20 +257,19 @@ def test_progress_is_left_in_the_output_folder(tmp_path: Path, monkeypatch: pyte
     output = Folder.at(tmp_path)
     report = progress_writer(output, "run", "victim")
     assert progress_text(output, "run", "victim") == ""
-    report({"phase": "fine_tune", "epoch": 0, "epochs": 5})
+    report(TrainingProgress("fine_tune", 0, 5))
     assert progress_text(output, "run", "victim") == "fine tune, epoch 0/5"
-    row = {"phase": "fine_tune", "epochs": 5, "accuracy": 0.9, "validation_accuracy": 0.876}
-    report({**row, "epoch": 3})  # within the same second
-    assert json.loads((tmp_path / progress_file("run", "victim")).read_bytes())["epoch"] == 0
-    report({**row, "epoch": 4})
+    report(TrainingProgress("fine_tune", 3, 5, 0.876))  # within the same second
+    assert json.loads((tmp_path / training_progress("run", "victim")).read_bytes())["epoch"] == 0
+    report(TrainingProgress("fine_tune", 4, 5, 0.876))
     assert progress_text(output, "run", "victim") == "fine tune, epoch 4/5, validation accuracy 0.88"
-    (tmp_path / progress_file("run", "victim")).write_text("{")
+    (tmp_path / training_progress("run", "victim")).write_text("{")
     assert progress_text(output, "run", "victim") == ""
 
 
 def test_a_folder_that_cannot_be_written_to_does_not_stop_a_training(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file, where a folder is to be")
-    progress_writer(Folder.at(tmp_path), "run", "victim")({"phase": "head", "epoch": 1, "epochs": 2})
+    progress_writer(Folder.at(tmp_path), "run", "victim")(TrainingProgress("head", 1, 2))
     assert (tmp_path / "runs").is_file()
 
 

@@ -6,23 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.scheduler import Outcome, Scheduler, VictimWork
-from workers.unit import AttackSpec, VictimSpec, WorkUnit
+from orchestrator.run.scheduler import Outcome, Scheduler, VictimWork
+from tests.support.victims import attack_spec, some_victim
+from workers.unit import Evaluation, Training, VictimSpec
 
-FGSM = AttackSpec(attack_id="fgsm-1", config={"name": "fgsm", "norm": "linf"}, name="fgsm", norm="linf")
+FGSM = attack_spec()
 
 
-def evaluation_units(victim: VictimSpec, count: int) -> Iterator[WorkUnit]:
+def evaluation_units(victim: VictimSpec, count: int) -> Iterator[Evaluation]:
     for i in range(count):
         cells = ((f"{victim.victim_id}-cell", 0.1),)
-        yield WorkUnit(f"{victim.victim_id}/{i}", victim, FGSM, cells, start=i * 250, stop=i * 250 + 250)
+        yield Evaluation(f"{victim.victim_id}/{i}", victim, FGSM, cells, start=i * 250, stop=i * 250 + 250)
 
 
 def victim_work(name: str, count: int, *, training: bool = False) -> VictimWork:
-    victim = VictimSpec(
-        name, {"name": "small_cnn"}, {"name": "digits"}, {"epochs": 1}, {"name": "none"}, seed=0
-    )
-    first = WorkUnit(f"{name}/train", victim) if training else None
+    victim = some_victim(name)
+    first = Training(f"{name}/train", victim) if training else None
     return VictimWork(name, first, evaluation_units(victim, count), count)
 
 
@@ -58,9 +57,9 @@ def test_training_comes_first_then_the_units_in_the_order_of_the_plan() -> None:
     order = []
     while (unit := made.next_unit("w")) is not None:
         order.append(unit.unit_id)
-        assert made.running_on("w") is unit
+        assert made.running == 1
         assert made.finish("w", ok=True) == Outcome(unit, "done", attempt=1)
-        assert made.running_on("w") is None
+        assert made.running == 0
     assert order == ["a/train", "a/0", "a/1"]
     assert made.finished
     assert (made.total, *counts(made)) == (3, 0, 0, 3, 0)
@@ -94,7 +93,7 @@ def test_a_victim_may_have_a_training_and_nothing_else() -> None:
 def test_units_are_generated_no_earlier_than_needed() -> None:
     generated = []
 
-    def recorded(units: Iterator[WorkUnit]) -> Iterator[WorkUnit]:
+    def recorded(units: Iterator[Evaluation]) -> Iterator[Evaluation]:
         for unit in units:
             generated.append(unit.unit_id)
             yield unit
@@ -146,7 +145,7 @@ def test_max_attempts_of_one_means_no_second_try() -> None:
 
 
 def test_a_training_that_fails_for_good_takes_its_units_along_without_generating_them() -> None:
-    def never() -> Iterator[WorkUnit]:
+    def never() -> Iterator[Evaluation]:
         raise AssertionError("a unit of a failed victim was generated")
         yield
 
@@ -339,7 +338,7 @@ def test_abandoning_stops_at_once_and_charges_nobody() -> None:
     made.abandon()
     assert made.finished
     assert counts(made) == (4, 0, 0, 0)
-    assert made.running_on("w") is None
+    assert made.running == 0
     assert made.lose("w", charged=True) is None
 
 
@@ -420,8 +419,8 @@ def simulate(
             if unit is None:
                 still.append(worker)
                 continue
-            hours, name = (train if unit.trains else 1.0), unit.victim.victim_id
-            trained[name] += unit.trains
+            hours, name = (train if isinstance(unit, Training) else 1.0), unit.victim.victim_id
+            trained[name] += isinstance(unit, Training)
             if loaded.get(worker) != name:
                 loaded[worker] = name
                 loads.append((worker, name))

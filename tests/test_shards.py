@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
-from orchestrator.accepted import Accepted
-from tests.runners import made_up_rows
+from orchestrator.store.accepted import Accepted
+from tests.support.runners import made_up_rows
+from tests.support.victims import attack_spec, some_victim
 from workers.shards import (
     FOOTER_KEY,
     SCHEMA,
@@ -22,18 +23,16 @@ from workers.shards import (
     ShardInfo,
     publish_shard,
     read_footer,
-    unit_dimensions,
 )
 from workers.storage import Folder
-from workers.unit import AttackSpec, VictimSpec, WorkUnit
+from workers.unit import Evaluation
 
-VICTIM = VictimSpec("net-digits-s0-0123456789", {"name": "net"}, {"name": "digits"}, {}, {"name": "none"}, 0)
-ATTACK = AttackSpec("fgsm-linf-abc", {"name": "fgsm"}, "fgsm", "linf")
-UNIT = WorkUnit("u", VICTIM, ATTACK, (("cell-0", 0.0), ("cell-1", 0.1)), 10, 30, 2)
+VICTIM, ATTACK = some_victim("net-digits-s0-0123456789"), attack_spec()
+UNIT = Evaluation("u", VICTIM, ATTACK, (("cell-0", 0.0), ("cell-1", 0.1)), 10, 30, 2)
 WEIGHTS = "a" * 64
 
 
-def publish(folder: Folder, unit: WorkUnit = UNIT, rows: pa.Table | None = None) -> str:
+def publish(folder: Folder, unit: Evaluation = UNIT, rows: pa.Table | None = None) -> str:
     return publish_shard(
         folder,
         unit,
@@ -55,7 +54,7 @@ def folder() -> Folder:
 
 def test_a_shard_says_what_it_holds(folder: Folder) -> None:
     name = publish(folder)
-    assert name.startswith("net-digits-s0-0123456789/fgsm-linf-abc.10-30.")
+    assert name.startswith("net-digits-s0-0123456789/fgsm-linf-0123456789.10-30.")
     info = footer_of(folder, name)
     assert (info.victim_id, info.attack_id) == (VICTIM.victim_id, ATTACK.attack_id)
     assert (info.start, info.stop, info.cells) == (10, 30, ("cell-0", "cell-1"))
@@ -66,7 +65,13 @@ def test_a_shard_says_what_it_holds(folder: Folder) -> None:
     assert footer["provenance"]["git_commit"] == "c0ffee"
     assert footer["phases"] == {"load": 1.0, "attack": 0.5}
     assert footer["victim"]["model"] == {"name": "net"}
-    assert footer["attack"] == {"name": "fgsm", "adaptive": True, "seed": 0}
+    assert footer["attack"] == {
+        "attack_id": ATTACK.attack_id,
+        "name": "fgsm",
+        "norm": "linf",
+        "adaptive": True,
+        "seed": 0,
+    }
 
 
 def test_a_name_is_never_used_twice(folder: Folder) -> None:
@@ -79,10 +84,6 @@ def test_rows_that_are_not_the_units_are_refused(folder: Folder) -> None:
         publish(folder, rows=rows.slice(1))
     with pytest.raises(ValueError, match="not the shard schema"):
         publish(folder, rows=rows.drop_columns("image"))
-    with pytest.raises(ValueError, match="expected 0"):
-        publish(folder, WorkUnit("t", VICTIM), rows)
-    with pytest.raises(ValueError, match="a fine-tuning unit has no rows"):
-        unit_dimensions(WorkUnit("t", VICTIM), 0.1, "cell")
     assert folder.files(recursive=True) == []
 
 

@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from orchestrator.store import Store
-from tests.sweeps_for_tests import marked, nothing_left_behind, rows, times_counted
+from orchestrator.store.folder import Store
+from orchestrator.store.records import Failure
+from tests.support.sweeps import marked, nothing_left_behind, rows, times_counted
 
 pytestmark = pytest.mark.ray
 
@@ -35,7 +35,7 @@ class Folder:
     def __init__(self, path: Path, mark: str) -> None:
         self.path = path
         self.mark = mark
-        shutil.copy(Path(__file__).with_name("faulty_attacks.py"), path / "my_attacks.py")
+        shutil.copy(Path(__file__).parent / "support" / "faulty_attacks.py", path / "my_attacks.py")
 
     def grid(self, name: str, attacks: Sequence[object]) -> str:
         grid = {
@@ -51,7 +51,7 @@ class Folder:
         return f"{name}.yaml"
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "orchestrator.cli", *arguments]
+        command = [sys.executable, "-m", "robustsweep", *arguments]
         pipe = subprocess.PIPE
         # A session of its own, as a terminal gives it, for signals that go to all of its processes.
         return subprocess.Popen(
@@ -66,7 +66,7 @@ class Folder:
     def shards(self, output: str) -> list[Path]:
         return sorted((self.path / output / "shards").rglob("*.parquet"))
 
-    def failures(self, output: str) -> list[dict[str, Any]]:
+    def failures(self, output: str) -> list[Failure]:
         return Store(str(self.path / output)).failures()
 
 
@@ -106,9 +106,9 @@ def test_faulty_attacks_fail_alone_and_can_be_retried(folder: Folder) -> None:
         "returns_nan linf on small_cnn on digits [0, 100): AttackError: returns_nan returned",
     ):
         assert text in out
-    records = sorted(folder.failures("whole/out"), key=lambda record: (record["unit"], record["attempt"]))
-    assert [(record["attempt"], record["final"]) for record in records] == [(1, False), (2, True)] * 4
-    tracebacks = [str(record["traceback"]) for record in records if str(record["unit"]).startswith("raises")]
+    records = sorted(folder.failures("whole/out"), key=lambda record: (record.unit, record.attempt))
+    assert [(record.attempt, record.final) for record in records] == [(1, False), (2, True)] * 4
+    tracebacks = [record.traceback for record in records if record.unit.startswith("raises")]
     assert all("my_attacks.py" in text and "cannot count" in text for text in tracebacks)
     assert times_counted(rows(folder.path / "whole/out")) == {1: SOUND_CELLS * EXAMPLES}
 
@@ -159,7 +159,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_equal_rows(folder: Fol
     assert set(finished) < set(folder.shards("killed/out"))
     assert len(folder.shards("killed/out")) < len(SOUND)
     [record] = folder.failures("killed/out")  # of the killed worker, and of no other
-    assert record["error"].startswith("its process died (ActorDiedError)")
+    assert record.error.startswith("its process died (ActorDiedError)")
 
     code, out, err = folder.run(*run)
     assert (code, err) == (0, "")

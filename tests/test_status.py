@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator import show, status
-from orchestrator.progress import SweepState
-from orchestrator.status import StatusWriter, life, live_runs, settled_life
-from orchestrator.store import Store
-from tests.sweeps_for_tests import Quiet, sweep, write_grid
+from orchestrator import show
+from orchestrator.run import status
+from orchestrator.run.progress import SweepState
+from orchestrator.run.status import StatusWriter, life, live_runs, settled_life
+from orchestrator.store.folder import Store
+from orchestrator.store.records import Status
+from tests.support.sweeps import Quiet, sweep, write_grid
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 
@@ -31,17 +33,23 @@ def gone() -> int:
     return child.pid
 
 
-def record(**changes: Any) -> dict[str, Any]:
-    state = SweepState("g", "out", cells=8, cells_done=2, units=9).as_dict()
-    values = {
-        **state,
-        "run_id": "r",
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "sequence": 3,
-        "updated_at": NOW.isoformat(),
-    }
-    return {**values, **changes}
+def record(**changes: Any) -> Status:
+    status = Status(
+        run_id="r",
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        sequence=3,
+        updated_at=NOW.isoformat(),
+        grid="g",
+        state="running",
+        cells=8,
+        cells_done=2,
+        units=9,
+        units_done=0,
+        units_failed=0,
+        seconds=0.0,
+    )
+    return replace(status, **changes)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +69,15 @@ def test_life_at_one_look(changes: dict[str, Any], expected: str) -> None:
     assert life(record(**changes), now=NOW) == expected
 
 
-def test_no_status_is_no_life() -> None:
-    assert life({}) == "unknown"
+@pytest.mark.parametrize("content", ["", "{}", '{"state": "running", "cells": 8}', "[1]", "null"])
+def test_a_status_that_is_not_whole_is_none(tmp_path: Path, content: str) -> None:
+    sweep(write_grid(tmp_path / "moods.yaml"), tmp_path / "out")
+    store = Store(str(tmp_path / "out"))
+    [run_id] = store.run_ids()
+    (tmp_path / "out" / "runs" / run_id / "status.json").write_text(content)
+    assert store.read_status(run_id) is None
+    assert live_runs(store) == []
+    assert f"run {run_id} has left no status that can be read" in shown(store)
 
 
 @pytest.mark.parametrize(("moves", "expected"), [(True, "live"), (False, "dead")])
@@ -70,46 +85,47 @@ def test_silence_is_watched_for_a_moment(tmp_path: Path, moves: bool, expected: 
     """A clock that is minutes off looks like silence; a sequence number that moves is life all the same."""
     store = Store(str(tmp_path))
     silent = record(host="elsewhere")
-    store.write_status("r", silent)
+    store.write_status(silent)
     waited: list[float] = []
 
     def wait(seconds: float) -> None:
         waited.append(seconds)
-        store.write_status("r", {**silent, "sequence": 3 + moves})
+        store.write_status(replace(silent, sequence=3 + moves))
 
-    assert settled_life(store, "r", wait=wait) == expected
+    assert settled_life(store, silent, wait=wait) == expected
     assert waited[0] > status.WRITE_SECONDS
 
 
 def test_the_writer_counts_and_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "WRITE_SECONDS", 0.01)
-    store, state = Store(str(tmp_path)), SweepState("g", "out", 1, 0, 2)
-    writer = StatusWriter(store, "r", state.as_dict)
+    store, state = Store(str(tmp_path)), SweepState("g", 1, 0, 2)
+    writer = StatusWriter(store, "r", state)
     writer.start()
-    first = store.read_status("r")["sequence"]
-    while store.read_status("r")["sequence"] < first + 3:  # a long unit in this process is not silence
+    first = store.read_status("r").sequence
+    while store.read_status("r").sequence < first + 3:  # a long unit in this process is not silence
         pass
     state.state = "finished"
     writer.close()
-    assert store.read_status("r")["state"] == "finished"
+    assert store.read_status("r").state == "finished"
     assert life(store.read_status("r")) == "ended"
 
 
 def test_a_status_that_cannot_be_written_does_not_end_a_run(tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
-    writer = StatusWriter(Store(str(tmp_path)), "r", dict)
+    writer = StatusWriter(Store(str(tmp_path)), "r", SweepState("g", 1, 0, 2))
     writer.start()
     writer.close()
-    assert Store(str(tmp_path)).read_status("r") == {}
+    assert Store(str(tmp_path)).read_status("r") is None
 
 
-def test_a_snapshot_can_be_taken_while_the_run_goes_on() -> None:
-    state, stop, errors = SweepState("g", "out", 1, 0, 2), threading.Event(), []
+def test_a_snapshot_can_be_taken_while_the_run_goes_on(tmp_path: Path) -> None:
+    state, stop, errors = SweepState("g", 1, 0, 2), threading.Event(), []
+    writer = StatusWriter(Store(str(tmp_path)), "r", state)
 
     def look() -> None:
         while not stop.is_set():
             try:
-                json.dumps(state.as_dict())
+                writer.status()
             except RuntimeError as error:  # changed size during iteration
                 errors.append(error)
 
@@ -134,7 +150,7 @@ def test_a_second_driver_is_warned(tmp_path: Path) -> None:
     assert live_runs(store) == []
     [run_id] = store.run_ids()
     alive = record(run_id=run_id, updated_at=datetime.now(UTC).isoformat())
-    store.write_status(run_id, alive)
+    store.write_status(alive)
     progress = Quiet()
     sweep(grid, tmp_path / "out", progress=progress)
     [warning] = progress.said
@@ -158,10 +174,10 @@ def test_what_status_shows(tmp_path: Path) -> None:
     assert "2 of 4 done" in text
     assert "3 of 5 done, 2 failed" in text
     assert "raise linf on small_cnn on digits [0, 50): ValueError: this unit raises" in text
-    store.write_status(run_id, record(pid=gone()))
+    store.write_status(record(run_id=run_id, pid=gone()))
     assert "dead: its process is gone; the same run command resumes it" in shown(store)
     alive = {"updated_at": datetime.now(UTC).isoformat(), "workers": {"worker-1": "fgsm", "worker-2": ""}}
-    store.write_status(run_id, record(**alive))
+    store.write_status(record(run_id=run_id, **alive))
     assert "running" in shown(store)
     assert "worker-2" in shown(store)
 

@@ -12,10 +12,11 @@ import pytest
 from pyarrow import fs
 
 from orchestrator.errors import StoreError
-from orchestrator.grid import load_grid
-from orchestrator.store import Store, writable_or_raise
-from orchestrator.sweep import beside, prepare
-from tests.sweeps_for_tests import rows, sweep, times_counted, write_grid
+from orchestrator.grid.load import load_grid
+from orchestrator.run.prepare import prepare
+from orchestrator.run.sweep import beside
+from orchestrator.store.folder import Store, writable_or_raise
+from tests.support.sweeps import rows, sweep, times_counted, write_grid
 from workers.storage import Folder
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator import sweep as sweep_module
 from orchestrator.errors import BackendError, StoreError, UserError
-from orchestrator.grid import load_grid
-from orchestrator.store import Store
-from orchestrator.sweep import Summary, prepare
-from tests.runners import MadeUp
-from tests.sweeps_for_tests import (
+from orchestrator.grid.load import load_grid
+from orchestrator.run.prepare import prepare
+from orchestrator.run.sweep import Summary
+from orchestrator.store.folder import Store
+from orchestrator.store.records import Failure
+from tests.support.runners import MadeUp
+from tests.support.sweeps import (
     Answer,
     Quiet,
     Scripted,
@@ -27,7 +28,7 @@ from tests.sweeps_for_tests import (
     times_counted,
     write_grid,
 )
-from workers.unit import UnitReport, WorkerSettings, WorkUnit
+from workers.unit import Done, Evaluation, Failed, Report, Training, Unit, WorkerSettings
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def grid(tmp_path: Path) -> Path:
     return write_grid(tmp_path / "moods.yaml")
 
 
-def failures(output: Path) -> list[dict[str, object]]:
+def failures(output: Path) -> list[Failure]:
     return Store(str(output)).failures()
 
 
@@ -56,7 +57,7 @@ def written(output: Path) -> dict[Path, int]:
 def test_a_sweep_does_everything_once(grid: Path, output: Path) -> None:
     summary = sweep(grid, output)
     assert (summary.exit_code, summary.state.state, summary.failures) == (0, "finished", [])
-    assert (summary.state.cells_done, summary.state.units_done, summary.state.trained) == (2, 3, 1)
+    assert (summary.state.cells_done, summary.state.units_done, summary.state.prepared.total()) == (2, 3, 1)
     assert times_counted(rows(output)) == {1: 200}
     assert successes(rows(output)) == 18  # of 90 right on the clean image, those of position < 20
     assert sorted(path.name for path in (output / "tables").iterdir()) == [
@@ -125,19 +126,19 @@ def test_a_failing_unit_is_retried_recorded_and_the_rest_goes_on(tmp_path: Path,
     assert (summary.exit_code, summary.state.state) == (1, "finished")
     assert (summary.state.units_done, summary.state.units_failed, summary.state.retries) == (3, 2, 2)
     assert times_counted(rows(output)) == {1: 200}
-    records = sorted(failures(output), key=lambda row: (row["start"], row["attempt"]))
-    assert [(row["start"], row["attempt"], row["final"]) for row in records] == [
+    records = sorted(failures(output), key=lambda row: (row.start, row.attempt))
+    assert [(row.start, row.attempt, row.final) for row in records] == [
         (0, 1, False),
         (0, 2, True),
         (50, 1, False),
         (50, 2, True),
     ]
     record = records[1]
-    assert record["error"] == "ValueError: this unit raises"
-    assert "tests/runners.py" in str(record["traceback"])
-    assert "and says so in two lines" in str(record["traceback"])
-    assert record["unit"] == "raise linf on small_cnn on digits [0, 50)"
-    assert [row["unit"] for row in summary.failures] == [
+    assert record.error == "ValueError: this unit raises"
+    assert "tests/support/runners.py" in record.traceback
+    assert "and says so in two lines" in record.traceback
+    assert record.unit == "raise linf on small_cnn on digits [0, 50)"
+    assert [row.unit for row in summary.failures] == [
         "raise linf on small_cnn on digits [0, 50)",
         "raise linf on small_cnn on digits [50, 100)",
     ]
@@ -152,7 +153,7 @@ def test_what_failed_waits_for_retry_failed(tmp_path: Path, output: Path) -> Non
     retried = sweep(grid, output, retry_failed=True)
     assert (retried.exit_code, retried.state.units_failed, len(retried.failures)) == (1, 2, 2)
     assert len(failures(output)) == 8
-    mended = sweep(grid, output, retry_failed=True, runner="tests.runners:MadeUp")
+    mended = sweep(grid, output, retry_failed=True, runner="tests.support.runners:MadeUp")
     assert (mended.exit_code, mended.failures, mended.state.units_done) == (0, [], 3)
     assert sweep(grid, output).exit_code == 0
     assert times_counted(rows(output)) == {1: 400}
@@ -164,27 +165,24 @@ def test_failures_of_what_is_no_longer_asked_for_do_not_count(
 ) -> None:
     grid = write_grid(tmp_path / "moods.yaml", ["late"])
 
-    def answer(unit: WorkUnit, attempt: int) -> UnitReport:
-        late = unit.attack is not None and unit.attack.name == "late" and unit.start == 50
-        return UnitReport(unit.unit_id, error="E: no", traceback="t") if late else runner(unit)
+    def answer(unit: Unit, attempt: int) -> Report:
+        late = isinstance(unit, Evaluation) and unit.attack.name == "late" and unit.start == 50
+        return Failed(unit_id=unit.unit_id, error="E: no", traceback="t") if late else runner(unit)
 
     runner = MadeUp(WorkerSettings(str(output), str(tmp_path / "victims"), "r"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep_module, "make_backend", lambda *_: Scripted(runner_settings(output), answer))
-        assert sweep(grid, output).exit_code == 1
+    pool = Scripted(runner_settings(output), answer)
+    assert sweep(grid, output, pool=lambda *_, **__: pool).exit_code == 1
     changed = sweep(grid, output, [change])
     assert (changed.exit_code, changed.failures) == (0, [])
     assert sweep(grid, output).exit_code == 1
 
 
 def test_without_weights_a_victims_units_are_not_tried(tmp_path: Path, output: Path) -> None:
-    models = ["small_cnn", {"name": "bad", "factory": "tests.runners:Misbehaving", "mood": "raise"}]
+    models = ["small_cnn", {"name": "bad", "factory": "tests.support.runners:Misbehaving", "mood": "raise"}]
     grid = write_grid(tmp_path / "moods.yaml", ["work"], models=models)
     summary = sweep(grid, output)
     assert (summary.exit_code, summary.state.units_failed, summary.state.units_done) == (1, 3, 3)
-    assert [(row["unit"], row["attack_id"]) for row in summary.failures] == [
-        ("fine-tune bad on digits", None)
-    ]
+    assert [(row.unit, row.attack_id) for row in summary.failures] == [("train bad on digits", None)]
     again = sweep(grid, output)
     assert (again.exit_code, again.state.units, len(again.failures)) == (1, 0, 1)
 
@@ -198,7 +196,7 @@ def test_a_runner_that_does_not_import_is_one_clear_error(grid: Path, output: Pa
 def test_what_a_runner_prints_while_it_starts_goes_to_a_log(
     grid: Path, output: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sweep(grid, output, runner="tests.runners:Chatty")
+    sweep(grid, output, runner="tests.support.runners:Chatty")
     captured = capfd.readouterr()
     assert captured.err == "heard while it runs\n" * 3
     [run_id] = Store(str(output)).run_ids()
@@ -213,30 +211,28 @@ def runner_settings(output: Path) -> WorkerSettings:
 
 
 @pytest.fixture
-def scripted(
-    monkeypatch: pytest.MonkeyPatch, grid: Path, output: Path
-) -> Callable[..., tuple[Summary, Scripted]]:
+def scripted(grid: Path, output: Path) -> Callable[..., tuple[Summary, Scripted]]:
     """Run the grid on a backend whose attempts at evaluation units end as `answer` says."""
 
     def run(
-        answer: Callable[[WorkUnit, int, Scripted], Answer],
+        answer: Callable[[Unit, int, Scripted], Answer],
         overrides: list[str] | None = None,
         **options: Any,
     ) -> tuple[Summary, Scripted]:
-        def with_training(unit: WorkUnit, attempt: int) -> Answer:
-            return backend.runner(unit) if unit.trains else answer(unit, attempt, backend)
+        def with_training(unit: Unit, attempt: int) -> Answer:
+            return backend.runner(unit) if isinstance(unit, Training) else answer(unit, attempt, backend)
 
         backend = Scripted(runner_settings(output), with_training)
-        with monkeypatch.context() as patch:
-            patch.setattr(sweep_module, "make_backend", lambda *_: backend)
-            summary = sweep(grid, output, overrides or [], clock=backend.clock, **options)
+        summary = sweep(
+            grid, output, overrides or [], clock=backend.clock, pool=lambda *_, **__: backend, **options
+        )
         assert backend.stopped
         return summary, backend
 
     return run
 
 
-def works(unit: WorkUnit, attempt: int, backend: Scripted) -> UnitReport:
+def works(unit: Unit, attempt: int, backend: Scripted) -> Report:
     return backend.runner(unit)
 
 
@@ -246,7 +242,7 @@ def test_a_lost_worker_is_charged_and_its_unit_tried_elsewhere(scripted, output:
     first, second = [worker for unit_id, worker in backend.given if ".0-50." in unit_id]
     assert first != second
     assert times_counted(rows(output)) == {1: 200}
-    assert [(row["final"], row["error"]) for row in failures(output)] == [(False, "its process died")]
+    assert [(row.final, row.error) for row in failures(output)] == [(False, "its process died")]
 
 
 def test_a_unit_that_kills_its_workers_fails_alone(scripted, output: Path) -> None:  # type: ignore[no-untyped-def]
@@ -260,13 +256,13 @@ def test_losing_a_machine_is_not_charged(scripted, output: Path) -> None:  # typ
     summary, backend = scripted(lambda u, n, b: "uncharged" if u.start == 0 and n <= 4 else b.runner(u))
     assert (summary.exit_code, summary.state.units_failed) == (0, 0)
     assert max(backend.attempts.values()) == 5
-    assert {row["attempt"] for row in failures(output)} == {1}
+    assert {row.attempt for row in failures(output)} == {1}
 
 
 def test_a_worker_that_retires_is_replaced_uncharged(scripted, output: Path) -> None:  # type: ignore[no-untyped-def]
-    def retires(unit: WorkUnit, attempt: int, backend: Scripted) -> UnitReport:
+    def retires(unit: Unit, attempt: int, backend: Scripted) -> Report:
         report = backend.runner(unit)
-        return UnitReport(unit.unit_id, rows=report.rows, retire=True)
+        return Done(unit_id=unit.unit_id, rows=report.rows, retire=True)
 
     summary, backend = scripted(retires, ["slice=10"])
     assert (summary.exit_code, summary.state.retries) == (0, 0)
@@ -277,12 +273,12 @@ def test_a_worker_that_retires_is_replaced_uncharged(scripted, output: Path) -> 
 
 def test_a_unit_that_hangs_is_ended_and_charged(scripted, output: Path) -> None:  # type: ignore[no-untyped-def]
     summary, backend = scripted(
-        lambda u, n, b: None if u.start == 0 and n == 1 else b.runner(u), unit_timeout=60.0
+        lambda u, n, b: None if u.start == 0 and n == 1 else b.runner(u), backend="ray", unit_timeout=60.0
     )
     assert (summary.exit_code, summary.state.retries, len(backend.killed)) == (0, 1, 1)
     [record] = failures(output)
-    assert record["error"] == "TimeoutError: not through after 1 min 00 s (--unit-timeout)"
-    assert record["worker"] == backend.killed[0]
+    assert record.error == "TimeoutError: not through after 1 min 00 s (--unit-timeout)"
+    assert record.worker == backend.killed[0]
     assert times_counted(rows(output)) == {1: 200}
 
 
@@ -292,7 +288,7 @@ def press(number: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_finishes_what_is_running(scripted, grid: Path, output: Path, number: int) -> None:  # type: ignore[no-untyped-def]
-    def answer(unit: WorkUnit, attempt: int, backend: Scripted) -> UnitReport:
+    def answer(unit: Unit, attempt: int, backend: Scripted) -> Report:
         if len(backend.given) == 5 and not backend.signalled:  # the training, and two of four units run
             backend.signalled = True
             press(number)
@@ -313,7 +309,7 @@ def test_one_signal_finishes_what_is_running(scripted, grid: Path, output: Path,
 
 
 def test_two_signals_stop_now(scripted, grid: Path, output: Path) -> None:  # type: ignore[no-untyped-def]
-    def answer(unit: WorkUnit, attempt: int, backend: Scripted) -> Answer:
+    def answer(unit: Unit, attempt: int, backend: Scripted) -> Answer:
         if unit.start < 20:
             return backend.runner(unit)
         press(signal.SIGINT)
@@ -323,13 +319,13 @@ def test_two_signals_stop_now(scripted, grid: Path, output: Path) -> None:  # ty
     assert (summary.exit_code, summary.state.state) == (130, "interrupted")
     assert times_counted(rows(output)) == {1: 40}
     assert failures(output) == []
-    assert Store(str(output)).read_status(summary.run_id)["state"] == "interrupted"
+    assert Store(str(output)).read_status(summary.run_id).state == "interrupted"
     assert sweep(grid, output).exit_code == 0
     assert times_counted(rows(output)) == {1: 200}
 
 
 def test_a_signal_with_nothing_left_to_hand_out_is_no_interruption(scripted, output: Path) -> None:  # type: ignore[no-untyped-def]
-    def answer(unit: WorkUnit, attempt: int, backend: Scripted) -> UnitReport:
+    def answer(unit: Unit, attempt: int, backend: Scripted) -> Report:
         if len(backend.given) == 3 and not backend.signalled:
             backend.signalled = True
             press(signal.SIGINT)
@@ -339,8 +335,8 @@ def test_a_signal_with_nothing_left_to_hand_out_is_no_interruption(scripted, out
     assert (summary.exit_code, summary.state.state) == (0, "finished")
 
 
-def fails(unit: WorkUnit, attempt: int, backend: Scripted) -> UnitReport:
-    return UnitReport(unit.unit_id, error="E: no", traceback="t")
+def fails(unit: Unit, attempt: int, backend: Scripted) -> Report:
+    return Failed(unit_id=unit.unit_id, error="E: no", traceback="t")
 
 
 @pytest.mark.parametrize(("limit", "failed"), [("0", 1), ("2", 3), ("30%", 4), ("0%", 1)])
@@ -382,25 +378,20 @@ def test_a_backend_that_does_not_start_leaves_no_run(
         raise BackendError("3 workers do not fit")
 
     monkeypatch.setattr(backend, "start", start)
-    monkeypatch.setattr(sweep_module, "make_backend", lambda *_: backend)
     with pytest.raises(BackendError, match="do not fit"):
-        sweep(grid, output)
+        sweep(grid, output, pool=lambda *_, **__: backend)
     assert backend.stopped
     assert [path for path in output.rglob("*") if path.is_file()] == []
 
 
-def test_an_error_in_the_driver_is_not_lost(
-    grid: Path, output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_in_the_driver_is_not_lost(grid: Path, output: Path) -> None:
     """What is a bug of ours keeps its traceback; the status says that the run failed; resuming works."""
     backend = Scripted(runner_settings(output), lambda unit, attempt: 1 / 0)  # type: ignore[arg-type,return-value]
-    with monkeypatch.context() as patch:
-        patch.setattr(sweep_module, "make_backend", lambda *_: backend)
-        with pytest.raises(ZeroDivisionError):
-            sweep(grid, output)
+    with pytest.raises(ZeroDivisionError):
+        sweep(grid, output, pool=lambda *_, **__: backend)
     assert backend.stopped
     store = Store(str(output))
-    assert store.read_status(store.run_ids()[-1])["state"] == "failed"
+    assert store.read_status(store.run_ids()[-1]).state == "failed"
     assert sweep(grid, output).exit_code == 0
 
 

@@ -11,10 +11,10 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
-from orchestrator.formats import FORMS, render, render_robustness
-from orchestrator.query import connect, run_query
-from orchestrator.tables import RECORDS, cells_table, robustness_records, robustness_tables
-from tests.results_for_tests import Cell, results_of
+from orchestrator.results.query import connect, run_query
+from orchestrator.results.tables import RECORDS, cells_table, robustness_records, robustness_tables
+from orchestrator.results.text import FORMATS, text_format
+from tests.support.results import Cell, results_of
 
 BROKEN = {"success": True, "distance": 0.05}
 WRONG = {"clean_correct": False}
@@ -188,13 +188,13 @@ n = 10 test examples; epsilon on the [0, 1] scale; 95% intervals (test sampling 
 
 
 def test_robustness_as_markdown(example):
-    assert render_robustness(example, "md") == MARKDOWN
+    assert text_format("md").robustness(example) == MARKDOWN
 
 
 def test_robustness_as_rich_has_the_same_words_uncut_and_without_control_codes(example, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    text = render_robustness(example, "rich")
+    text = text_format("rich").robustness(example)
     assert "\x1b" not in text
     for line in MARKDOWN.splitlines():
         if line.startswith("| ") and "---" not in line:
@@ -206,14 +206,14 @@ def test_robustness_as_rich_has_the_same_words_uncut_and_without_control_codes(e
 
 def test_colours_are_those_of_the_terminal_and_narrow_terminals_cut_nothing(example, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
-    text = render_robustness(example, "rich", colour=True, width=60)
+    text = text_format("rich", colour=True, width=60).robustness(example)
     assert "\x1b[32m90.0%" in text
     assert "\x1b[31m30.0%" in text
     assert "…" not in text
 
 
 def test_robustness_for_programs_is_long_and_in_shares(example):
-    rows = list(csv.DictReader(io.StringIO(render_robustness(example, "csv"))))
+    rows = list(csv.DictReader(io.StringIO(text_format("csv").robustness(example))))
     assert list(rows[0]) == RECORDS.names
     by = {(r["norm"], r["attack"], r["epsilon"]): r for r in rows}
     assert len(by) == len(rows) == 5
@@ -222,7 +222,7 @@ def test_robustness_for_programs_is_long_and_in_shares(example):
     assert (fgsm["n"], fgsm["examples"], fgsm["seeds"], fgsm["adaptive"]) == ("10", "10", "1", "true")
     missing = by["linf", "pgd", repr(EIGHT)]
     assert (missing["status"], missing["robust_accuracy"], missing["adaptive"]) == ("missing", "", "false")
-    assert json.loads(render_robustness(example, "json")) == robustness_records(example).to_pylist()
+    assert json.loads(text_format("json").robustness(example)) == robustness_records(example).to_pylist()
 
 
 VALUES = pa.table(
@@ -278,42 +278,42 @@ please
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FORMATS)
 def test_every_value_in_every_form(form):
-    assert render(VALUES, form) == GOLDEN[form]
+    assert text_format(form).table(VALUES) == GOLDEN[form]
 
 
 def test_json_is_strict():
     def refuse(word):
         raise AssertionError(word)
 
-    json.loads(render(VALUES, "json"), parse_constant=refuse)
+    json.loads(text_format("json").table(VALUES), parse_constant=refuse)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FORMATS)
 def test_an_empty_result_still_names_its_columns_or_is_an_empty_list(form):
-    text = render(VALUES.slice(0, 0), form)
+    text = text_format(form).table(VALUES.slice(0, 0))
     assert text == "[]\n" if form == "json" else text.replace("|", ",").lstrip(", ").startswith("name")
 
 
 def test_wide_results_are_not_cut(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     table = pa.table({f"column_{i}": ["x" * 30] for i in range(20)})
-    text = render(table, "rich")
+    text = text_format("rich").table(table)
     assert text.count("x" * 30) == 20
     assert "\x1b" not in text
 
 
 def test_columns_of_one_name_all_survive():
     table = run_query(results_of([Cell(rows=held(4))]), "SELECT 1 AS a, 2 AS a, 3 AS a")
-    assert json.loads(render(table, "json")) == [{"a": 1, "a_2": 2, "a_3": 3}]
+    assert json.loads(text_format("json").table(table)) == [{"a": 1, "a_2": 2, "a_3": 3}]
 
 
 def test_an_unknown_form_is_named():
     with pytest.raises(ValueError, match="unknown format 'xlsx': choose one of rich, md, csv, json"):
-        render(VALUES, "xlsx")
-    with pytest.raises(ValueError, match="unknown format 'xlsx'"):
-        render_robustness([], "xlsx")
+        text_format("xlsx").table(VALUES)
+    with pytest.raises(ValueError, match="unknown format ''"):
+        text_format("")
 
 
 def test_the_connection_outlives_the_results_it_was_made_from():

@@ -7,33 +7,35 @@ from typing import Any
 
 import pytest
 
-from orchestrator.formats import render_robustness
-from orchestrator.progress import SweepState
-from orchestrator.tables import cells_table, robustness_records, robustness_tables
-from orchestrator.training import TrainingWatch
-from tests.results_for_tests import Cell, results_of
-from tests.victims_for_tests import victim_spec
+from orchestrator.results.tables import cells_table, robustness_records, robustness_tables
+from orchestrator.results.text import text_format
+from orchestrator.run.progress import SweepState
+from orchestrator.run.training import TrainingWatch
+from tests.support.results import Cell, results_of
+from tests.support.victims import attack_spec, victim_spec
 from workers.storage import Folder
-from workers.unit import AttackSpec, WorkUnit
-from workers.victims.progress import progress_writer
+from workers.unit import Evaluation, Training
+from workers.victims.progress import TrainingProgress, progress_writer
 
-TRAINING = WorkUnit("train", victim_spec())
-ATTACK = WorkUnit("attack", victim_spec(), AttackSpec("fgsm", {}, "fgsm", "linf"))
+TRAINING = Training("train", victim_spec())
+ATTACK = Evaluation("attack", victim_spec(), attack_spec(), (), 0, 1)
 
 
 def test_a_workers_label_says_how_far_its_training_is(tmp_path: Path) -> None:
     output = Folder.at(tmp_path)
-    state = SweepState(grid="g", output="o", cells=1, cells_done=0, units=1)
+    state = SweepState(grid="g", cells=1, cells_done=0, units=1)
     watch = TrainingWatch(output, "run", state)
     for worker, unit in (("a", TRAINING), ("b", ATTACK), ("c", TRAINING)):
         state.workers[worker] = unit.label
         watch.began(worker, unit)
-    assert watch.snapshot()["workers"]["a"] == "fine-tune small_cnn on digits"
-    row = {"phase": "head", "epoch": 3, "epochs": 5, "accuracy": 0.9, "validation_accuracy": 0.91}
+    watch.look()
+    assert state.on()["a"] == "train small_cnn on digits"
+    row = TrainingProgress("head", 3, 5, 0.91)
     progress_writer(output, "run", TRAINING.victim.victim_id)(row)
     watch.ended("c")
-    workers = watch.snapshot()["workers"]
-    assert workers["a"] == "fine-tune small_cnn on digits: head, epoch 3/5, validation accuracy 0.91"
+    watch.look()
+    workers = state.on()
+    assert workers["a"] == "train small_cnn on digits: head, epoch 3/5, validation accuracy 0.91"
     assert workers["b"] == ATTACK.label and workers["c"] == TRAINING.label
 
 
@@ -62,7 +64,7 @@ def test_victims_that_failed_to_learn_are_flagged(
     assert cells["flags"].to_pylist() == [flags]
     tables = robustness_tables(cells)
     assert robustness_records(tables)["flags"].to_pylist() == [sorted(flags)]
-    text = render_robustness(tables, "md")
+    text = text_format("md").robustness(tables)
     assert f"| resnet50_v2 {marks}".rstrip() + " |" in text
     assert ("† has not learnt" in text) == ("victim_weak" in flags)
     assert ("‡ overfitted" in text) == ("victim_overfit" in flags)

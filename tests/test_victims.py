@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import GridError
-from orchestrator.grid import Grid, load_grid
-from orchestrator.identity import expand
-from tests.victims_for_tests import victim_spec
+from orchestrator.grid.entries import Grid
+from orchestrator.grid.load import load_grid
+from tests.support.victims import cells_of, model_spec, victim_spec
 from workers.datasets import Dataset, load
+from workers.unit import DatasetSpec, Weights
 from workers.victims.architectures import ArchitectureError, build_model
-from workers.victims.loaded import victim_as_it_is
-from workers.victims.recipe import build_and_train
+from workers.victims.recipe import Recipe
 from workers.victims.saved import check_pixel_range
+from workers.victims.training import build_and_train
+from workers.victims.victim import victim_as_it_is
 
 pytestmark = pytest.mark.tf
 
@@ -53,7 +55,7 @@ def nothing(*, input_shape, classes):
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return load({"name": "digits"})
+    return load(DatasetSpec(name="digits"))
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("shape", [(8, 8, 1), (11, 9, 4), (32, 32, 3)])
 @pytest.mark.parametrize("name", SMALL)
 def test_small_networks_map_images_of_any_size_to_logits(name: str, shape: tuple[int, int, int]) -> None:
-    model = build_model({"name": name, "version": 1, "width": 3}, shape, 7)
+    model = build_model(model_spec(name, width=3), shape, 7)
     images = np.random.default_rng(0).random((5, *shape), dtype=np.float32)
     logits = model(images).numpy()
     assert logits.shape == (5, 7) and logits.dtype == np.float32
@@ -81,7 +83,7 @@ def test_small_networks_map_images_of_any_size_to_logits(name: str, shape: tuple
 def test_gradients_reach_the_images(name: str) -> None:
     import tensorflow as tf
 
-    model = build_model({"name": name}, SHAPE, 10)
+    model = build_model(model_spec(name), SHAPE, 10)
     images = tf.constant(np.random.default_rng(0).random((3, *SHAPE), dtype=np.float32))
     with tf.GradientTape() as tape:
         tape.watch(images)
@@ -101,12 +103,12 @@ def test_gradients_reach_the_images(name: str) -> None:
 )
 def test_wrong_models_are_refused(model: dict[str, Any], shape: tuple[int, int, int], message: str) -> None:
     with pytest.raises(ArchitectureError, match=message):
-        build_model(model, shape, 10)
+        build_model(model_spec(**model), shape, 10)
 
 
 def test_a_users_constructor_gets_its_options(factories: str) -> None:
-    mapping = {"name": "mine", "source": "0" * 64, "factory": f"{factories}:linear", "bias": False}
-    assert build_model(mapping, SHAPE, 10).count_params() == 640
+    mine = model_spec("mine", source="0" * 64, factory=f"{factories}:linear", bias=False)
+    assert build_model(mine, SHAPE, 10).count_params() == 640
 
 
 @pytest.mark.parametrize(
@@ -121,13 +123,13 @@ def test_a_users_constructor_gets_its_options(factories: str) -> None:
 )
 def test_what_is_no_victim_is_refused(factories: str, name: str, message: str) -> None:
     with pytest.raises(ArchitectureError, match=message):
-        build_model({"name": "mine", "factory": f"{factories}:{name}"}, SHAPE, 10)
+        build_model(model_spec("mine", factory=f"{factories}:{name}"), SHAPE, 10)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_thirty_epochs_learn_the_digits(name: str, digits: Dataset) -> None:
-    recipe = {"version": 1, "epochs": 30}
-    model, history = build_and_train(victim_spec(model={"name": name, "version": 1}, recipe=recipe), digits)
+    recipe = Recipe(epochs=30)
+    model, history = build_and_train(victim_spec(model=model_spec(name), recipe=recipe), digits)
     right = model(digits.x_test).numpy().argmax(axis=1) == digits.y_test
     assert right.mean() >= 0.95
     assert history.rows[-1]["validation_accuracy"] >= 0.9
@@ -165,7 +167,7 @@ def test_what_ends_in_softmax_is_turned_into_logits(ending: str, tmp_path: Path)
     model = functional(ENDINGS[ending])
     path = tmp_path / "mine.keras"
     model.save(path)
-    victim = build_model({"name": "mine", "path": str(path), "sha256": None}, SHAPE, 10)
+    victim = build_model(model_spec("mine", path=str(path)), SHAPE, 10)
     images = np.random.default_rng(1).random((20, *SHAPE), dtype=np.float32)
     logits, answers = victim(images).numpy(), model(images).numpy()
     if "linear" in ending or ending == "logits":
@@ -229,14 +231,14 @@ def test_models_that_are_no_victim_are_refused(
     path = tmp_path / "mine.keras"
     save(keras, path)
     with pytest.raises(ArchitectureError, match=message):
-        build_model({"name": "mine", "path": str(path)}, SHAPE, 10)
+        build_model(model_spec("mine", path=str(path)), SHAPE, 10)
 
 
 def test_a_file_that_changed_since_planning_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.keras"
     functional(ENDINGS["logits"]).save(path)
     with pytest.raises(ArchitectureError, match="has changed since the sweep was planned"):
-        build_model({"name": "mine", "path": str(path), "sha256": "0" * 64}, SHAPE, 10)
+        build_model(model_spec("mine", path=str(path), sha256="0" * 64), SHAPE, 10)
 
 
 @pytest.fixture(scope="module")
@@ -263,9 +265,7 @@ def trained_on_255(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) ->
 
 
 def as_it_is(path: Path, pixel_range: Any = None) -> Any:
-    return victim_spec(
-        "mine", model={"name": "mine", "path": str(path), "pixel_range": pixel_range}, recipe={}
-    )
+    return victim_spec("mine", model=model_spec("mine", path=str(path), pixel_range=pixel_range), recipe=None)
 
 
 def test_the_pixel_range_of_a_model_is_asked_for_and_used(trained_on_255: Path, digits: Dataset) -> None:
@@ -298,8 +298,8 @@ def test_models_trained_on_unit_pixels_pass_however_certain_they_are(epochs: int
 
 def test_a_model_of_ones_own_is_fine_tuned_when_asked(trained_on_255: Path, digits: Dataset) -> None:
     spec = victim_spec(
-        model={"name": "mine", "path": str(trained_on_255), "pixel_range": [0.0, 255.0]},
-        recipe={"version": 1, "epochs": 2, "fine_tune": "all"},
+        model=model_spec("mine", path=str(trained_on_255), pixel_range=[0.0, 255.0]),
+        recipe=Recipe(epochs=2, fine_tune="all"),
     )
     before = build_model(spec.model, SHAPE, 10)
     model, history = build_and_train(spec, digits)
@@ -340,19 +340,19 @@ def own(tmp_path: Path) -> Path:
 
 def test_a_model_counts_by_its_content_and_once_for_all_seeds(own: Path, tmp_path: Path) -> None:
     text = GRID % own
-    [cell] = expand(parse(tmp_path, text))
-    assert cell.victim.recipe == {} and cell.victim.seed == 0
-    assert cell.victim.model["path"] == str(own) and len(cell.victim.model["sha256"]) == 64
+    [cell] = cells_of(parse(tmp_path, text))
+    assert cell.victim.recipe is None and cell.victim.seed == 0
+    assert cell.victim.model.path == str(own) and len(cell.victim.model.sha256) == 64
     copy = tmp_path / "elsewhere.keras"
     copy.write_bytes(own.read_bytes())
-    assert [one.cell_id for one in expand(parse(tmp_path, GRID % copy))] == [cell.cell_id]
-    assert next(expand(parse(tmp_path, text, "models.0.pixel_range=[0, 1]"))).cell_id == cell.cell_id
-    assert next(expand(parse(tmp_path, text, "models.0.pixel_range=[0, 255]"))).cell_id != cell.cell_id
-    trained = list(expand(parse(tmp_path, text, "models.0.train={epochs: 1}")))
+    assert [one.cell_id for one in cells_of(parse(tmp_path, GRID % copy))] == [cell.cell_id]
+    assert cells_of(parse(tmp_path, text, "models.0.pixel_range=[0, 1]"))[0].cell_id == cell.cell_id
+    assert cells_of(parse(tmp_path, text, "models.0.pixel_range=[0, 255]"))[0].cell_id != cell.cell_id
+    trained = list(cells_of(parse(tmp_path, text, "models.0.train={epochs: 1}")))
     assert [one.victim.seed for one in trained] == [0, 1]
-    assert trained[0].victim.recipe["epochs"] == 1
+    assert trained[0].victim.recipe.epochs == 1
     functional(ENDINGS["dense softmax"]).save(own)
-    assert next(expand(parse(tmp_path, text))).cell_id != cell.cell_id
+    assert cells_of(parse(tmp_path, text))[0].cell_id != cell.cell_id
 
 
 def test_what_is_wrong_with_a_model_is_said_before_anything_runs(own: Path, tmp_path: Path) -> None:
@@ -394,23 +394,25 @@ train: {weights: imagenet, head_epochs: 3}
 
 def test_weights_of_the_grid_are_the_default_of_those_that_take_some(tmp_path: Path) -> None:
     cells = {
-        (cell.victim.model["name"], cell.victim.dataset["name"]): cell.victim
-        for cell in expand(parse(tmp_path, WEIGHTS))
+        (cell.victim.model.name, cell.victim.dataset.name): cell.victim
+        for cell in cells_of(parse(tmp_path, WEIGHTS))
     }
-    starts = {key: victim.model.get("weights") for key, victim in cells.items()}
-    assert starts.pop(("mobilenet_v2", "digits")) == "imagenet"
+    starts = {key: victim.model.weights for key, victim in cells.items()}
+    assert starts.pop(("mobilenet_v2", "digits")) == Weights(location="imagenet")
     assert not any(starts.values())
-    assert cells["mobilenet_v2", "digits"].model_options == "weights=imagenet"
-    assert cells["mobilenet_v2", "digits"].recipe["head_epochs"] == 3
-    assert "head_epochs" not in cells["small_cnn", "digits"].recipe
+    assert cells["mobilenet_v2", "digits"].model.shown == "weights=imagenet"
+    assert cells["mobilenet_v2", "digits"].recipe.head_epochs == 3
+    assert cells["small_cnn", "digits"].recipe == Recipe()
 
 
 def test_options_that_a_training_does_not_come_to_leave_its_victim_as_it_is(tmp_path: Path) -> None:
     text = WEIGHTS.replace("weights: imagenet, head_epochs: 3", "")
-    ids = [cell.cell_id for cell in expand(parse(tmp_path, text))]
-    same = [cell.cell_id for cell in expand(parse(tmp_path, text, "train={head_epochs: 3, fine_tune: all}"))]
+    ids = [cell.cell_id for cell in cells_of(parse(tmp_path, text))]
+    same = [
+        cell.cell_id for cell in cells_of(parse(tmp_path, text, "train={head_epochs: 3, fine_tune: all}"))
+    ]
     assert same == ids
-    other = [cell.cell_id for cell in expand(parse(tmp_path, text, "train={optimizer: sgd}"))]
+    other = [cell.cell_id for cell in cells_of(parse(tmp_path, text, "train={optimizer: sgd}"))]
     assert not set(other) & set(ids)
 
 
@@ -422,12 +424,12 @@ def test_weights_by_path_count_by_their_content(tmp_path: Path) -> None:
             file.create_dataset("x", data=value, track_times=False)
     text = WEIGHTS.replace("imagenet", str(tmp_path / "one.weights.h5"))
     one, copy, two = (
-        next(expand(parse(tmp_path, text.replace("one.", f"{name}.")))) for name in ("one", "copy", "two")
+        cells_of(parse(tmp_path, text.replace("one.", f"{name}.")))[0] for name in ("one", "copy", "two")
     )
     assert one.cell_id == copy.cell_id != two.cell_id
-    assert one.victim.model["weights"] == str(tmp_path / "one.weights.h5")
-    assert len(one.victim.model["weights_sha256"]) == 64
-    assert one.victim.model_options == "weights=one.weights.h5"
+    assert one.victim.model.weights.location == str(tmp_path / "one.weights.h5")
+    assert len(one.victim.model.weights.sha256) == 64
+    assert one.victim.model.shown == "weights=one.weights.h5"
     (tmp_path / "page.h5").write_text("<html>")
     found = problems(
         tmp_path,

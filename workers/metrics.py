@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from workers.norms import L2, LINF
+
 VERSION = 1
 """Part of every cell's identity: raise it when any number that this module returns changes."""
 
@@ -83,35 +85,23 @@ def within(distance: ArrayLike, epsilon: ArrayLike) -> NDArray[np.bool_]:
     return np.asarray(distance, np.float64) <= limit
 
 
-def linf(clean: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The largest change of any channel, (N,) float32."""
-    largest: NDArray[np.float32] = np.abs(_difference(clean, other)).max(axis=1, initial=0)
-    return largest
-
-
-def l2(clean: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The Euclidean length of the change, (N,) float32, summed in float64."""
-    difference = _difference(clean, other)
-    squares: NDArray[np.float64] = np.einsum("nd,nd->n", difference, difference, dtype=np.float64)
-    return np.sqrt(squares).astype(np.float32)
-
-
 def distances(clean: NDArray[np.float32], other: NDArray[np.float32]) -> Distances:
     """The distances between (N, H, W, C) images, pair by pair."""
     changed = (clean != other).any(axis=3)
-    return Distances(linf(clean, other), l2(clean, other), changed.sum(axis=(1, 2)).astype(np.float32))
+    pixels = changed.sum(axis=(1, 2)).astype(np.float32)
+    return Distances(LINF.distance(clean, other), L2.distance(clean, other), pixels)
 
 
 def perceptibility(clean: NDArray[np.float32], other: NDArray[np.float32]) -> Perceptibility:
     """How visible the change from `clean` to `other` is, pair by pair; both (N, H, W, C)."""
-    length = l2(clean, other)
+    length = L2.distance(clean, other)
     with np.errstate(divide="ignore"):
         psnr = -10 * np.log10(length.astype(np.float64) ** 2 / np.prod(clean.shape[1:]))
     visible = (np.abs(other - clean) > VISIBLE_CHANGE).any(axis=3)
     return Perceptibility(
         _ssim(clean, other),
         psnr.astype(np.float32),
-        linf(clean, other),
+        LINF.distance(clean, other),
         length,
         visible.mean(axis=(1, 2), dtype=np.float32),
     )
@@ -121,10 +111,6 @@ def round_to_uint8(images: NDArray[np.float32]) -> NDArray[np.float32]:
     """The images as they are after saving with 8 bits a channel and loading again."""
     levels: NDArray[np.float32] = np.rint(images * np.float32(255))
     return levels / np.float32(255)
-
-
-def _difference(clean: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (other - clean).reshape(len(clean), int(np.prod(clean.shape[1:])))
 
 
 def _ssim(clean: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,17 +7,15 @@ weights. Two workers may pin one victim at once: everyone then goes by the small
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from workers import layout
 from workers.storage import Folder
-from workers.victims.cache import Manifest
+from workers.victims.manifest import Manifest
 
-_FOLDER = "pins"
-_NAME = re.compile(r"(.+)\.([0-9a-f]{64})\.json")
 _READERS = 16
 
 
@@ -40,8 +38,8 @@ def read_pins(output: Folder) -> dict[str, Pin]:
 
 def pinned_weights(output: Folder) -> dict[str, str]:
     """Victim id -> hash of its pinned weights, from one listing."""
-    matches = (_NAME.fullmatch(file.base_name) for file in output.files(_FOLDER))
-    found = [(match[1], match[2]) for match in matches if match]
+    pins = (layout.pinned_by(file.base_name) for file in output.files(layout.PINS))
+    found = [pin for pin in pins if pin]
     return dict(sorted(found, reverse=True))  # the smallest hash of a victim comes last, and stays
 
 
@@ -55,18 +53,14 @@ def pin(output: Folder, manifest: Manifest) -> Pin:
     """Pin a victim to the manifest's weights if it has no pin, and return the pin that counts."""
     victim_id = manifest.victim_id
     if victim_id not in pinned_weights(output):
-        output.publish(_name(victim_id, manifest.weights), manifest.to_json())
+        output.publish(layout.pin(victim_id, manifest.weights), manifest.to_json())
     return _read(output, victim_id, pinned_weights(output)[victim_id])
 
 
 def _read(output: Folder, victim_id: str, weights: str) -> Pin:
     identity = {"victim_id": victim_id, "weights": weights}
     try:
-        content = json.loads(output.read(_name(victim_id, weights)))
+        content = json.loads(output.read(layout.pin(victim_id, weights)))
     except (OSError, ValueError):
         content = {}  # the name alone decides which shards count
     return Pin(victim_id, weights, {**content, **identity} if isinstance(content, dict) else identity)
-
-
-def _name(victim_id: str, weights: str) -> str:
-    return f"{_FOLDER}/{victim_id}.{weights}.json"

@@ -7,17 +7,17 @@ rows are, so that a reader needs no other file to judge it.
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from workers import layout
 from workers.storage import Folder
-from workers.unit import WorkUnit
+from workers.unit import AttackSpec, Evaluation, VictimSpec, label, recorded
 
 SCHEMA_VERSION = 2
 FOOTER_KEY = b"robustsweep"
@@ -101,22 +101,19 @@ class ShardInfo:
     device: str
 
 
-def unit_dimensions(unit: WorkUnit, epsilon: float, cell_id: str) -> dict[str, Any]:
-    """The values of the `DIMENSIONS` columns for one cell of a unit."""
-    victim, attack = unit.victim, unit.attack
-    if attack is None:
-        raise ValueError("a fine-tuning unit has no rows")
+def dimensions(victim: VictimSpec, attack: AttackSpec, cell_id: str, epsilon: float) -> dict[str, Any]:
+    """The values of the `DIMENSIONS` columns for one cell."""
     return {
         "cell_id": cell_id,
         "victim_id": victim.victim_id,
         "attack_id": attack.attack_id,
-        "model": victim.model["name"],
-        "model_options": victim.model_options,
-        "dataset": victim.dataset["name"],
-        "defence": victim.defence["name"],
+        "model": victim.model.name,
+        "model_options": victim.model.shown,
+        "dataset": victim.dataset.name,
+        "defence": label(victim.defence.name, victim.defence.shown),
         "seed": victim.seed,
         "attack": attack.name,
-        "attack_options": attack.options,
+        "attack_options": attack.shown,
         "norm": attack.norm,
         "adaptive": attack.adaptive,
         "epsilon": epsilon,
@@ -125,7 +122,7 @@ def unit_dimensions(unit: WorkUnit, epsilon: float, cell_id: str) -> dict[str, A
 
 def publish_shard(
     shards: Folder,
-    unit: WorkUnit,
+    unit: Evaluation,
     rows: pa.Table,
     *,
     weights: str,
@@ -139,9 +136,8 @@ def publish_shard(
     `provenance` has at least `device`.
     """
     attack = unit.attack
-    expected = (unit.stop - unit.start) * len(unit.cells)
-    if attack is None or rows.num_rows != expected:
-        raise ValueError(f"unit {unit.unit_id}: {rows.num_rows} rows, expected {expected}")
+    if rows.num_rows != unit.rows:
+        raise ValueError(f"unit {unit.unit_id}: {rows.num_rows} rows, expected {unit.rows}")
     if not rows.schema.equals(SCHEMA):
         raise ValueError(f"unit {unit.unit_id}: the rows' schema is not the shard schema")
     footer = {
@@ -154,17 +150,17 @@ def publish_shard(
         "cells": [cell_id for cell_id, _ in unit.cells],
         "weights": weights,
         "published_at": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "rows": expected,
+        "rows": unit.rows,
         "phases": dict(phases),
         "provenance": dict(provenance),
         "victim": {
-            "model": dict(unit.victim.model),
-            "dataset": dict(unit.victim.dataset),
-            "recipe": dict(unit.victim.recipe),
-            "defence": dict(unit.victim.defence),
+            "model": recorded(unit.victim.model),
+            "dataset": recorded(unit.victim.dataset),
+            "recipe": asdict(unit.victim.recipe) if unit.victim.recipe else {},
+            "defence": recorded(unit.victim.defence),
             "seed": unit.victim.seed,
         },
-        "attack": {**attack.config, "adaptive": attack.adaptive, "seed": attack.seed},
+        "attack": recorded(attack),
     }
     table = rows.replace_schema_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True).encode()})
     sink = pa.BufferOutputStream()
@@ -178,7 +174,7 @@ def publish_shard(
         use_dictionary=["cell_id"],
         write_statistics=DIMENSIONS.names,
     )
-    name = f"{unit.victim.victim_id}/{attack.attack_id}.{unit.start}-{unit.stop}.{uuid.uuid4().hex}.parquet"
+    name = layout.new_shard(unit.victim.victim_id, attack.attack_id, unit.start, unit.stop)
     shards.publish(name, memoryview(sink.getvalue()))
     return name
 

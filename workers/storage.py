@@ -11,6 +11,11 @@ from pathlib import Path
 from pyarrow import fs
 
 
+def absolute(location: str) -> str:
+    """A path or URI as other processes need it, who have other working directories."""
+    return location if "://" in location else str(Path(location).expanduser().resolve())
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder, local or on an object store. Nothing is created until something is published."""

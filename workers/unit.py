@@ -1,4 +1,9 @@
-"""The contract between the orchestrator and its workers: a `WorkUnit` in, a `UnitReport` out.
+"""The contract between the orchestrator and its workers: a `Unit` in, a `Report` out.
+
+```
+Unit    Training(victim)                                  Report   Done
+        Evaluation(victim, attack, cells, [start, stop))           Failed
+```
 
 Everything here is small, picklable and free of TensorFlow, so that the driver can hold and send it.
 """
@@ -6,96 +11,195 @@ Everything here is small, picklable and free of TensorFlow, so that the driver c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-DEFAULT_RUNNER = "workers.evaluate:Evaluator"
+from workers.norms import NormName
+from workers.victims.recipe import Recipe
+
+DEFAULT_RUNNER = "workers.evaluator:Evaluator"
+
+Preparation = Literal["train", "fine-tune", "load"]
+"""What a victim's weights take: training from scratch, from pretrained weights, or nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class VictimSpec:
-    """What determines a victim: its weights and how it answers.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What a network starts from."""
 
-    The mappings are canonical: every option is spelled out, and each carries `name` and `version`
-    (or, for a user's own object, its source's hash). `victim_id` is derived from them. An empty `recipe`:
-    the model is evaluated as it is.
+    location: str  # "imagenet", a path or a URI
+    sha256: str = ""  # of that file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A network: a registered one by `name`, a user's own by `factory` or `path`, with `name` as its label.
+
+    `options` are spelled out, all of them. `sha256` is that of the file at `path`.
     """
+
+    name: str
+    version: int | None = None  # of a registered network, or as a user's own declares it
+    options: Mapping[str, Any] = field(default_factory=dict)
+    factory: str | None = None  # "package.module:object"
+    source: str | None = None  # what the factory's `version` goes by, or the SHA-256 of its text
+    path: str | None = None  # of a .keras file, absolute, or a URI
+    sha256: str | None = None
+    weights: Weights | None = None  # that a registered network starts from; None: fresh ones
+    shown: str = ""  # the options that differ from their defaults, for people: "width=64"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSpec:
+    """A dataset: a registered name, `tfds:<name>`, or any name beside a `path` to the user's own data."""
+
+    name: str
+    version: int = 1
+    path: str | None = None  # absolute, or a URI
+    size: int | None = None  # pixels: what images are resized to
+    content: str | None = None  # SHA-256 that the data at the path must have
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefenceSpec:
+    """A defence by registered name; its `options` are spelled out, all of them."""
+
+    name: str
+    version: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    shown: str = ""  # the options that differ from their defaults, for people
+
+
+def label(name: str, shown: str) -> str:
+    """A model, an attack or a defence with its options, as every table, plan and figure names it."""
+    return f"{name} ({shown})" if shown else name
+
+
+NO_DEFENCE = DefenceSpec(name="none", version=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VictimSpec:
+    """What determines a victim: its weights and how it answers. `victim_id` is derived from the rest."""
 
     victim_id: str
-    model: Mapping[str, Any]
-    dataset: Mapping[str, Any]
-    recipe: Mapping[str, Any]
-    defence: Mapping[str, Any]
-    seed: int
-    model_options: str = ""  # the options that differ from their defaults, for people: "width=64"
-
-
-@dataclass(frozen=True, slots=True)
-class AttackSpec:
-    """An attack with every option spelled out; `config` is what `workers.attacks.build` takes.
-
-    `seed` is the grid's `attack_seed`; pixel quantities in `config` are on the [0, 1] scale.
-    """
-
-    attack_id: str
-    config: Mapping[str, Any]
-    name: str
-    norm: str  # "linf" or "l2"
-    options: str = ""  # the options that differ from their defaults, for people: "steps=20"
-    adaptive: bool = True
+    model: ModelSpec
+    dataset: DatasetSpec
+    recipe: Recipe | None = None  # None: the model is evaluated as it is
+    defence: DefenceSpec = NO_DEFENCE
     seed: int = 0
 
-
-@dataclass(frozen=True, slots=True)
-class WorkUnit:
-    """What one worker does at a time.
-
-    Without an attack: make sure the victim's weights exist (fine-tune, or find them in the cache) and
-    are pinned. With one: run it on positions [start, stop) of the evaluation order, for `cells`,
-    pairs of (cell id, epsilon on the [0, 1] scale, float64), ascending in epsilon.
-    """
-
-    unit_id: str
-    victim: VictimSpec
-    attack: AttackSpec | None = None
-    cells: tuple[tuple[str, float], ...] = ()
-    start: int = 0
-    stop: int = 0
-    keep: int = 0  # adversarial images are stored for the first `keep` positions of the evaluation order
-
     @property
-    def trains(self) -> bool:
-        return self.attack is None
+    def preparation(self) -> Preparation:
+        if self.recipe is None:
+            return "load"
+        return "fine-tune" if self.model.path or self.model.weights else "train"
 
     @property
     def label(self) -> str:
         """A short name for progress lines and failure records."""
-        victim = self.victim
-        name = f"{victim.model['name']} on {victim.dataset['name']}"
-        if victim.seed:
-            name += f" (seed {victim.seed})"
-        if self.attack is None:
-            return f"{'fine-tune' if victim.recipe else 'load'} {name}"
-        return f"{self.attack.name} {self.attack.norm} on {name} [{self.start}, {self.stop})"
+        defence = "" if self.defence.name == NO_DEFENCE.name else f" with {self.defence.name}"
+        seed = f" (seed {self.seed})" if self.seed else ""
+        return f"{self.model.name} on {self.dataset.name}{defence}{seed}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackSpec:
+    """An attack under one norm. Its `options` are spelled out, all of them, pixels on the [0, 1] scale.
+
+    `seed` is the grid's `attack_seed`, 0 for an attack without randomness.
+    """
+
+    attack_id: str
+    name: str
+    norm: NormName
+    options: Mapping[str, Any] = field(default_factory=dict)
+    factory: str | None = None  # "package.module:object" of a user's own
+    version: int | None = None  # as of `ModelSpec`
+    source: str | None = None
+    shown: str = ""  # the options that differ from their defaults, for people: "steps=20"
+    adaptive: bool = True
+    seed: int = 0
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `workers.attacks.build` takes."""
+        factory = {"factory": self.factory} if self.factory else {}
+        return {"name": self.name, "norm": self.norm, **factory, **self.options}
 
 
 @dataclass(frozen=True, slots=True)
-class UnitReport:
-    """What came of a unit. Small: rows are in the shard, never here. Errors come back as values."""
+class Training:
+    """Make sure that the victim's weights exist (train, fine-tune or load it) and are pinned."""
 
     unit_id: str
-    error: str | None = None  # one line: "ValueError: the attack returned NaN"
-    traceback: str | None = None
-    weights: str | None = None  # SHA-256 of the victim's weights
-    shard: str | None = None  # path below the output folder
+    victim: VictimSpec
+
+    @property
+    def label(self) -> str:
+        return f"{self.victim.preparation} {self.victim.label}"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Run an attack on positions [start, stop) of the evaluation order.
+
+    `cells` are pairs of (cell id, epsilon on the [0, 1] scale, float64), ascending in epsilon. Adversarial
+    images are stored for the first `keep` positions of the evaluation order.
+    """
+
+    unit_id: str
+    victim: VictimSpec
+    attack: AttackSpec
+    cells: tuple[tuple[str, float], ...]
+    start: int
+    stop: int
+    keep: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Examples × cells."""
+        return (self.stop - self.start) * len(self.cells)
+
+    @property
+    def label(self) -> str:
+        return f"{self.attack.name} {self.attack.norm} on {self.victim.label} [{self.start}, {self.stop})"
+
+
+def recorded(part: ModelSpec | DatasetSpec | DefenceSpec | AttackSpec) -> dict[str, Any]:
+    """A part of a victim, or an attack, as JSON records hold it: the fields that say something."""
+    return {name: value for name, value in asdict(part).items() if value not in (None, "", {})}
+
+
+Unit = Training | Evaluation
+"""What one worker does at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A unit that was done. Small: rows are in the shard, never here."""
+
+    unit_id: str
+    weights: str = ""  # SHA-256 of the victim's weights
+    shard: str | None = None  # of an evaluation: its path below the output folder
     rows: int = 0
-    trained: bool = False  # a fine-tuning unit that really trained, rather than found its victim cached
+    trained: bool = False  # a training that really trained, rather than found its victim cached
     phases: Mapping[str, float] = field(default_factory=dict)  # seconds per phase
     retire: bool = False  # the worker holds more memory than it may: replace it, uncharged
 
-    @property
-    def ok(self) -> bool:
-        return self.error is None
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A unit that failed. Errors come back as values."""
+
+    unit_id: str
+    error: str  # one line: "ValueError: the attack returned NaN"
+    traceback: str = ""
+    retire: bool = False
+
+
+Report = Done | Failed
+"""What came of a unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +221,9 @@ class WorkerSettings:
     runner: str = DEFAULT_RUNNER
 
 
-Runner = Callable[[WorkUnit], UnitReport]
+Runner = Callable[[Unit], Done]
 """Made once per worker from its `WorkerSettings`, then called with one unit after another.
 
 The object that `WorkerSettings.runner` names is called with the settings and returns a `Runner`.
-A `Runner` may raise: its caller turns any exception into a report with `error` and `traceback`.
+A `Runner` may raise: its caller turns any exception into a `Failed`.
 """

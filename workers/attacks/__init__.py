@@ -26,6 +26,7 @@ from workers.attacks.pgd import PGD
 from workers.attacks.square import Square
 from workers.attacks.standard import Standard
 from workers.attacks.stored import Stored
+from workers.network import NoGradientError
 
 __all__ = [
     "APGD",
@@ -41,6 +42,7 @@ __all__ = [
     "AttackResult",
     "CarliniWagner",
     "DeepFool",
+    "NoGradientError",
     "Noise",
     "Square",
     "Standard",

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers import metrics
-from workers.attacks.gradients import Network
-from workers.attacks.projection import Images, project
 from workers.attacks.randomness import Randomness
+from workers.flags import Flag
+from workers.network import Network
+from workers.norms import Images, Norm
 
 Choose = Literal["first", "strongest", "last"]
 
@@ -26,7 +27,7 @@ class Task:
     targets: NDArray[np.int32] | None  # (N,) where the attack is targeted
     clean_correct: NDArray[np.bool_]  # (N,)
     epsilons: NDArray[np.float64]  # (E,)
-    norm: Literal["linf", "l2"]
+    norm: Norm
     choose: Choose
     randomness: Randomness
 
@@ -115,12 +116,12 @@ class ActiveSet:
 
     def project(self, images: Images) -> Images:
         """Images (R, H, W, C) moved into their rows' balls and the box."""
-        return project(images, self.clean, self.radius, self.norm)
+        return self.norm.project(images, self.clean, self.radius)
 
     def random_start(self, stream: int = 0) -> Images:
         """A point drawn uniformly from each row's ball, clipped to the box; the same for all epsilons."""
-        draw = self.randomness.cube if self.norm == "linf" else self.randomness.ball
-        return self.project(self.clean + self.radius * draw(self.example, self.task.images.shape[1:], stream))
+        change = self.randomness.draw(self.norm, self.example, self.task.images.shape[1:], stream)
+        return self.project(self.clean + self.radius * change)
 
     def clean_gradients(self) -> Images:
         """Gradients at the rows' clean images, (R, H, W, C): one call an example, shared by its epsilons."""
@@ -143,7 +144,7 @@ class ActiveSet:
     ) -> tuple[Images, Images, Images]:
         """Logits, losses and gradients for some of the rows: the cross-entropy (targeted, if the attack is).
 
-        `loss` and `targets` take another (`workers.attacks.losses`). A gradient that is not finite becomes 0,
+        `loss` and `targets` take another (`workers.losses`). A gradient that is not finite becomes 0,
         and such logits too; both are flagged.
         """
         example, level = self.example[rows], self.level[rows]
@@ -174,7 +175,7 @@ class ActiveSet:
         """Logits for some of the rows; 0 for all classes, and flagged, where they are not finite."""
         example = self.example[rows]
         self.found.forward_calls[self.level[rows], example] += 1
-        return self._finite(self.task.network.logits(images), example, "non_finite_logits")
+        return self._finite(self.task.network.logits(images), example, Flag.NON_FINITE_LOGITS)
 
     def succeeds(self, logits: Images, rows: NDArray[np.integer] | slice = slice(None)) -> NDArray[np.bool_]:
         """Whether logits mean success, at whatever distance: another class than the label, or the target."""
@@ -185,7 +186,7 @@ class ActiveSet:
 
         Returns which rows go on, (R,) bool; the others have left the set.
         """
-        distance = getattr(metrics, self.norm)(self.clean, iterates)
+        distance = self.norm.distance(self.clean, iterates)
         success = self.succeeds(logits) & metrics.within(distance, self.epsilons[self.level])
         if self.choose == "first":
             kept = success | final
@@ -224,9 +225,9 @@ class ActiveSet:
         """Both as they are where finite, else 0; what is wrong with them flagged."""
         sound = np.isfinite(logits).all(axis=1)
         flat = ~gradients.any(axis=tuple(range(1, gradients.ndim)))  # before NaN becomes 0: that is no zero
-        logits = self._finite(logits, example, "non_finite_logits")
-        gradients = self._finite(gradients, example, "non_finite_gradients")
-        self.found.flag("zero_gradients", example[flat & sound & ~self._succeeds(logits, example)])
+        logits = self._finite(logits, example, Flag.NON_FINITE_LOGITS)
+        gradients = self._finite(gradients, example, Flag.NON_FINITE_GRADIENTS)
+        self.found.flag(Flag.ZERO_GRADIENTS, example[flat & sound & ~self._succeeds(logits, example)])
         return logits, gradients
 
     def _finite(self, values: Images, example: NDArray[np.integer], flag: str) -> Images:

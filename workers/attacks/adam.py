@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.attacks.projection import Images
+from workers.norms import Images
 
 _DECAY_MEAN, _DECAY_SQUARE = np.float32(0.9), np.float32(0.999)
 _TINY = np.float32(1e-8)

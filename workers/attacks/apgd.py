@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from workers.attacks.active_set import ActiveSet
 from workers.attacks.base import Attack
 from workers.attacks.classes import likeliest
-from workers.attacks.projection import Images, direction
+from workers.norms import Images
 
 MOMENTUM = 0.75  # the share of a new step; the rest repeats the last one
 RISING = 0.75  # a step size is kept where at least this share of its steps raised the loss
@@ -168,7 +168,7 @@ class _Ascent:
 
     def move(self, rows: ActiveSet, iterates: Images, gradients: Images) -> Images:
         """The next iterates: a projected step, and the momentum of the one before."""
-        stepped = rows.project(iterates + self.step_sizes * direction(gradients, rows.norm))
+        stepped = rows.project(iterates + self.step_sizes * rows.norm.direction(gradients))
         following = iterates + MOMENTUM * (stepped - iterates) + (1 - MOMENTUM) * (iterates - self.last)
         # Without a step before there is nothing to repeat, so that the new one is taken whole.
         fresh = (iterates == self.last).all(axis=(1, 2, 3), keepdims=True)

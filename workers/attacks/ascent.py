@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from workers.attacks.active_set import ActiveSet
-from workers.attacks.projection import Images, direction
+from workers.norms import Images
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -45,5 +45,5 @@ def ascend(
             if not len(rows):
                 return
             iterates, gradients = iterates[undecided], gradients[undecided]
-        iterates = rows.project(iterates + rows.per_row(step_sizes) * direction(gradients, rows.norm))
+        iterates = rows.project(iterates + rows.per_row(step_sizes) * rows.norm.direction(gradients))
     rows.judge(iterates, rows.logits(iterates), final=final)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,17 @@ from pydantic.dataclasses import dataclass as options
 
 from workers import metrics
 from workers.attacks.active_set import ActiveSet, Choose, Findings, Task
-from workers.attacks.gradients import AttackError, Network, network_for
-from workers.attacks.health import examine
 from workers.attacks.randomness import Randomness
-
-__all__ = ["Attack", "AttackError", "AttackResult"]
+from workers.flags import Flag
+from workers.network import Network, network_for
+from workers.norms import NORMS, NormName
 
 ROW_BYTES = 2**26
 """What the rows of one call may take, an array of them at a time: more examples go one part after another."""
+
+
+class AttackError(RuntimeError):
+    """An attack that returned what no attack may return; the message says what was found."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,10 +34,7 @@ class AttackResult:
     A call that serves several epsilons is counted at the first of them, so that sums over E are true; a
     gradient call brings its own logits and is not counted as a forward call too.
 
-    `flags` maps the name of a fault to the examples that it touched, (N,) bool: `non_finite_logits`,
-    `non_finite_gradients`, `zero_gradients`; and of the model as a whole `constant_model`, `probabilities`
-    (answers that look like probabilities, where logits are needed), `nondeterministic`. Of `stored` images:
-    `not_stored`, `beyond_epsilon`.
+    `flags` maps what was found wrong (`workers.flags.Flag`) to the examples that it touched, (N,) bool.
     """
 
     epsilons: NDArray[np.float64]  # (E,), [0, 1] scale, in the order given
@@ -45,7 +45,7 @@ class AttackResult:
     gradient_calls_at: NDArray[np.int32]  # (E, N)
     forward_calls_at: NDArray[np.int32]  # (E, N)
     targets: NDArray[np.int32] | None = None  # (N,), of a targeted attack: success means this class
-    flags: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    flags: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def adversarial(self, k: int) -> NDArray[np.float32]:
         """The images at `epsilons[k]`, (N, H, W, C): the success, else the last try, else the clean image."""
@@ -82,7 +82,7 @@ class Attack(ABC):
     randomised: ClassVar[bool] = False  # whether the result depends on the seed
     choose_matters: ClassVar[bool] = True  # False: there is one image to choose from
 
-    norm: Literal["linf", "l2"] = "linf"
+    norm: NormName = "linf"
 
     @abstractmethod
     def search(self, rows: ActiveSet) -> None:
@@ -110,7 +110,7 @@ class Attack(ABC):
         takes the iterate of highest cross-entropy, "last" the last one; success then means that image.
 
         Raises ValueError for arguments of the wrong shape, type or range. What is wrong with the model is in
-        the result's `flags`; AttackError where no gradient flows at all.
+        the result's `flags`; NoGradientError where no gradient flows at all.
         """
         radii = _checked_epsilons(epsilons)
         labels = _checked(images, labels, example_indices, clean_correct, targets, choose)
@@ -124,7 +124,7 @@ class Attack(ABC):
         whole = Findings.none(len(radii), images)
         if not len(images):
             return _result(radii, np.zeros(0, bool), whole, targets)
-        health = network.health = network.health or examine(network, images)
+        health = network.health(images)
         for fault in health.faults:
             whole.flag(fault, np.arange(len(images)))
         if clean_correct is None:
@@ -142,7 +142,7 @@ class Attack(ABC):
                 None if targets is None else targets[part].astype(np.int32),
                 clean_correct[part],
                 radii,
-                self.norm,
+                NORMS[self.norm],
                 choose,
                 Randomness(self.name, seed, example_indices[part]),
             )
@@ -182,7 +182,7 @@ def _clean_correct(
     classes = logits.shape[1]
     if labels.max() >= classes:
         raise ValueError(f"found label {labels.max()}; the model has {classes} classes, numbered from 0")
-    found.flag("non_finite_logits", np.flatnonzero(~metrics.answered(logits)))
+    found.flag(Flag.NON_FINITE_LOGITS, np.flatnonzero(~metrics.answered(logits)))
     return metrics.right(logits, labels)
 
 

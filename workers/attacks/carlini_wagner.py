@@ -14,8 +14,8 @@ from workers.attacks.annealing import cosine
 from workers.attacks.ascent import Positive
 from workers.attacks.minimum_norm import MinimumNorm
 from workers.attacks.nearest import Nearest, Rows
-from workers.attacks.projection import TINY, Images, direction
 from workers.metrics import FOOLING_MARGIN
+from workers.norms import L2, TINY, Images
 
 _STRETCH = np.float32(0.5)
 """Pixels are tanh(w) / 0.5, so that 0 and 1 lie at finite w, with three quarters of the slope at mid-grey.
@@ -69,7 +69,7 @@ class CarliniWagner(MinimumNorm):
         nearest.confidence = self.confidence
         rows = np.arange(len(nearest))
         _, margins, gradients = nearest.gradients(rows, nearest.clean, self._loss)
-        lengths = np.sqrt(np.einsum("nhwc,nhwc->n", gradients, gradients, dtype=np.float64))
+        lengths = L2.dual(gradients)
         # Without any gradient at the clean image the loss has nowhere to go.
         rows = np.flatnonzero(lengths)
         if not len(rows):
@@ -79,8 +79,8 @@ class CarliniWagner(MinimumNorm):
         if self.initial_const is not None:
             consts[:] = self.initial_const
         # No two images are farther apart than the box's diagonal.
-        start = np.minimum(_OVERSHOOT * ahead, np.sqrt(nearest.clean[0].size))
-        starts = nearest.clean + start.astype(np.float32)[:, None, None, None] * direction(gradients, "l2")
+        start = np.minimum(_OVERSHOOT * ahead, L2.diagonal(nearest.clean[0].size))
+        starts = nearest.clean + start.astype(np.float32)[:, None, None, None] * L2.direction(gradients)
         low, high = np.zeros(len(nearest)), np.full(len(nearest), np.inf)
         for _ in range(self.binary_search_steps):
             found = np.isfinite(nearest.distance)

@@ -8,12 +8,11 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from workers import metrics
 from workers.attacks.annealing import cosine
 from workers.attacks.ascent import Positive
 from workers.attacks.minimum_norm import MinimumNorm
 from workers.attacks.nearest import Nearest
-from workers.attacks.projection import direction, sphere
+from workers.norms import L2
 
 _STEP_SIZE = 1.0, 0.01
 """The first and the last step, L2 on the [0, 1] scale."""
@@ -43,13 +42,13 @@ class DDN(MinimumNorm):
     def find(self, nearest: Nearest) -> None:
         rows = np.arange(len(nearest))
         iterates = nearest.clean
-        farthest = metrics.l2(nearest.clean, np.rint(1 - nearest.clean))
+        farthest = L2.distance(nearest.clean, np.rint(1 - nearest.clean))
         radius = np.full(len(nearest), self.init_epsilon)
         for step in range(self.steps):
             logits, _, gradients = nearest.gradients(rows, iterates)
             success = nearest.offer(rows, iterates, logits)
             step_size = np.float32(cosine(*_STEP_SIZE, step, self.steps))
-            moved = iterates + step_size * direction(gradients, "l2")
+            moved = iterates + step_size * L2.direction(gradients)
             # Without any gradient at the clean image there is no direction to learn, now or later.
             going = (moved != nearest.clean[rows]).any(axis=(1, 2, 3))
             rows, moved, success = rows[going], moved[going], success[going]
@@ -58,5 +57,5 @@ class DDN(MinimumNorm):
             factor = np.where(success, 1 - self.gamma, 1 + self.gamma)
             radius[rows] = np.minimum(radius[rows] * factor, farthest[rows])
             size = radius[rows].astype(np.float32)[:, None, None, None]
-            iterates = sphere(moved, nearest.clean[rows], size)
+            iterates = L2.sphere(moved, nearest.clean[rows], size)
         nearest.offer(rows, iterates, nearest.logits(rows, iterates))

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from workers.attacks.classes import likeliest
 from workers.attacks.minimum_norm import MinimumNorm
 from workers.attacks.nearest import Nearest, Rows
-from workers.attacks.projection import Images
+from workers.norms import Images, Norm
 
 STABILITY = 1e-4
 """Added to every step's length, as Foolbox does, so that it ends beyond the boundary."""
@@ -82,26 +82,21 @@ def _steps(
     return steps, distances
 
 
-def _to_boundaries(leads: Images, gradients: Images, norm: str) -> tuple[Images, NDArray[np.float64]]:
+def _to_boundaries(leads: Images, gradients: Images, norm: Norm) -> tuple[Images, NDArray[np.float64]]:
     """The shortest of the steps that take each of the label's leads (r, J) to 0, and the lengths of all.
 
     `gradients` are (r, J, H, W, C), of the leads' negatives; without one the boundary is infinitely far.
     """
-    flat = gradients.reshape(*leads.shape, -1)
-    if norm == "linf":
-        dual, longest = np.abs(flat).sum(axis=2, dtype=np.float64), 1.0
-    else:
-        dual, longest = np.sqrt(np.einsum("rjd,rjd->rj", flat, flat, dtype=np.float64)), flat.shape[2] ** 0.5
+    shape = gradients.shape[2:]
+    dual = norm.dual(gradients.reshape(-1, *shape)).reshape(leads.shape)
     distances = np.full(dual.shape, np.inf)
     np.divide(np.abs(leads), dual, out=distances, where=dual > 0)
     rows = np.arange(len(leads))
     best = distances.argmin(axis=1)
     # A step longer than the box is wide says no more than its direction does.
-    length = np.minimum(distances[rows, best], longest) + STABILITY
-    normal = flat[rows, best]
-    if norm == "linf":
-        direction = np.sign(normal).astype(np.float64)
-    else:
-        direction = normal / np.maximum(dual[rows, best], np.finfo(np.float64).tiny)[:, None]
-    steps = (length[:, None] * direction).astype(np.float32)
-    return steps.reshape(len(leads), *gradients.shape[2:]), distances
+    length = np.minimum(distances[rows, best], norm.diagonal(int(np.prod(shape)))) + STABILITY
+    scale = np.maximum(dual[rows, best], np.finfo(np.float64).tiny)
+    # In float64, and of about length 1: a direction is lost neither to rounding nor to underflow.
+    normal = gradients[rows, best] / scale[:, None, None, None]
+    steps = length[:, None, None, None] * norm.direction(normal)
+    return steps.astype(np.float32), distances

@@ -13,7 +13,7 @@ from workers.attacks.classes import likeliest
 from workers.attacks.hyperplane import to_hyperplane
 from workers.attacks.minimum_norm import MinimumNorm
 from workers.attacks.nearest import Nearest
-from workers.attacks.projection import Images
+from workers.norms import LINF, Images, Norm
 
 _TINY = 1e-8
 
@@ -65,7 +65,7 @@ class FAB(MinimumNorm):
             iterates[success] = clean + np.float32(self.beta) * (iterates[success] - clean)
 
     def _step(
-        self, iterates: Images, clean: Images, gaps: NDArray[np.float32], normals: Images, norm: str
+        self, iterates: Images, clean: Images, gaps: NDArray[np.float32], normals: Images, norm: Norm
     ) -> Images:
         """The next iterates (r, H, W, C), where z_target − z_label is `gaps` (r,) and has these gradients."""
         offset = np.einsum("rhwc,rhwc->r", normals, iterates - clean, dtype=np.float64)
@@ -81,17 +81,15 @@ class FAB(MinimumNorm):
 def _start(nearest: Nearest, stream: int) -> Images:
     """Random points (n, H, W, C): see `FAB`."""
     examples, shape = nearest.example, nearest.clean.shape[1:]
-    cube = nearest.randomness.cube(examples, shape, stream)
-    unit = cube if nearest.norm == "linf" else nearest.randomness.ball(examples, shape, stream)
+    unit = nearest.randomness.draw(nearest.norm, examples, shape, stream)
+    anywhere = (1 + nearest.randomness.draw(LINF, examples, shape, stream)) / 2
     found = np.isfinite(nearest.distance)
     radius = np.where(found, nearest.distance / 2, 0).astype(np.float32)[:, None, None, None]
     around = np.clip(nearest.clean + radius * unit, 0, 1)
-    return np.where(found[:, None, None, None], around, (1 + cube) / 2)
+    return np.where(found[:, None, None, None], around, anywhere)
 
 
-def _size(changes: Images, norm: str) -> Images:
+def _size(changes: Images, norm: Norm) -> Images:
     """Lengths (r, 1, 1, 1) of the changes, never 0."""
-    flat = changes.reshape(len(changes), int(np.prod(changes.shape[1:])))
-    sizes = np.abs(flat).max(axis=1) if norm == "linf" else np.linalg.norm(flat, axis=1)
-    positive: Images = np.maximum(sizes, np.float32(_TINY))
+    positive: Images = np.maximum(norm.distance(np.zeros_like(changes), changes), np.float32(_TINY))
     return positive[:, None, None, None]

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from workers import metrics
 from workers.attacks.annealing import cosine
 from workers.attacks.ascent import Positive
 from workers.attacks.minimum_norm import MinimumNorm
 from workers.attacks.nearest import Nearest
-from workers.attacks.projection import TINY, Images, direction, project
+from workers.norms import L2, TINY
 
 _LAST_GAMMA = 0.001
 
@@ -45,10 +43,10 @@ class FMN(MinimumNorm):
     targeted: bool = False
 
     def find(self, nearest: Nearest) -> None:
-        measure = getattr(metrics, nearest.norm)
+        norm = nearest.norm
         rows = np.arange(len(nearest))
         iterates = nearest.clean
-        farthest = measure(nearest.clean, np.rint(1 - nearest.clean)).astype(np.float64)
+        farthest = norm.distance(nearest.clean, np.rint(1 - nearest.clean)).astype(np.float64)
         radius = np.full(len(nearest), np.inf)
         loss = "targeted_margin" if nearest.targeted else "margin"
         last = self.max_step_size / 100 if self.min_step_size is None else self.min_step_size
@@ -56,15 +54,14 @@ class FMN(MinimumNorm):
             logits, margins, gradients = nearest.gradients(rows, iterates, loss)
             success = nearest.offer(rows, iterates, logits)
             size = np.float32(cosine(self.max_step_size, last, step, self.steps))
-            moved = iterates + size * direction(gradients, "l2")
+            moved = iterates + size * L2.direction(gradients)
             # Without any gradient at the clean image every later step is the same.
             going = (moved != nearest.clean[rows]).any(axis=(1, 2, 3))
             if not going.any():
                 return
             gamma = cosine(self.gamma, _LAST_GAMMA, step, self.steps)
-            boundary = measure(nearest.clean[rows], iterates) + np.abs(margins) / _dual(
-                gradients, nearest.norm
-            )
+            ahead = np.abs(margins) / np.maximum(norm.dual(gradients), TINY)
+            boundary = norm.distance(nearest.clean[rows], iterates) + ahead
             distance = nearest.distance[rows]
             # The box can undo what the estimate adds: without the growth the radius may stand still for good.
             grown = np.where(np.isfinite(radius[rows]), radius[rows] * (1 + gamma), 0)
@@ -73,14 +70,5 @@ class FMN(MinimumNorm):
             radius[rows] = np.minimum(np.where(success, inside, outside), farthest[rows])
             rows = rows[going]
             limit = radius[rows].astype(np.float32)[:, None, None, None]
-            iterates = project(moved[going], nearest.clean[rows], limit, nearest.norm)
+            iterates = norm.project(moved[going], nearest.clean[rows], limit)
         nearest.offer(rows, iterates, nearest.logits(rows, iterates))
-
-
-def _dual(gradients: Images, norm: str) -> NDArray[np.float64]:
-    """Lengths (r,) in the norm that says how far a step of length 1 in `norm` raises an affine loss."""
-    order = 1 if norm == "linf" else 2
-    lengths: NDArray[np.float64] = np.linalg.norm(
-        gradients.reshape(len(gradients), -1).astype(np.float64), ord=order, axis=1
-    )
-    return np.maximum(lengths, TINY)

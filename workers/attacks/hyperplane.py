@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.attacks.projection import Images
+from workers.norms import Images, Norm
 
 _PRECISION = 1e-6  # of the change's size: what float32 can tell apart
 
 
-def to_hyperplane(images: Images, normals: Images, gain: NDArray[np.floating], norm: str) -> Images:
+def to_hyperplane(images: Images, normals: Images, gain: NDArray[np.floating], norm: Norm) -> Images:
     """The smallest change in `norm` by which ⟨normal, image⟩ grows by `gain` (R,), the image in the box.
 
     `images`, `normals` and the result are (R, H, W, C) float32; normals are not all zero. Where the box is
@@ -24,12 +24,13 @@ def to_hyperplane(images: Images, normals: Images, gain: NDArray[np.floating], n
     signed = np.where(gain < 0, np.float32(-1), np.float32(1))[:, None] * normals.reshape(flat)
     position = images.reshape(flat)
     weights = np.abs(signed)
-    speeds = np.ones_like(weights) if norm == "linf" else weights
+    speeds = norm.speeds(weights)
     room = np.abs((signed > 0) - position)  # to 1 for those that grow, else to 0
     time = _meeting_time(weights, speeds, room, np.abs(gain).astype(np.float64))
     with np.errstate(over="ignore"):
         moved = np.minimum(speeds * time.astype(np.float32)[:, None], room)
-    return (np.sign(signed) * moved).reshape(shape)
+    change: Images = (np.sign(signed) * moved).reshape(shape)
+    return change
 
 
 def _meeting_time(

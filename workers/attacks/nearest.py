@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from workers import metrics
 from workers.attacks.active_set import ActiveSet
-from workers.attacks.projection import Images, project
+from workers.norms import Images
 
 REFINED = 1e-3
 """Bisection ends where the nearest image is known to this share of its distance."""
@@ -67,7 +67,7 @@ class Nearest:
             handicap = -self.confidence if self.targeted else self.confidence
             logits[np.arange(len(rows)), self.targets[rows]] += handicap
         success = self._active.succeeds(logits, self._first[rows])
-        distance = getattr(metrics, self.norm)(self.clean[rows], images)
+        distance = self.norm.distance(self.clean[rows], images)
         nearer = success & (distance < self.distance[rows])
         self.images[rows[nearer]] = images[nearer]
         self.distance[rows[nearer]] = distance[nearer]
@@ -76,7 +76,7 @@ class Nearest:
     def shrunk(self, rows: Rows, radius: NDArray[np.floating]) -> Images:
         """The rows' nearest images, projected to balls of the radii (r,): clipped (linf) or scaled (l2)."""
         size = radius.astype(np.float32)[:, None, None, None]
-        return project(self.images[rows], self.clean[rows], size, self.norm)
+        return self.norm.project(self.images[rows], self.clean[rows], size)
 
     def refine(self) -> None:
         """Bisection from each nearest image towards its clean one.
@@ -102,7 +102,7 @@ class Nearest:
         images, distance = self.images[self._back], self.distance[self._back]
         inside = metrics.within(distance, active.epsilons[active.level])
         tries = images.copy()
-        tries[~inside] = project(images[~inside], active.clean[~inside], active.radius[~inside], self.norm)
+        tries[~inside] = self.norm.project(images[~inside], active.clean[~inside], active.radius[~inside])
         if active.choose == "strongest":
             active.judge(tries, active.logits(tries), final=True)
         else:

@@ -36,7 +36,7 @@ class PGD(Attack):
     targeted: bool = False
 
     def search(self, rows: ActiveSet) -> None:
-        relative = self.relative_step_size or _RELATIVE_STEP_SIZE[rows.norm]
+        relative = self.relative_step_size or _RELATIVE_STEP_SIZE[self.norm]
         # Without a random start every restart would repeat the first.
         restarts = self.restarts if self.random_start else 1
         for restart in range(restarts):

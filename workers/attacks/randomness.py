@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from workers.norms import Norm
 
 
 class Randomness:
@@ -30,38 +31,12 @@ class Randomness:
             for index in self.example_indices[examples]
         ]
 
-    def cube(
-        self, examples: NDArray[np.integer], shape: tuple[int, ...], stream: int = 0
+    def draw(
+        self, norm: Norm, examples: NDArray[np.integer], shape: tuple[int, ...], stream: int = 0
     ) -> NDArray[np.float32]:
-        """Uniform in [-1, 1], (R, *shape); equal for rows of the same example."""
-
-        def draw(generator: np.random.Generator) -> NDArray[np.float32]:
-            return 2 * generator.random(shape, np.float32) - 1
-
-        return self._each(examples, shape, stream, draw)
-
-    def ball(
-        self, examples: NDArray[np.integer], shape: tuple[int, ...], stream: int = 0
-    ) -> NDArray[np.float32]:
-        """Uniform in the L2 ball of radius 1, (R, *shape); equal for rows of the same example."""
-        dimensions = int(np.prod(shape))
-
-        def draw(generator: np.random.Generator) -> NDArray[np.float32]:
-            vector = generator.standard_normal(shape)
-            vector *= generator.random() ** (1 / dimensions) / np.linalg.norm(vector)
-            return vector.astype(np.float32)
-
-        return self._each(examples, shape, stream, draw)
-
-    def _each(
-        self,
-        examples: NDArray[np.integer],
-        shape: tuple[int, ...],
-        stream: int,
-        draw: Callable[[np.random.Generator], NDArray[np.float32]],
-    ) -> NDArray[np.float32]:
+        """Uniform in the norm's unit ball around 0, (R, *shape); equal for rows of the same example."""
         distinct, back = np.unique(examples, return_inverse=True)
         drawn = np.zeros((len(distinct), *shape), np.float32)
         for row, generator in enumerate(self.generators(distinct, stream)):
-            drawn[row] = draw(generator)
+            drawn[row] = norm.draw(generator, shape)
         return drawn[back]

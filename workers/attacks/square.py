@@ -15,9 +15,12 @@ from workers import metrics
 from workers.attacks.active_set import ActiveSet
 from workers.attacks.base import Attack
 from workers.attacks.squares import Draws, L2Squares, LinfSquares
+from workers.norms import LINF
 
 _SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Of 10,000 queries, those after which the share of changed pixels is halved."""
+
+_SQUARES: dict[str, type[LinfSquares] | type[L2Squares]] = {"linf": LinfSquares, "l2": L2Squares}
 
 _BLOCK = 100  # queries drawn at a time
 
@@ -44,7 +47,7 @@ class Square(Attack):
             return
         clean, radius = rows.clean, rows.radius
         shape = clean.shape[1:]
-        squares = LinfSquares(shape) if rows.norm == "linf" else L2Squares(shape)
+        squares = _SQUARES[self.norm](shape)
         best = squares.start(clean, radius, _draws(rows, 1, squares.first_draws, 0)[:, 0])
         logits = rows.logits(best)
         margin = self._margin(rows, logits)
@@ -85,5 +88,5 @@ class Square(Attack):
 
 def _draws(rows: ActiveSet, queries: int, numbers: int, stream: int) -> Draws:
     """Uniform in [0, 1), (R, queries, numbers); the same for all epsilons of an example."""
-    cube = rows.randomness.cube(rows.example, (queries, numbers), stream)
+    cube = rows.randomness.draw(LINF, rows.example, (queries, numbers), stream)
     return (1 + cube.astype(np.float64)) / 2

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.attacks.projection import Images, project
+from workers.norms import L2, Images
 
 Draws = NDArray[np.float64]
 Window = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
@@ -116,7 +116,7 @@ def _unit(change: Images) -> Images:
 def _at_radius(change: Images, clean: Images, radius: Images) -> Images:
     """The clean images with the changes at full length, then clipped to the box."""
     length = np.sqrt(_squares(change).sum(axis=3, keepdims=True))
-    return project(clean + change * (radius / (length + np.float32(_TINY))), clean, radius, "l2")
+    return L2.project(clean + change * (radius / (length + np.float32(_TINY))), clean, radius)
 
 
 @cache

@@ -14,6 +14,7 @@ from workers import metrics
 from workers.attacks.active_set import ActiveSet
 from workers.attacks.base import Attack
 from workers.attacks.stored_images import StoredImages, read_stored
+from workers.flags import Flag
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
@@ -40,15 +41,15 @@ class Stored(Attack):
         stored.check_fits(rows.task.images.shape[1:], rows.epsilons)
         place = stored.places(rows.randomness.example_indices[rows.example])
         here = np.flatnonzero(place >= 0)
-        rows.found.flag("not_stored", rows.example[place < 0])
+        rows.found.flag(Flag.NOT_STORED, rows.example[place < 0])
         if not len(here):
             return
         images, found = rows.clean, rows.clean
         found[here] = stored.images_at(place[here], rows.epsilons[rows.level[here]])
-        distance: NDArray[np.float32] = getattr(metrics, rows.norm)(images, found)
+        distance: NDArray[np.float32] = rows.norm.distance(images, found)
         inside = metrics.within(distance, rows.epsilons[rows.level])
         if stored.epsilons is not None:
-            rows.found.flag("beyond_epsilon", rows.example[~inside])
+            rows.found.flag(Flag.BEYOND_EPSILON, rows.example[~inside])
         success = np.zeros(len(rows), bool)
         success[here] = rows.succeeds(rows.logits_at(here, found[here]), here) & inside[here]
         tries = np.where(inside[:, None, None, None], found, rows.project(found))

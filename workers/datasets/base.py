@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
+
+from workers.unit import DatasetSpec
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 Split = Literal["train", "test"]
@@ -88,6 +91,19 @@ class Reader(Protocol):
 
     def read(self, info: DatasetInfo, allocate: Allocate) -> None:
         """Fill the four arrays, checked: images as `info` says, labels (N,) int64. DatasetError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """Another library's datasets, named `<prefix>…`; `version` is that of what is made of them."""
+
+    prefix: str  # "tfds:"
+    library: str  # for people
+    example: str  # "tfds:svhn_cropped"
+    names: re.Pattern[str]
+    version: int
+    reader: Callable[[DatasetSpec, str | None], Reader]  # of a dataset, given the data folder
+    missing: Callable[[], str | None]  # what to do where the library is not installed; None where it is
 
 
 def in_memory(arrays: dict[str, np.ndarray]) -> Allocate:

@@ -15,16 +15,12 @@ from typing import Any
 import numpy as np
 
 from workers.datasets import mapped
-from workers.datasets.base import Allocate, DatasetError, DatasetInfo
+from workers.datasets.base import Allocate, DatasetError, DatasetInfo, Scheme
 from workers.datasets.images import resized
 from workers.datasets.named import DATA_VARIABLE, data_folder
 
-TFDS_VERSION = 1
-"""Version of what is made of a dataset of tensorflow-datasets; part of its victims' identity."""
-
-PREFIX = "tfds:"
-NAME = re.compile(r"tfds:[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?(:\d+\.\d+\.\d+)?")
-
+_VERSION = 1
+_PREFIX = "tfds:"
 _TEST_SPLITS = ("test", "validation")
 
 
@@ -88,7 +84,7 @@ class TfdsReader:
             classes=classes,
             train_size=sizes["train"],
             test_size=sizes[_test_split(sizes)],
-            version=TFDS_VERSION,
+            version=_VERSION,
         )
 
     def read(self, info: DatasetInfo, allocate: Allocate) -> None:
@@ -103,7 +99,7 @@ class TfdsReader:
             chosen = split if split == "train" else _test_split(builder.info.splits)
             try:
                 stored = tfds.load(
-                    self.name.removeprefix(PREFIX),
+                    self.name.removeprefix(_PREFIX),
                     split=chosen,
                     as_supervised=True,
                     data_dir=self._data_dir(),
@@ -125,7 +121,7 @@ class TfdsReader:
     def _data_dir(self) -> str | None:
         location = self.data_dir or os.environ.get(DATA_VARIABLE)
         folder = data_folder(location)
-        base = re.split("[:/]", self.name.removeprefix(PREFIX))[0]
+        base = re.split("[:/]", self.name.removeprefix(_PREFIX))[0]
         if folder is None or not folder.exists(base):
             return None
         return folder.path if folder.is_local else location
@@ -136,19 +132,30 @@ class TfdsReader:
         import tensorflow_datasets as tfds
 
         try:
-            return tfds.builder(self.name.removeprefix(PREFIX), data_dir=self._data_dir())
+            return tfds.builder(self.name.removeprefix(_PREFIX), data_dir=self._data_dir())
         except Exception as error:  # its errors for an unknown name run over many lines
             raise DatasetError(
                 f"tensorflow-datasets has no {self.name}: {str(error).splitlines()[0]}"
             ) from error
 
     def _unobtainable(self, reason: object) -> DatasetError:
-        name = self.name.removeprefix(PREFIX)
+        name = self.name.removeprefix(_PREFIX)
         return DatasetError(
             f"cannot get {self.name} ({reason}); where there is internet, run python -c "
             f"\"import tensorflow_datasets as tfds; tfds.load('{name}', data_dir='DATA')\", "
             "and name the folder DATA with --data-dir"
         )
+
+
+SCHEME = Scheme(
+    prefix=_PREFIX,
+    library="tensorflow-datasets",
+    example="tfds:svhn_cropped",
+    names=re.compile(r"tfds:[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?(:\d+\.\d+\.\d+)?"),
+    version=_VERSION,
+    reader=lambda spec, data_dir: TfdsReader(name=spec.name, data_dir=data_dir, size=spec.size),
+    missing=missing_extra,
+)
 
 
 def _test_split(sizes: Any) -> str:

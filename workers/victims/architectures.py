@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
 
+from workers.unit import ModelSpec
 from workers.victims.applications import APPLICATIONS
 from workers.victims.base import Architecture, ArchitectureError, Shape
 from workers.victims.cnns import CNNS
@@ -17,49 +18,41 @@ from workers.victims.saved import load_saved
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ARCHITECTURES", "Architecture", "ArchitectureError", "build_model", "check_logits"]
-
-_IDENTITY = ("name", "factory", "version", "source", "weights_sha256")  # what is no option
-
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture for architecture in (*CNNS, *APPLICATIONS)
 }
 
 
-def build_model(
-    model: Mapping[str, Any], shape: Shape, classes: int, *, pretrained: bool = True
-) -> keras.Model:
-    """Build the network that a `VictimSpec.model` mapping describes.
+def build_model(model: ModelSpec, shape: Shape, classes: int, *, pretrained: bool = True) -> keras.Model:
+    """Build a network from float32 images (N, H, W, C) in [0, 1] to logits (N, classes).
 
-    Its weights are fresh, or those that the mapping's `weights` name; with `pretrained` false these are left
+    Its weights are fresh, or those that the spec's `weights` name; with `pretrained` false these are left
     out, for a caller that has the victim's own. A `path` to a `.keras` file is loaded, weights and all. A
-    `factory` ("package.module:object") is imported and called with the mapping's options and
+    `factory` ("package.module:object") is imported and called with the spec's options and
     `input_shape=`, `classes=`. Raises ArchitectureError for an unknown name, wrong options, images that the
     network cannot take, weights that cannot be had, or a model that does not map images to logits.
     """
-    if path := model.get("path"):
-        pixel_range = model.get("pixel_range") or (0, 1)
-        saved = load_saved(path, shape, classes, sha256=model.get("sha256"), pixel_range=pixel_range)
-        check_logits(saved, shape, classes, name=path)
+    if model.path:
+        pixel_range = model.options.get("pixel_range") or (0, 1)
+        saved = load_saved(model.path, shape, classes, sha256=model.sha256, pixel_range=pixel_range)
+        check_logits(saved, shape, classes, name=model.path)
         return saved
-    options = {key: value for key, value in model.items() if key not in _IDENTITY}
-    if factory := model.get("factory"):
-        built = _import(factory)(**options, input_shape=shape, classes=classes)
-        check_logits(built, shape, classes, name=factory)
+    if model.factory:
+        built = _import(model.factory)(**model.options, input_shape=shape, classes=classes)
+        check_logits(built, shape, classes, name=model.factory)
         return built
-    if model["name"] not in ARCHITECTURES:
-        raise ArchitectureError(
-            f'unknown model "{model["name"]}"; allowed: {", ".join(sorted(ARCHITECTURES))}'
-        )
-    architecture = ARCHITECTURES[model["name"]]
+    if model.name not in ARCHITECTURES:
+        raise ArchitectureError(f'unknown model "{model.name}"; allowed: {", ".join(sorted(ARCHITECTURES))}')
+    architecture = ARCHITECTURES[model.name]
     _check_images(architecture, shape)
+    weights = {"weights": model.weights.location} if model.weights else {}
     try:
-        checked = architecture.options(**options)
+        options = architecture.options(**{**model.options, **weights})
     except ValidationError as error:
         raise ArchitectureError(f"options of {architecture.name}: {error}") from None
-    network = architecture.build(checked, shape, classes)
-    if pretrained and architecture.load_pretrained and checked.weights:
-        architecture.load_pretrained(network, checked, model.get("weights_sha256"))
+    network = architecture.build(options, shape, classes)
+    if pretrained and architecture.load_pretrained and model.weights:
+        architecture.load_pretrained(network, options, model.weights.sha256 or None)
     return network
 
 

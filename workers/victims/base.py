@@ -1,4 +1,4 @@
-"""What an architecture is: the contract between the networks, the grid and the training recipe."""
+"""What an architecture is, the contract between the networks and the grid; and what can go wrong with one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,22 @@ BACKBONE = "backbone"
 
 class ArchitectureError(Exception):
     """A model that cannot be built, or is no victim: the message says what was found and what is allowed."""
+
+
+class TrainingError(Exception):
+    """Training that came to nothing; the message says why."""
+
+
+class CacheError(Exception):
+    """An entry of the cache that does not hold what its manifest says."""
+
+
+class WeightsMismatchError(Exception):
+    """A victim has other weights than its results in this output folder; the message says what to do."""
+
+
+class DataMismatchError(Exception):
+    """A victim was trained on other data of the same name; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

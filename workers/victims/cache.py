@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,83 +14,37 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from pyarrow import fs
 
+from workers import layout
+from workers.runtime import library_versions
 from workers.storage import Folder
-from workers.unit import VictimSpec
-from workers.victims.recipe import History
+from workers.unit import VictimSpec, recorded
+from workers.victims.base import CacheError
+from workers.victims.manifest import CleanAccuracy, History, Manifest
 
 if TYPE_CHECKING:
     import keras
-
-_MANIFEST = re.compile(r"([0-9a-f]{64})\.json")
-_FILE = re.compile(r"([0-9a-f]{64})\.(json|weights\.h5)")
-
-
-class CacheError(Exception):
-    """An entry of the cache that does not hold what its manifest says."""
-
-
-class CleanAccuracy(NamedTuple):
-    """How a victim does on clean test images."""
-
-    share: float  # right, of the first `examples` of the evaluation order
-    examples: int
-    chance: float  # the share of the most frequent class in the test split
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What is known of a trained victim; as JSON it is also what an output folder's pin says."""
-
-    victim_id: str
-    weights: str  # SHA-256 of the weight arrays, as `weights_hash`
-    content: str  # SHA-256 of what the weights file holds, as `_content_hash`
-    model: Mapping[str, Any]
-    model_options: str
-    dataset: Mapping[str, Any]
-    recipe: Mapping[str, Any]
-    defence: Mapping[str, Any]
-    seed: int
-    parameters: int
-    train_examples: int
-    train_accuracy: float | None  # None, like the next: evaluated as it is
-    validation_accuracy: float | None
-    test_accuracy: float  # on the first `test_examples` of the evaluation order
-    test_examples: int
-    chance: float  # the share of the most frequent class in the test split
-    seconds: float
-    trained_at: str
-    history: list[Mapping[str, Any]]
-    versions: Mapping[str, str]
-
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Manifest:
-        """Raises ValueError, KeyError or TypeError for anything but a manifest; unknown keys are ignored."""
-        values = json.loads(data)
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
 def describe(
     model: keras.Model,
     victim: VictimSpec,
+    data: Mapping[str, Any],
     history: History,
     clean: CleanAccuracy,
     *,
     content: str = "",
 ) -> Manifest:
-    """The manifest of a victim with the weights that `model` has now."""
+    """The manifest of a victim with the weights that `model` has now; `data` are the dataset's `record()`."""
     last = history.rows[-1] if history.rows else {}
     return Manifest(
         victim_id=victim.victim_id,
         weights=weights_hash(model),
         content=content,
-        model=dict(victim.model),
-        model_options=victim.model_options,
-        dataset=dict(victim.dataset),
-        recipe=dict(victim.recipe),
-        defence=dict(victim.defence),
+        model=recorded(victim.model),
+        model_options=victim.model.shown,
+        dataset={**recorded(victim.dataset), **data},
+        recipe=asdict(victim.recipe) if victim.recipe else {},
+        defence=recorded(victim.defence),
         seed=victim.seed,
         parameters=model.count_params(),
         train_examples=history.train_examples,
@@ -146,7 +98,7 @@ class VictimCache:
         Broken and half-written entries are passed over.
         """
         names = (file.base_name for file in self._folder.files(victim_id))
-        hashes = [match[1] for name in names if (match := _MANIFEST.fullmatch(name))]
+        hashes = {weights for name in names if (weights := layout.weights_of(name))}
         for weights in sorted(hashes, key=lambda weights: (weights != prefer, weights)):
             if manifest := self._whole(victim_id, weights):
                 return manifest
@@ -157,8 +109,8 @@ class VictimCache:
         found: dict[tuple[str, str], list[fs.FileInfo]] = {}
         for file in self._folder.files(recursive=True):
             victim_id, _, name = self._folder.relative(file.path).rpartition("/")
-            if match := _FILE.fullmatch(name):
-                found.setdefault((victim_id, match[1]), []).append(file)
+            if weights := layout.weights_of(name):
+                found.setdefault((victim_id, weights), []).append(file)
         entries = []
         for (victim_id, weights), files in sorted(found.items()):
             names = sorted((self._folder.relative(file.path) for file in files), key=len)
@@ -171,7 +123,7 @@ class VictimCache:
                     tuple(names),
                     sum(file.size for file in files),
                     max(file.mtime for file in files),
-                    whole if _manifest_name(victim_id, weights) in names else "unfinished",
+                    whole if layout.cached_manifest(victim_id, weights) in names else "unfinished",
                     manifest,
                 )
             )
@@ -179,7 +131,7 @@ class VictimCache:
 
     def load_into(self, model: keras.Model, manifest: Manifest) -> None:
         """Give a model, built as the manifest says, its weights. CacheError unless they are what it says."""
-        data = self._folder.read(_weights_name(manifest.victim_id, manifest.weights))
+        data = self._folder.read(layout.cached_weights(manifest.victim_id, manifest.weights))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "victim.weights.h5"
             path.write_bytes(data)
@@ -196,7 +148,12 @@ class VictimCache:
             )
 
     def publish(
-        self, model: keras.Model, victim: VictimSpec, history: History, clean: CleanAccuracy
+        self,
+        model: keras.Model,
+        victim: VictimSpec,
+        data: Mapping[str, Any],
+        history: History,
+        clean: CleanAccuracy,
     ) -> Manifest:
         """Keep a model's weights, unless a whole entry is there by now: then the model gets that one's.
 
@@ -208,17 +165,17 @@ class VictimCache:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "victim.weights.h5"
             model.save_weights(path)
-            data = path.read_bytes()
-        manifest = describe(model, victim, history, clean, content=_content_hash(data))
-        self._folder.publish(_weights_name(victim.victim_id, manifest.weights), data)
-        self._folder.publish(_manifest_name(victim.victim_id, manifest.weights), manifest.to_json())
+            content = path.read_bytes()
+        manifest = describe(model, victim, data, history, clean, content=_content_hash(content))
+        self._folder.publish(layout.cached_weights(victim.victim_id, manifest.weights), content)
+        self._folder.publish(layout.cached_manifest(victim.victim_id, manifest.weights), manifest.to_json())
         return manifest
 
     def _whole(self, victim_id: str, weights: str) -> Manifest | None:
         """The manifest of an entry, if all of it is there."""
         try:
-            manifest = Manifest.from_json(self._folder.read(_manifest_name(victim_id, weights)))
-            content = _content_hash(self._folder.read(_weights_name(victim_id, weights)))
+            manifest = Manifest.from_json(self._folder.read(layout.cached_manifest(victim_id, weights)))
+            content = _content_hash(self._folder.read(layout.cached_weights(victim_id, weights)))
         except (
             OSError,
             ValueError,
@@ -237,7 +194,7 @@ def _content_hash(data: bytes) -> str:
     Not over its bytes, in which Keras records how many layers the process had made before: two workers
     that train the same victim at once may leave one's file and the other's manifest.
     """
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     digest = hashlib.sha256()
 
@@ -250,19 +207,3 @@ def _content_hash(data: bytes) -> str:
     with h5py.File(io.BytesIO(data), "r") as file:
         file.visititems(add)
     return digest.hexdigest()
-
-
-def library_versions() -> dict[str, str]:
-    """The versions of what decides the bits of a result."""
-    import keras
-    import tensorflow as tf
-
-    return {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
-
-
-def _weights_name(victim_id: str, weights: str) -> str:
-    return f"{victim_id}/{weights}.weights.h5"
-
-
-def _manifest_name(victim_id: str, weights: str) -> str:
-    return f"{victim_id}/{weights}.json"

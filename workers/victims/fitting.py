@@ -11,31 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workers.datasets import Dataset
+from workers.victims.base import TrainingError
 from workers.victims.batches import image_batches
+from workers.victims.progress import Listener, TrainingProgress
+from workers.victims.recipe import Recipe
 
 if TYPE_CHECKING:
     import keras
-
-    from workers.victims.recipe import Recipe
-
-Report = Callable[[Mapping[str, Any]], None]
-"""Called as training goes on with `phase`, and the `epoch` of its `epochs` that is through; from the first on
-also with `accuracy` and `validation_accuracy`."""
-
-
-class TrainingError(Exception):
-    """Training that came to nothing; the message says why."""
 
 
 @dataclass
 class Record:
     """What was seen while training; `rows` as the history table has them, epochs counted through phases."""
 
-    report: Report = lambda progress: None
+    listen: Listener = lambda progress: None
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def begin(self, phase: str, epochs: int) -> None:
-        self.report({"phase": phase, "epoch": 0, "epochs": epochs})
+        self.listen(TrainingProgress(phase, 0, epochs))
 
     def epoch(self, phase: str, epoch: int, epochs: int, logs: Mapping[str, float], seconds: float) -> None:
         row = {
@@ -48,12 +41,11 @@ class Record:
             "seconds": seconds,
         }
         self.rows.append(row)
-        accuracies = {name: row[name] for name in ("accuracy", "validation_accuracy")}
-        self.report({"phase": phase, "epoch": epoch, "epochs": epochs, **accuracies})
+        self.listen(TrainingProgress(phase, epoch, epochs, logs["val_accuracy"]))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Task:
     """What every phase of one training shares; `training` and `validation` index the training split."""
 
     dataset: Dataset

@@ -4,43 +4,53 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from dataclasses import asdict, dataclass
 
+from workers.layout import training_progress
 from workers.storage import Folder
-from workers.victims.fitting import Report
 
 _SECONDS = 1.0  # between two writes
 
 
-def progress_file(run_id: str, victim_id: str) -> str:
-    return f"runs/{run_id}/training/{victim_id}.json"
+@dataclass(frozen=True, slots=True)
+class TrainingProgress:
+    """Where a training is: `epoch` of the `epochs` of its phase are through."""
+
+    phase: str
+    epoch: int
+    epochs: int
+    validation_accuracy: float | None = None  # None before the first epoch is through
 
 
-def progress_writer(output: Folder, run_id: str, victim_id: str) -> Report:
-    """A `Report` that leaves what it is told in the output folder, at most once a second."""
+Listener = Callable[[TrainingProgress], None]
+"""Called as training goes on."""
+
+
+def progress_writer(output: Folder, run_id: str, victim_id: str) -> Listener:
+    """A `Listener` that leaves what it is told in the output folder, at most once a second."""
     written = float("-inf")
 
-    def report(progress: Mapping[str, Any]) -> None:
+    def listen(progress: TrainingProgress) -> None:
         nonlocal written
         now = time.monotonic()
         if now - written < _SECONDS:
             return
         written = now
         with suppress(OSError):  # nothing to stop a training for
-            output.publish(progress_file(run_id, victim_id), json.dumps(progress).encode())
+            output.publish(training_progress(run_id, victim_id), json.dumps(asdict(progress)).encode())
 
-    return report
+    return listen
 
 
 def progress_text(output: Folder, run_id: str, victim_id: str) -> str:
     """ "head, epoch 3/10, accuracy 0.91", or "" when nothing is known."""
     try:
-        progress = json.loads(output.read(progress_file(run_id, victim_id)))
-        parts = [f"{progress['phase'].replace('_', ' ')}", f"epoch {progress['epoch']}/{progress['epochs']}"]
-        if "validation_accuracy" in progress:
-            parts.append(f"validation accuracy {progress['validation_accuracy']:.2f}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        progress = TrainingProgress(**json.loads(output.read(training_progress(run_id, victim_id))))
+        parts = [progress.phase.replace("_", " "), f"epoch {progress.epoch}/{progress.epochs}"]
+        if progress.validation_accuracy is not None:
+            parts.append(f"validation accuracy {progress.validation_accuracy:.2f}")
+    except (OSError, ValueError, TypeError, AttributeError):
         return ""
     return ", ".join(parts)

@@ -1,0 +1,105 @@
+"""What may go: from the cache of victims, and from an output folder. Nothing that counts goes unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from orchestrator.errors import StoreError, UserError
+from orchestrator.run.status import live_runs
+from orchestrator.store.folder import Store
+from workers.storage import Folder
+from workers.victims.cache import CacheEntry, VictimCache
+
+DEFAULT_CACHE = "outputs/victims"
+_GRACE = 3600.0  # seconds: what is younger may still be in the making
+
+
+class Removal(NamedTuple):
+    """Files to remove together, in order."""
+
+    what: str
+    why: str
+    folder: Folder
+    files: tuple[str, ...]
+    size: int  # bytes
+
+
+def cached_victims(cache_dir: str | None) -> list[CacheEntry]:
+    """The entries of a cache of victims; UserError when there is none at that place."""
+    return VictimCache(_cache_folder(cache_dir)).entries()
+
+
+def removable_victims(cache_dir: str | None, patterns: Sequence[str]) -> list[Removal]:
+    """Entries whose victim id matches a pattern such as "resnet50_v2-*"; without patterns, what no sweep
+    can use: broken entries, and weights and temporary files that were never finished."""
+    folder = _cache_folder(cache_dir)
+    entries = VictimCache(folder).entries()
+    if patterns:
+        matching = {
+            pattern: [one for one in entries if fnmatchcase(one.victim_id, pattern)] for pattern in patterns
+        }
+        if missing := [pattern for pattern, found in matching.items() if not found]:
+            raise UserError(
+                f"no victim in the cache matches {', '.join(missing)}; robustsweep list victims shows them"
+            )
+        chosen = [one for one in entries if any(one in found for found in matching.values())]
+        return [Removal(one.victim_id, "asked for", folder, one.files, one.size) for one in chosen]
+    latest = datetime.now(UTC) - timedelta(seconds=_GRACE)
+    useless = [
+        one
+        for one in entries
+        if one.state == "broken" or (one.state == "unfinished" and one.changed_at < latest)
+    ]
+    return [
+        *(Removal(one.victim_id, one.state, folder, one.files, one.size) for one in useless),
+        *_leftovers(folder),
+    ]
+
+
+def removable_output(output: str) -> list[Removal]:
+    """Files of an output folder that count for nothing: shards set aside, temporary files left by a crash.
+
+    UserError while a run is writing to it.
+    """
+    store = Store.existing(output)
+    if runs := live_runs(store):
+        raise UserError(f"run {runs[0].run_id} on {runs[0].host} is writing to {output}; wait for it")
+    sizes = {store.shards.relative(file.path): file.size for file in store.shards.files(recursive=True)}
+    return [
+        *(
+            Removal(f"shards/{one.name}", one.reason, store.shards, (one.name,), sizes.get(one.name, 0))
+            for one in store.accepted_shards().set_aside
+        ),
+        *_leftovers(store.folder),
+    ]
+
+
+def remove(removals: Sequence[Removal]) -> None:
+    """Remove files for good; one that is gone already is no error."""
+    for removal in removals:
+        for name in removal.files:
+            try:
+                removal.folder.delete(name)
+            except FileNotFoundError:
+                continue
+
+
+def _leftovers(folder: Folder) -> list[Removal]:
+    return [
+        Removal(name := folder.relative(file.path), "left behind by a crash", folder, (name,), file.size)
+        for file in folder.leftovers(older_than=_GRACE)
+    ]
+
+
+def _cache_folder(cache_dir: str | None) -> Folder:
+    location = cache_dir or DEFAULT_CACHE
+    try:
+        folder = Folder.at(location)
+    except ValueError as error:
+        raise StoreError(str(error)) from None
+    if not folder.exists():
+        raise UserError(f"no cache of victims at {location}; --cache-dir says where it is")
+    return folder

@@ -1,0 +1,93 @@
+"""The cells that a grid leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from orchestrator.errors import did_you_mean
+from orchestrator.grid.checker import Checker, kind, show
+from orchestrator.grid.document import Keys
+from orchestrator.grid.entries import AttackEntry, DefenceEntry, Exclude, ModelEntry
+from orchestrator.grid.numbers import exact, number_text
+
+_SECTIONS = {
+    "model": "models",
+    "dataset": "datasets",
+    "attack": "attacks",
+    "norm": "attacks",
+    "epsilon": "epsilons",
+    "defence": "defences",
+    "seed": "seeds",
+}
+
+
+def parse_exclude(check: Checker, raw: Any, width: Fraction) -> Exclude | None:
+    """One entry of `exclude:`; its epsilon moved to the [0, 1] scale by the pixel range's width."""
+    if not isinstance(raw, dict) or not raw:
+        check.problem(f"found {show(raw)}; a mapping such as {{model: small_cnn, epsilon: 0.3}} is allowed")
+        return None
+    result: dict[str, Any] = {}
+    for key, value in raw.items():
+        with check.at(key):
+            if key not in _SECTIONS:
+                check.unknown("key", key, _SECTIONS)
+            elif key == "epsilon":
+                try:
+                    result[key] = exact(value) / width
+                except ValueError as error:
+                    check.problem(str(error))
+            elif isinstance(value, str | int) and not isinstance(value, bool):
+                result[key] = value
+            else:
+                check.problem(f"found {kind(value)}; one name or number is allowed")
+    return Exclude(**result)
+
+
+def check_excludes(
+    check: Checker,
+    excludes: Mapping[Keys, Exclude],
+    models: Sequence[ModelEntry],
+    datasets: Sequence[str],
+    attacks: Sequence[AttackEntry],
+    defences: Sequence[DefenceEntry],
+    seeds: Sequence[int],
+) -> None:
+    """An exclude that matches nothing is a typo, and would run what was meant to be left out.
+
+    What stands in a section that is wrong itself is not held against the exclude.
+    """
+    runs = [
+        {"attack": attack.name, "norm": attack.norm, "dataset": dataset, "epsilon": epsilon}
+        for attack in attacks
+        for dataset, epsilons in attack.epsilons.items()
+        for epsilon in epsilons
+    ]
+    found: dict[str, set[Any]] = {
+        "model": {model.name for model in models},
+        "dataset": set(datasets),
+        "attack": {run["attack"] for run in runs},
+        "norm": {run["norm"] for run in runs},
+        "epsilon": {run["epsilon"] for run in runs},
+        "defence": {defence.name for defence in defences},
+        "seed": set(seeds),
+    }
+    for path, exclude in excludes.items():
+        with check.at(*path):
+            if any(check.broken(_SECTIONS[key]) for key in exclude.keys):
+                continue
+            wrong = {key: value for key, value in exclude.keys.items() if value not in found[key]}
+            for key, value in wrong.items():
+                names = sorted(_text(one) for one in found[key])
+                with check.at(key):
+                    near = did_you_mean(_text(value), names)
+                    check.problem(
+                        f'"{_text(value)}" matches nothing in this grid, which has: {", ".join(names)}{near}'
+                    )
+            if not wrong and not any(exclude.concerns(**run) for run in runs):
+                check.problem("matches no cell of this grid: its keys do not occur together")
+
+
+def _text(value: Any) -> str:
+    return number_text(value) if isinstance(value, Fraction) else str(value)

@@ -1,0 +1,79 @@
+"""A grid from a file, or a shipped one by its bare name, with `--set` applied: checked as a whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from orchestrator.errors import Problem, UserError, did_you_mean
+from orchestrator.grid.document import Document, parse_yaml, read_yaml
+from orchestrator.grid.entries import Grid
+from orchestrator.grid.parse import parse_grid
+
+
+def shipped_grids() -> dict[str, str]:
+    """The grids that come with robustsweep: bare name -> YAML text."""
+    folder = resources.files("grids")
+    files = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    return {f.name.removesuffix(".yaml"): f.read_text("utf-8") for f in files if f.name.endswith(".yaml")}
+
+
+def load_grid(location: str, overrides: Sequence[str] = ()) -> Grid:
+    """Read and check a grid. GridError lists every problem; nothing has run by then."""
+    document, source = _read(location)
+    problems: list[Problem] = []
+    for override in overrides:
+        _apply_override(document, override, problems)
+    default_name = Path(location).stem if re.search(r"\.ya?ml$", location) else location
+    return parse_grid(document, source, default_name=default_name, problems=problems)
+
+
+def _read(location: str) -> tuple[Document, str]:
+    path = Path(location).expanduser()
+    if path.exists():
+        return read_yaml(path), location
+    shipped = shipped_grids()
+    if location in shipped:
+        return parse_yaml(shipped[location], f"grid {location}"), f"grid {location}"
+    if re.fullmatch(r"[\w-]+", location):
+        raise UserError(
+            f'no grid "{location}": neither a file here nor a shipped grid; '
+            f"shipped: {', '.join(shipped)}{did_you_mean(location, shipped)}"
+        )
+    raise UserError(f"no such file: {location}")
+
+
+def _apply_override(document: Document, override: str, problems: list[Problem]) -> None:
+    """Apply one `--set a.b.0=value`; the value is YAML. Its lines then belong to the command line."""
+    key, equals, text = override.partition("=")
+    steps: list[str | int] = [int(step) if step.isdigit() else step for step in key.strip().split(".")]
+    if not equals or not all(step != "" for step in steps):
+        problems.append(Problem(f'--set "{override}"', "key=value is allowed, such as examples=100"))
+        return
+    try:
+        value = yaml.load(text, Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, ValueError):
+        problems.append(Problem(f'--set "{override}"', "the value is not valid YAML"))
+        return
+    target = document.data
+    for step in steps[:-1]:
+        if isinstance(target, dict):
+            target = target.setdefault(str(step), {})
+        elif isinstance(target, list) and isinstance(step, int) and step < len(target):
+            target = target[step]
+        else:
+            problems.append(Problem(f'--set "{override}"', f'the grid has nothing at "{step}" to set'))
+            return
+    last = steps[-1]
+    if isinstance(target, dict):
+        target[str(last)] = value
+    elif isinstance(target, list) and isinstance(last, int) and last < len(target):
+        target[last] = value
+    else:
+        problems.append(Problem(f'--set "{override}"', f'the grid has nothing at "{last}" to set'))
+        return
+    document.overridden.append(tuple(steps))

@@ -1,0 +1,169 @@
+"""The entries of a grid's `models:`, and what victims are made from: weights, training, own models."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.grid.checker import Checker, kind, show
+from orchestrator.grid.entries import DatasetEntry, Exclude, ModelEntry
+from workers.storage import absolute
+from workers.unit import Weights
+from workers.victims.architectures import ARCHITECTURES
+from workers.victims.base import ArchitectureError
+from workers.victims.recipe import Recipe
+from workers.victims.saved import SUFFIX, input_shape
+from workers.victims.weights import IMAGENET, SUFFIXES, read_file
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+def parse_model(check: Checker, raw: Any) -> ModelEntry | None:
+    """A registered name, a user's own constructor or trained model; None, with the problems noted, for all
+    else."""
+    entry = check.named(raw, "model", ARCHITECTURES, own=("factory", "path"))
+    if entry is None:
+        return None
+    name = entry.pop("name")
+    if "path" in entry:
+        return parse_saved_model(check, name, entry)
+    architecture = None if "factory" in entry else ARCHITECTURES[name]
+    takes_weights = architecture is not None and architecture.load_pretrained is not None
+    with check.at("train"):
+        train = parse_train(check, entry.pop("train", {}), takes_weights=takes_weights)
+    if architecture is None:
+        factory, identity = check.factory(entry)
+        options = check.plain_options(entry)
+        return ModelEntry(
+            name=name, factory=factory, identity=identity, options=options, given=options, train=train
+        )
+    if takes_weights and "weights" in entry:
+        with check.at("weights"):
+            train["weights"] = parse_weights(check, entry.pop("weights"))
+    checked = check.options(architecture.options, entry, f"model {name}")
+    if checked is None:
+        return None
+    options, given = checked
+    options.pop("weights", None)  # what it starts from may also be the grid's or a dataset's to say
+    return ModelEntry(
+        name=name,
+        identity={"version": architecture.version},
+        options=options,
+        given=given,
+        train=train,
+        takes_weights=takes_weights,
+        min_size=architecture.min_size,
+        channels=architecture.channels,
+    )
+
+
+def parse_train(check: Checker, raw: Any, *, takes_weights: bool = True) -> dict[str, Any]:
+    """Recipe options, and `weights` as `parse_weights` gives them."""
+    if not isinstance(raw, dict):
+        check.problem(f"found {kind(raw)}; a mapping such as {{epochs: 5}} is allowed")
+        return {}
+    recipe = {key: value for key, value in raw.items() if key != "weights"}
+    check.options(Recipe, recipe, "train")
+    if "weights" not in raw:
+        return recipe
+    with check.at("weights"):
+        if not takes_weights:
+            check.problem("this model takes no pretrained weights; the networks of keras.applications do")
+        return {**recipe, "weights": parse_weights(check, raw["weights"])}
+
+
+def parse_weights(check: Checker, raw: Any) -> Weights | None:
+    """What `weights:` names, the file read for its hash; None for null, or with the problem noted."""
+    if raw is None:
+        return None
+    if raw == IMAGENET:
+        return Weights(location=IMAGENET)
+    if not isinstance(raw, str) or not raw.endswith(SUFFIXES):
+        check.problem(
+            f"found {show(raw)}; imagenet, null, or the path or URI of a .weights.h5 or .h5 file is allowed"
+        )
+        return None
+    data = _read(check, location := absolute(raw))
+    if data is None:
+        return None
+    if not data.startswith(_HDF5):
+        check.problem(f"{raw} is not an HDF5 file, which weights are kept in")
+    return Weights(location=location, sha256=hashlib.sha256(data).hexdigest())
+
+
+def parse_saved_model(check: Checker, name: str, entry: dict[str, Any]) -> ModelEntry | None:
+    """An entry with a `path` to a `.keras` file."""
+    path, pixel_range, own = entry.pop("path"), entry.pop("pixel_range", None), entry.pop("train", None)
+    for key in entry:
+        with check.at(key):
+            check.unknown(f"option of model {name}", key, ("path", "pixel_range", "train"))
+    with check.at("train"):
+        train = {} if own is None else parse_train(check, own, takes_weights=False)
+        if train.get("fine_tune") == "none":
+            check.problem("fine_tune: none leaves nothing to train; leave train: out to use it as it is")
+    if pixel_range is not None:
+        with check.at("pixel_range"):
+            pixel_range = _pixel_range(check, pixel_range)
+    with check.at("path"):
+        if not isinstance(path, str) or not path.endswith(SUFFIX):
+            check.problem(f"found {show(path)}; the path or URI of a {SUFFIX} file is allowed")
+            return None
+        data = _read(check, location := absolute(path))
+        if data is None:
+            return None
+        try:
+            takes = input_shape(data)
+        except ArchitectureError as error:
+            check.problem(f"{path}: {error}")
+            return None
+    # [0, 1] is what None comes to once it has been checked, so it is the same victim.
+    given = {"pixel_range": pixel_range} if pixel_range not in (None, [0.0, 1.0]) else {}
+    return ModelEntry(
+        name=name,
+        path=location,
+        identity={"sha256": hashlib.sha256(data).hexdigest()},
+        options={"pixel_range": pixel_range},
+        given=given,
+        train=train,
+        as_it_is=own is None,
+        input_shape=takes,
+    )
+
+
+def check_images(
+    check: Checker,
+    models: Sequence[ModelEntry],
+    datasets: Sequence[DatasetEntry],
+    excludes: Sequence[Exclude],
+) -> None:
+    """Note every pair of a model and a dataset, not excluded, whose images the model cannot take."""
+    for model in models:
+        for dataset in datasets:
+            if any(exclude.covers(model=model.name, dataset=dataset.name) for exclude in excludes):
+                continue
+            if dataset.shape and (why := model.misfit(dataset.name, dataset.shape)):
+                with check.at("models"):
+                    check.problem(
+                        f"{why} (exclude: [{{model: {model.name}, dataset: {dataset.name}}}] leaves them out)"
+                    )
+
+
+def _read(check: Checker, location: str) -> bytes | None:
+    try:
+        return read_file(location)
+    except ArchitectureError as error:
+        check.problem(str(error))
+        return None
+
+
+def _pixel_range(check: Checker, raw: Any) -> list[float] | None:
+    if (
+        isinstance(raw, list)
+        and len(raw) == 2
+        and all(isinstance(end, int | float) and not isinstance(end, bool) for end in raw)
+        and -1e6 < raw[0] < raw[1] < 1e6
+    ):
+        return [float(end) for end in raw]
+    check.problem(f"found {show(raw)}; two numbers such as [0, 255], the lower first, are allowed")
+    return None

@@ -1,0 +1,161 @@
+"""From a YAML document to a `Grid`, collecting every problem on the way instead of stopping at one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from orchestrator.errors import GridError, Problem
+from orchestrator.grid.attacks import check_stored, parse_attack
+from orchestrator.grid.checker import WORD, Checker, kind, show
+from orchestrator.grid.datasets import parse_dataset
+from orchestrator.grid.defences import parse_defence
+from orchestrator.grid.document import Document, Keys
+from orchestrator.grid.entries import AttackEntry, Exclude, Grid
+from orchestrator.grid.epsilons import EpsilonParser
+from orchestrator.grid.excludes import check_excludes, parse_exclude
+from orchestrator.grid.models import check_images, parse_model, parse_train
+
+_KEYS = [name for name in Grid.model_fields if name not in ("warnings", "text")] + ["epsilons"]
+_RESERVED_NAMES = ("victims",)  # the default cache of victims lies beside the sweeps
+
+_T = TypeVar("_T")
+
+
+def parse_grid(document: Document, source: str, *, default_name: str, problems: list[Problem]) -> Grid:
+    """Check a document against everything the registries know. Raises GridError with every problem."""
+    parser = _Parser(document, problems)
+    grid = parser.grid(default_name)
+    if parser.problems or grid is None:
+        raise GridError(source, parser.problems)
+    return grid
+
+
+class _Parser(Checker):
+    def grid(self, default_name: str) -> Grid | None:
+        data = self.document.data
+        if not isinstance(data, dict):
+            self.problem(f"a grid is a mapping of keys such as models: and attacks:; found {kind(data)}")
+            return None
+        for key in data:
+            if key not in _KEYS:
+                with self.at(key):
+                    self.unknown("key", key, _KEYS)
+        for key in ("models", "datasets", "attacks"):
+            if key not in data:
+                self.problem(f"{key} is missing; a grid needs at least one")
+        epsilons = EpsilonParser(self, data.get("pixel_range", [0, 1]))
+        models = self._entries("models", lambda raw: parse_model(self, raw))
+        datasets = self._entries("datasets", lambda raw: parse_dataset(self, raw))
+        names = [dataset.name for dataset in datasets]
+        shared = epsilons.shared(data.get("epsilons"), names)
+        found = self._entries("attacks", lambda raw: parse_attack(self, raw, epsilons, shared, names))
+        attacks = [attack for attack, _ in found]
+        defences = self._entries("defences", lambda raw: parse_defence(self, raw), ["none"])
+        self._distinct("models", [(m.name, _key(m.factory, m.options, m.train)) for m in models])
+        self._distinct("datasets", names)
+        self._distinct("attacks", [(a.name, a.norm, a.adaptive, _attack_key(a)) for a in attacks])
+        self._distinct("defences", [(d.name, _key(d.given)) for d in defences])
+        with self.at("train"):
+            train = parse_train(self, data.get("train", {}))
+        whole = {
+            "examples": self.whole_number("examples", 1000, least=1),
+            "slice": self.whole_number("slice", 250, least=1),
+            "attack_seed": self.whole_number("attack_seed", 0, least=0, most=2**31 - 1),
+        }
+        keep: int | Literal["all"] = "all"
+        if data.get("keep") != "all":
+            keep = self.whole_number("keep", 8, least=0, also='or "all"')
+        seeds = self._entries("seeds", self._seed, [0])
+        self._distinct("seeds", seeds)
+        name = self._name(data.get("name", default_name))
+        excludes = self._excludes(epsilons)
+        check_excludes(self, excludes, models, names, attacks, defences, seeds)
+        check_images(self, models, datasets, list(excludes.values()))
+        stored = [(attack, images) for attack, images in found if images is not None]
+        check_stored(self, stored, datasets, list(excludes.values()))
+        if self.problems:
+            return None
+        return Grid(
+            name=name,
+            models=tuple(models),
+            datasets=tuple(datasets),
+            attacks=tuple(attacks),
+            defences=tuple(defences),
+            train=train,
+            pixel_range=epsilons.pixel_range,
+            keep=keep,
+            seeds=tuple(seeds),
+            exclude=tuple(excludes.values()),
+            warnings=tuple(dict.fromkeys(epsilons.warnings)),
+            text=yaml.safe_dump(data, sort_keys=False, allow_unicode=True),
+            **whole,
+        )
+
+    def _items(self, key: str, default: list[Any] | None = None) -> list[tuple[Keys, Any]]:
+        """The entries of a list, with their places; one lone entry may stand without its brackets."""
+        raw = self.document.data.get(key, default)
+        if raw is None and key not in self.document.data:
+            return []
+        if isinstance(raw, str | dict | int):
+            return [((key,), raw)]
+        with self.at(key):
+            if not isinstance(raw, list):
+                self.problem(f"found {kind(raw)}; a list is allowed")
+                return []
+            if not raw and default != []:
+                self.problem("the list is empty; at least one entry is needed")
+        return [((key, i), item) for i, item in enumerate(raw)]
+
+    def _entries(
+        self, key: str, parse: Callable[[Any], _T | None], default: list[Any] | None = None
+    ) -> list[_T]:
+        parsed = (self._each(parse, item) for item in self._items(key, default))
+        return [entry for entry in parsed if entry is not None]
+
+    def _each(self, parse: Callable[[Any], _T], item: tuple[Keys, Any]) -> _T:
+        path, raw = item
+        with self.at(*path):
+            return parse(raw)
+
+    def _excludes(self, epsilons: EpsilonParser) -> dict[Keys, Exclude]:
+        """By their places in the document."""
+        excludes = {}
+        for path, raw in self._items("exclude", []):
+            with self.at(*path):
+                if exclude := parse_exclude(self, raw, epsilons.pixel_range.width):
+                    excludes[path] = exclude
+        return excludes
+
+    def _distinct(self, key: str, ids: list[Any]) -> None:
+        with self.at(key):
+            for i, one in enumerate(ids):
+                if one in ids[:i]:
+                    name = one[0] if isinstance(one, tuple) else one
+                    self.problem(f'"{name}" stands twice with the same options')
+
+    def _seed(self, raw: Any) -> int | None:
+        if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**31:
+            return raw
+        self.problem(f"found {show(raw)}; a whole number, 0 to {2**31 - 1}, is allowed")
+        return None
+
+    def _name(self, raw: Any) -> str:
+        if isinstance(raw, str) and WORD.fullmatch(raw) and raw not in _RESERVED_NAMES:
+            return raw
+        with self.at("name"):
+            why = " (the cache of victims lies there)" if raw in _RESERVED_NAMES else ", and not a path"
+            self.problem(f'found "{raw}"; one word of letters, digits, "_", "-", "." is allowed{why}')
+        return ""
+
+
+def _attack_key(attack: AttackEntry) -> str:
+    # Of a file its content counts, wherever it lies.
+    what = {"content": attack.identity["content"]} if attack.path else attack.options
+    return _key(attack.factory, what)
+
+
+def _key(*parts: Any) -> str:
+    return repr([sorted(part.items()) if isinstance(part, Mapping) else part for part in parts])

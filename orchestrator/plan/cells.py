@@ -1,0 +1,231 @@
+"""What is measured, as ids: a readable prefix and a hash of a canonical JSON.
+
+How and how much (examples, slice, keep, batch sizes, devices, paths, library versions) stays out, so that
+changing it recomputes nothing. `tests/test_identity.py` pins ids: one that changes there is a promise
+broken to everyone with results on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from orchestrator.grid.entries import (
+    AttackEntry,
+    DatasetEntry,
+    DefenceEntry,
+    Grid,
+    ModelEntry,
+    options_text,
+)
+from workers import metrics
+from workers.datasets import ORDER_VERSION
+from workers.unit import AttackSpec, ModelSpec, VictimSpec, Weights
+from workers.victims.recipe import Recipe
+
+_NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9_.+-]")  # tfds:name/config has such
+
+
+class Cell(NamedTuple):
+    """One point of the grid, of a victim and an attack. Light: many thousands are planned in seconds."""
+
+    cell_id: str
+    epsilon: float  # on the [0, 1] scale
+    exact: Fraction  # the same, as the grid means it
+
+
+class AttackCells(NamedTuple):
+    """The cells of one attack on one victim, ascending in epsilon."""
+
+    attack: AttackSpec
+    cells: tuple[Cell, ...]
+
+
+class VictimCells(NamedTuple):
+    """The cells of one victim, attack by attack."""
+
+    victim: VictimSpec
+    attacks: tuple[AttackCells, ...]
+
+
+def expand(grid: Grid) -> Iterator[VictimCells]:
+    """Every victim of a grid with its cells; excluded ones left out, and victims and attacks without any."""
+    attacks = [(entry, *attack_spec(entry, attack_seed=grid.attack_seed)) for entry in grid.attacks]
+    for model in grid.models:
+        for dataset in grid.datasets:
+            for defence in grid.defences:
+                # Nothing of a model that is evaluated as it is depends on a training seed.
+                for seed in (0,) if model.as_it_is else grid.seeds:
+                    victim, identity = victim_spec(grid, model, dataset, defence, seed)
+                    runs = []
+                    for entry, attack, attack_identity in attacks:
+                        cells = tuple(
+                            Cell(
+                                _cell_id(victim, identity, attack, attack_identity, float(epsilon)),
+                                float(epsilon),
+                                epsilon,
+                            )
+                            for epsilon in _epsilons(grid, entry, victim)
+                        )
+                        if cells:
+                            runs.append(AttackCells(attack, cells))
+                    if runs:
+                        yield VictimCells(victim, tuple(runs))
+
+
+def count(victims: Iterable[VictimCells]) -> int:
+    """How many cells they have together."""
+    return sum(len(run.cells) for victim in victims for run in victim.attacks)
+
+
+def _epsilons(grid: Grid, entry: AttackEntry, victim: VictimSpec) -> Iterator[Fraction]:
+    """Those of an attack on a victim that the grid does not leave out."""
+    place = {
+        "model": victim.model.name,
+        "dataset": victim.dataset.name,
+        "defence": victim.defence.name,
+        "seed": victim.seed,
+        "attack": entry.name,
+        "norm": entry.norm,
+    }
+    excludes = [exclude for exclude in grid.exclude if exclude.concerns(**place)]
+    for epsilon in entry.epsilons[victim.dataset.name]:
+        if not any(exclude.covers(**place, epsilon=epsilon) for exclude in excludes):
+            yield epsilon
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces; floats in their shortest exact form; ValueError on NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def short_hash(text: str, digits: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def _cell_id(
+    victim: VictimSpec, victim_identity: str, attack: AttackSpec, attack_identity: str, epsilon: float
+) -> str:
+    # The canonical JSON of the whole cell, put together from parts that are canonical already.
+    text = (
+        f'{{"attack":{attack_identity},"epsilon":{canonical(epsilon)},'
+        f'"metrics":{metrics.VERSION},"victim":{victim_identity}}}'
+    )
+    return f"{_prefix(victim)}-{attack.name}-{attack.norm}-{epsilon:.6g}-{short_hash(text, 16)}"
+
+
+def victim_spec(
+    grid: Grid, model: ModelEntry, dataset: DatasetEntry, defence: DefenceEntry, seed: int
+) -> tuple[VictimSpec, str]:
+    """The victim of one (model, dataset, defence, seed), and its canonical identity.
+
+    A model's `train` goes before its dataset's, and that before the grid's. Options at their defaults stay
+    out of the identity: a version is raised when a default changes, so that an option can be added without
+    new ids for all.
+    """
+    train = {**grid.train, **dataset.train, **model.train}
+    weights: Weights | None = train.pop("weights", None)
+    if not model.takes_weights:
+        weights = None
+    start, shown = _start(weights)
+    recipe, recipe_identity = None, None
+    if not model.as_it_is:
+        recipe, recipe_identity = _recipe(train, pretrained=bool(weights or model.path))
+    identity = canonical(
+        {
+            "model": {"name": model.name, **model.identity, "options": {**model.given, **start}},
+            "dataset": _dataset_identity(dataset),
+            "recipe": recipe_identity,
+            "defence": _defence_identity(defence),
+            "seed": seed,
+        }
+    )
+    spec = VictimSpec(
+        victim_id="",
+        model=ModelSpec(
+            name=model.name,
+            **model.identity,
+            options=model.options,
+            factory=model.factory,
+            path=model.path,
+            weights=weights,
+            shown=options_text({**model.given, **shown}),
+        ),
+        dataset=dataset.spec,
+        recipe=recipe,
+        defence=defence.spec,
+        seed=seed,
+    )
+    return replace(spec, victim_id=f"{_prefix(spec)}-{short_hash(identity, 10)}"), identity
+
+
+def _start(weights: Weights | None) -> tuple[dict[str, str], dict[str, str]]:
+    """What a network starts from, as an option: for the identity, and for people."""
+    if weights is None:
+        return {}, {}
+    if not weights.sha256:
+        return {"weights": weights.location}, {"weights": weights.location}
+    return {"weights": f"sha256:{weights.sha256}"}, {"weights": weights.location.rpartition("/")[2]}
+
+
+def _recipe(train: Mapping[str, Any], *, pretrained: bool) -> tuple[Recipe, dict[str, Any]]:
+    """A recipe, and what of it is part of the victim's identity."""
+    # An option that this training does not come to must not make another victim of it.
+    idle = () if pretrained else Recipe.PRETRAINED_ONLY
+    used = {key: value for key, value in train.items() if key not in idle}
+    recipe, defaults = Recipe(**used), asdict(Recipe())
+    changed = {
+        key: value for key, value in asdict(recipe).items() if key not in idle and value != defaults[key]
+    }
+    return recipe, {"version": Recipe.VERSION, "options": changed}
+
+
+def _dataset_identity(dataset: DatasetEntry) -> dict[str, Any]:
+    spec = dataset.spec
+    own = {key: value for key in ("content", "size") if (value := getattr(spec, key)) is not None}
+    return {"name": spec.name, "version": spec.version, **own, "order_version": ORDER_VERSION}
+
+
+def _defence_identity(defence: DefenceEntry) -> dict[str, Any]:
+    options = {"options": defence.given} if defence.given else {}
+    return {"name": defence.name, "version": defence.spec.version, **options}
+
+
+def attack_spec(attack: AttackEntry, *, attack_seed: int) -> tuple[AttackSpec, str]:
+    """An attack as workers take it, and its canonical identity."""
+    # A seed that cannot change the result is no part of what is measured.
+    seed = attack_seed if attack.randomised else 0
+    identity = canonical(
+        {
+            "name": attack.name,
+            "norm": attack.norm,
+            **attack.identity,
+            "options": attack.given,
+            "adaptive": attack.adaptive,
+            "seed": seed,
+        }
+    )
+    own = {key: value for key, value in attack.identity.items() if key != "content"}
+    spec = AttackSpec(
+        attack_id=f"{attack.name}-{attack.norm}-{short_hash(identity, 10)}",
+        name=attack.name,
+        norm=attack.norm,
+        options=attack.options,
+        factory=attack.factory,
+        **own,
+        shown=attack.shown,
+        adaptive=attack.adaptive,
+        seed=seed,
+    )
+    return spec, identity
+
+
+def _prefix(victim: VictimSpec) -> str:
+    defence = victim.defence.name
+    parts = [victim.model.name, victim.dataset.name, "" if defence == "none" else defence]
+    return "-".join([*(_NOT_IN_FILE_NAMES.sub("_", part) for part in parts if part), f"s{victim.seed}"])

@@ -1,0 +1,173 @@
+"""Cells, less what the store already holds, as gaps and then as units."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+from orchestrator.intervals import Interval, subtract
+from orchestrator.plan.cells import AttackCells, Cell, VictimCells, count, short_hash
+from workers.unit import AttackSpec, Evaluation, Preparation, Training, VictimSpec
+
+
+class Gap(NamedTuple):
+    """Examples that are missing for the same cells of one victim and one attack."""
+
+    victim: VictimSpec
+    attack: AttackSpec
+    cells: tuple[tuple[str, float], ...]  # (cell id, epsilon), ascending in epsilon
+    start: int
+    stop: int
+
+    def count(self, slice_size: int) -> int:
+        """How many units it makes."""
+        return -(-self.stop // slice_size) - self.start // slice_size
+
+    def units(self, slice_size: int, keep: int) -> Iterator[Evaluation]:
+        """Cut at multiples of the slice, so that a resumed sweep cuts as an uninterrupted one does."""
+        cells = short_hash(",".join(cell_id for cell_id, _ in self.cells), 8)
+        start = self.start
+        while start < self.stop:
+            stop = min(self.stop, (start // slice_size + 1) * slice_size)
+            unit_id = f"{self.victim.victim_id}/{self.attack.attack_id}.{start}-{stop}.{cells}"
+            yield Evaluation(unit_id, self.victim, self.attack, self.cells, start, stop, keep)
+            start = stop
+
+
+@dataclass
+class VictimPlan:
+    """What is left to do for one victim."""
+
+    victim: VictimSpec
+    gaps: list[Gap] = field(default_factory=list)
+
+    @property
+    def training(self) -> Training:
+        return Training(f"{self.victim.victim_id}/train", self.victim)
+
+    def count(self, slice_size: int) -> int:
+        return sum(gap.count(slice_size) for gap in self.gaps)
+
+    @property
+    def work(self) -> int:
+        """Examples × epsilons that are missing."""
+        return sum(len(gap.cells) * (gap.stop - gap.start) for gap in self.gaps)
+
+    def missing(self, attack: AttackSpec) -> int:
+        """How many cells of an attack lack something."""
+        return len({cell_id for gap in self.gaps if gap.attack is attack for cell_id, _ in gap.cells})
+
+
+@dataclass
+class Plan:
+    """What a run would do. Units are generated from it one at a time, never listed."""
+
+    victims: list[VictimCells]  # the whole grid
+    examples: Mapping[str, int]  # wanted, by dataset name: the grid's, capped at the test split
+    todo: list[VictimPlan]  # the victims with something left to do
+    slice_size: int
+    keep: int
+    cell_count: int = 0
+    done_cells: int = 0
+    failed_cells: int = 0  # failed for good in an earlier run, and not to be tried again now
+
+    @property
+    def open_cells(self) -> int:
+        return self.cell_count - self.done_cells - self.failed_cells
+
+    @property
+    def unit_count(self) -> int:
+        return sum(victim.count(self.slice_size) for victim in self.todo)
+
+    @property
+    def work(self) -> int:
+        """Examples × epsilons that are missing."""
+        return sum(victim.work for victim in self.todo)
+
+    @property
+    def preparations(self) -> Counter[Preparation]:
+        """How many of the victims with something left to do are to be trained, fine-tuned or loaded."""
+        return Counter(victim.victim.preparation for victim in self.todo)
+
+    def units(self, victim: VictimPlan) -> Iterator[Evaluation]:
+        """The evaluation units of one victim, generated on demand."""
+        for gap in victim.gaps:
+            yield from gap.units(self.slice_size, self.keep)
+
+    def wanted(self, victim: VictimSpec) -> list[Interval]:
+        """The positions that each cell of a victim is to cover."""
+        return [(0, self.examples[victim.dataset.name])]
+
+
+def make_plan(
+    victims: Sequence[VictimCells],
+    *,
+    examples: Mapping[str, int],
+    slice_size: int,
+    keep: int,
+    coverage: Mapping[str, Sequence[Interval]],
+    failed: Mapping[str, Sequence[Interval]] | None = None,
+    failed_victims: Collection[str] = (),
+) -> Plan:
+    """Plan what is missing.
+
+    `coverage` and `failed` give, by cell id, sorted disjoint intervals that accepted shards cover and that
+    failed for good; what failed is left out unless it is covered after all.
+    """
+    plan = Plan(list(victims), examples, [], slice_size, keep, cell_count=count(victims))
+    for victim, runs in victims:
+        todo = VictimPlan(victim)
+        for run in runs:
+            missing = _missing(plan, victim, run, coverage, failed or {}, victim.victim_id in failed_victims)
+            todo.gaps.extend(_gaps(victim, run.attack, missing))
+        if todo.gaps:
+            plan.todo.append(todo)
+    return plan
+
+
+def _missing(
+    plan: Plan,
+    victim: VictimSpec,
+    run: AttackCells,
+    coverage: Mapping[str, Sequence[Interval]],
+    failed: Mapping[str, Sequence[Interval]],
+    victim_failed: bool,
+) -> list[tuple[Cell, list[Interval]]]:
+    """The cells of one attack on one victim that lack something, counted in the plan."""
+    wanted = plan.wanted(victim)
+    missing = []
+    for cell in run.cells:
+        left = subtract(wanted, coverage.get(cell.cell_id, ()))
+        todo = [] if victim_failed else subtract(left, failed.get(cell.cell_id, ()))
+        if not left:
+            plan.done_cells += 1
+        elif todo != left:
+            plan.failed_cells += 1
+        if todo:
+            missing.append((cell, todo))
+    return missing
+
+
+def _gaps(
+    victim: VictimSpec, attack: AttackSpec, missing: Sequence[tuple[Cell, Sequence[Interval]]]
+) -> Iterator[Gap]:
+    """Cut the missing intervals of several cells so that each gap misses the same cells throughout."""
+    edges = sorted({edge for _, intervals in missing for interval in intervals for edge in interval})
+    last: Gap | None = None
+    for start, stop in pairwise(edges):
+        cells = tuple(
+            (cell.cell_id, cell.epsilon)
+            for cell, intervals in missing
+            if any(a <= start and stop <= b for a, b in intervals)
+        )
+        if last and last.cells == cells and last.stop == start:
+            last = last._replace(stop=stop)
+            continue
+        if last:
+            yield last
+        last = Gap(victim, attack, cells, start, stop) if cells else None
+    if last:
+        yield last

@@ -1,0 +1,1 @@
+"""What came of a sweep: accepted rows as SQL views, tables, text and files."""

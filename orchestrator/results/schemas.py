@@ -1,0 +1,95 @@
+"""What an output folder holds, as Arrow: what tables, figures and SQL are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from workers.shards import DIMENSIONS
+
+CELLS_FILE = "cells.parquet"
+"""The table with a row for each cell, in an output folder's `tables/`."""
+
+WANTED = pa.schema([*DIMENSIONS, ("examples", pa.int32())])
+"""The cells of the grid as last run; `examples`: how many, capped at the size of the test split."""
+
+COVERAGE = pa.schema(
+    [
+        ("cell_id", pa.string()),
+        ("start", pa.int32()),  # positions of the evaluation order, [start, stop)
+        ("stop", pa.int32()),
+        ("seconds", pa.float64()),  # the shard's seconds, divided by its number of cells
+        ("device", pa.string()),
+    ]
+)
+"""One row for each cell of each accepted shard."""
+
+VICTIMS = pa.schema(
+    [
+        ("victim_id", pa.string()),
+        ("model", pa.string()),
+        ("model_options", pa.string()),
+        ("dataset", pa.string()),
+        ("defence", pa.string()),
+        ("seed", pa.int32()),
+        ("weights", pa.string()),  # SHA-256
+        ("parameters", pa.int64()),
+        ("train_examples", pa.int32()),
+        ("train_accuracy", pa.float32()),
+        ("validation_accuracy", pa.float32()),
+        ("test_accuracy", pa.float32()),  # on the first `test_examples` of the evaluation order
+        ("test_examples", pa.int32()),
+        ("chance", pa.float32()),  # the share of the most frequent class in the test split
+        ("seconds", pa.float64()),
+        ("trained_at", pa.string()),
+    ]
+)
+"""The victims whose weights this folder is pinned to; training columns are null for one used as it is."""
+
+HISTORY = pa.schema(
+    [
+        ("victim_id", pa.string()),
+        ("epoch", pa.int32()),  # counted from 1, through all phases
+        ("phase", pa.string()),  # scratch; or head, on frozen features, and fine_tune
+        ("loss", pa.float32()),
+        ("accuracy", pa.float32()),
+        ("validation_loss", pa.float32()),
+        ("validation_accuracy", pa.float32()),
+        ("seconds", pa.float32()),
+    ]
+)
+"""How each victim trained, one row an epoch."""
+
+FAILURES = pa.schema(
+    [
+        ("at", pa.string()),
+        ("run_id", pa.string()),
+        ("unit_id", pa.string()),
+        ("unit", pa.string()),  # in words
+        ("victim_id", pa.string()),
+        ("attack_id", pa.string()),  # null for fine-tuning
+        ("cells", pa.list_(pa.string())),
+        ("start", pa.int32()),
+        ("stop", pa.int32()),
+        ("attempt", pa.int32()),
+        ("final", pa.bool_()),  # no attempt was left: the unit counts as failed until --retry-failed
+        ("error", pa.string()),
+        ("traceback", pa.string()),
+        ("worker", pa.string()),
+    ]
+)
+"""Every attempt that failed."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The accepted contents of one output folder."""
+
+    examples: pads.Dataset  # rows of `workers.shards.SCHEMA`, each (cell, position) at most once
+    wanted: pa.Table  # `WANTED`
+    coverage: pa.Table  # `COVERAGE`
+    victims: pa.Table  # `VICTIMS`
+    history: pa.Table  # `HISTORY`
+    failures: pa.Table  # `FAILURES`

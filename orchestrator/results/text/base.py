@@ -1,0 +1,114 @@
+"""What a text format is, and values as those formats need them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator.results.tables import RobustnessTable, robustness_records
+
+NO_VALUE = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A table by rows: names (repeated ones numbered), values, and which columns hold numbers."""
+
+    names: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    numeric: Sequence[bool]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Columns:
+        rows = [list(row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
+        numeric = [
+            pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+            for kind in table.schema.types
+        ]
+        return cls(unique(table.column_names), rows, numeric)
+
+
+class Format(ABC):
+    """A way to write tables as text that ends in a newline."""
+
+    def __init__(self, *, colour: bool = False, width: int | None = None) -> None:
+        self.colour, self.width = colour, width
+
+    @abstractmethod
+    def columns(self, columns: Columns) -> str:
+        """Any table."""
+
+    @abstractmethod
+    def robustness(self, tables: Sequence[RobustnessTable]) -> str:
+        """Robustness tables: in percent for people, as shares for programs."""
+
+    def table(self, table: pa.Table) -> str:
+        return self.columns(Columns.of(table))
+
+
+class ForPrograms(Format):
+    """A format that programs read: robustness tables come in long form (`tables.RECORDS`)."""
+
+    def robustness(self, tables: Sequence[RobustnessTable]) -> str:
+        return self.table(robustness_records(tables))
+
+
+def shown(value: Any) -> str:
+    """A value as a person reads it."""
+    value = plain(value)
+    if value is None:
+        return NO_VALUE
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(shown, value))
+    return json.dumps(finite(value), ensure_ascii=False) if isinstance(value, dict) else str(value)
+
+
+def plain(value: Any) -> Any:
+    """A Python value of any Arrow type, as one that JSON knows (or a float that it does not)."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, date | time | datetime):
+        return value.isoformat()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def finite(value: Any) -> Any:
+    """NaN and infinities as None, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return value
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Column names, repeated ones numbered: a query may ask for two of the same name."""
+    taken: list[str] = []
+    for name in names:
+        unique, i = name, 1
+        while unique in taken:
+            i += 1
+            unique = f"{name}_{i}"
+        taken.append(unique)
+    return taken

@@ -1,0 +1,107 @@
+"""Where units run. A backend is a pool of workers behind five calls; the sweep never sees more of it.
+
+Light to import: `BACKENDS` names the backends, `make_backend` imports the one that is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.run.options import RunOptions
+    from workers.unit import Report, Unit, WorkerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker can take units."""
+
+    worker: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A worker is through with its unit, well or not."""
+
+    worker: str
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A worker is gone, and with it the unit that it had, if any."""
+
+    worker: str
+    reason: str
+    charged: bool  # its process died on a live machine, which the unit may have caused
+
+
+Event = Ready | Finished | Lost
+
+
+class Backend(Protocol):
+    """A pool that keeps its own size: a lost worker is replaced without being asked."""
+
+    def start(self) -> None:
+        """Bring up the pool. BackendError when the machine or cluster cannot carry it."""
+
+    def submit(self, worker: str, unit: Unit) -> None:
+        """Give a ready worker its one unit."""
+
+    def wait(self, timeout: float) -> list[Event]:
+        """What happened, waiting at most about `timeout` seconds for the first of it."""
+
+    def kill(self, worker: str) -> None:
+        """End a worker at once and replace it; no `Lost` follows."""
+
+    def stop(self) -> None:
+        """End every worker at once and leave nothing behind."""
+
+
+class MakeBackend(Protocol):
+    """How a backend is made; every backend's class can be called like this.
+
+    `most` bounds the pool by the work there is; `logs` is a local folder for what workers print, if any.
+    """
+
+    def __call__(
+        self, options: RunOptions, settings: WorkerSettings, *, most: int, logs: Path | None
+    ) -> Backend: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendEntry:
+    """A backend that can be asked for by name."""
+
+    target: str  # "module:Class", a `MakeBackend`
+    unit_timeout: float | None = None  # seconds a unit may take where nothing else is asked for
+    refused: Mapping[str, str] = field(default_factory=dict)  # options without a meaning there, and why
+
+
+_ONE_WORKER = "it is one worker in this process"
+
+BACKENDS: dict[str, BackendEntry] = {
+    "ray": BackendEntry(target="orchestrator.run.backends.ray:RayBackend", unit_timeout=6 * 3600.0),
+    "inline": BackendEntry(
+        target="orchestrator.run.backends.inline:InlineBackend",
+        refused={
+            "workers": _ONE_WORKER,
+            "gpus_per_worker": _ONE_WORKER,
+            "address": "it uses no Ray",
+            "unit_timeout": "nothing from outside could end a unit",
+        },
+    ),
+}
+
+
+def make_backend(options: RunOptions, settings: WorkerSettings, *, most: int, logs: Path | None) -> Backend:
+    """The backend that the options ask for, imported only now: Ray takes a while."""
+    module, _, name = BACKENDS[options.backend].target.partition(":")
+    make: MakeBackend = getattr(importlib.import_module(module), name)
+    return make(options, settings, most=most, logs=logs)

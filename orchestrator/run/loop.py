@@ -1,0 +1,236 @@
+"""The loop that turns a backend's events into scheduler calls until nothing is left to do."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from orchestrator.plan.units import Plan
+from orchestrator.run.backends import Backend, Finished, Lost, Ready
+from orchestrator.run.options import RunOptions
+from orchestrator.run.progress import Progress, SweepState, duration
+from orchestrator.run.scheduler import Outcome, Scheduler, VictimWork
+from orchestrator.run.status import StatusWriter
+from orchestrator.run.training import TrainingWatch
+from orchestrator.store.folder import Store
+from workers.unit import Done, Evaluation, Failed, Training
+
+_TICK = 0.5  # seconds: how soon a time limit or a signal is noticed
+
+
+class Loop:
+    """One run of a plan on a backend; `state` says throughout where it stands."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        options: RunOptions,
+        run_id: str,
+        backend: Backend,
+        progress: Progress,
+        state: SweepState,
+        clock: Callable[[], float],
+    ) -> None:
+        self.store = store
+        self.options = options
+        self.run_id = run_id
+        self.backend = backend
+        self.progress = progress
+        self.state = state
+        self.clock = clock
+        self.began = clock()
+        self.scheduler = Scheduler(
+            VictimWork(v.victim.victim_id, v.training, plan.units(v), v.count(plan.slice_size))
+            for v in plan.todo
+        )
+        self.work = {victim.victim.victim_id: victim.work for victim in plan.todo}
+        # How many units each unfinished cell still waits for.
+        self.open_cells: Counter[str] = Counter()
+        for victim in plan.todo:
+            for gap in victim.gaps:
+                units = gap.count(plan.slice_size)
+                self.open_cells.update({cell_id: units for cell_id, _ in gap.cells})
+        self.joined: set[str] = set()  # workers that became ready and live
+        self.idle: dict[str, None] = {}  # workers without a unit, the longest idle first
+        self.since: dict[str, float] = {}  # when each worker got its unit
+        self.failing: set[str] = set()  # units to be retried; kept only where failures are limited
+        self.allowed_failures = options.allowed_failures(self.scheduler.total)
+        self.signals = 0
+        self.training = TrainingWatch(store.folder, run_id, state)
+
+    def run(self, begin: Callable[[], None]) -> None:
+        """Start the backend, call `begin`, then run until nothing is left or the run is told to stop.
+
+        Raises BackendError when no worker can be had; before `begin` has returned, nothing is written.
+        """
+        status = StatusWriter(self.store, self.run_id, self.state, self.training.look)
+        try:
+            with self._signals():
+                self.backend.start()
+                begin()
+            status.start()
+            with self._signals(), self.progress:  # again: Ray puts a handler of its own on SIGTERM
+                try:
+                    self._loop()
+                    self._conclude()
+                except KeyboardInterrupt:
+                    self.scheduler.abandon()
+                    self.state.state = "interrupted"
+                except BaseException:
+                    self.state.state = "failed"
+                    raise
+                finally:
+                    self.state.workers.clear()
+                    self.progress.show(self.state)
+                    status.close()
+        finally:
+            self.backend.stop()
+
+    def _loop(self) -> None:
+        while not self.scheduler.finished:
+            self._hand_out()
+            for event in self.backend.wait(_TICK):
+                match event:
+                    case Ready():
+                        self.scheduler.join(event.worker)
+                        self.joined.add(event.worker)
+                        self.idle[event.worker] = None
+                        self.state.workers[event.worker] = ""
+                    case Finished():
+                        self._finished(event)
+                    case Lost():
+                        self._lost(event.worker, event.reason, charged=event.charged)
+            self._limits()
+            self.state.seconds = self.clock() - self.began
+            self.progress.show(self.state)
+
+    def _hand_out(self) -> None:
+        for worker in list(self.idle):
+            unit = self.scheduler.next_unit(worker)
+            if unit is None:
+                continue
+            del self.idle[worker]
+            self.since[worker] = self.clock()
+            self.state.workers[worker] = unit.label
+            self.training.began(worker, unit)
+            if isinstance(unit, Evaluation) and self.state.working_since is None:
+                self.state.working_since = self.clock() - self.began
+            self.backend.submit(worker, unit)
+
+    def _finished(self, event: Finished) -> None:
+        report, worker = event.report, event.worker
+        outcome = self.scheduler.finish(worker, ok=isinstance(report, Done))
+        self.training.ended(worker)
+        self.idle[worker] = None
+        self.state.workers[worker] = ""
+        if isinstance(report, Failed):
+            self._failed(outcome, worker, report.error, report.traceback)
+            return
+        for phase, seconds in report.phases.items():
+            self.state.phases[phase] = self.state.phases.get(phase, 0.0) + seconds
+        self._watch_failures(outcome)
+        self.state.units_done += 1
+        self.state.work_done += report.rows
+        if isinstance(outcome.unit, Training):
+            self.state.prepared[outcome.unit.victim.preparation] += report.trained
+            return
+        for cell_id, _ in outcome.unit.cells:
+            self.open_cells[cell_id] -= 1
+            if not self.open_cells[cell_id]:
+                del self.open_cells[cell_id]
+                self.state.cells_done += 1
+
+    def _lost(self, worker: str, reason: str, *, charged: bool) -> None:
+        self.idle.pop(worker, None)
+        self.since.pop(worker, None)
+        self.training.ended(worker)
+        self.state.workers.pop(worker, None)
+        if worker not in self.joined:
+            return  # it never became ready, so the scheduler has not heard of it
+        self.joined.remove(worker)
+        outcome = self.scheduler.lose(worker, charged=charged)
+        if outcome is not None:
+            self._failed(outcome, worker, reason, "")
+
+    def _failed(self, outcome: Outcome, worker: str, error: str, traceback: str) -> None:
+        final = outcome.state == "failed"
+        self.store.record_failure(
+            self.run_id,
+            outcome.unit,
+            attempt=outcome.attempt,
+            final=final,
+            error=error,
+            traceback=traceback,
+            worker=worker,
+        )
+        self._watch_failures(outcome)
+        if not final:
+            self.state.retries += 1
+            return
+        unit = outcome.unit
+        # What will never be done must not count as time left.
+        self.state.work -= unit.rows if isinstance(unit, Evaluation) else self.work[unit.victim.victim_id]
+        self.state.units_failed += 1 + outcome.skipped
+        self.state.failures.append(f"{unit.label}: {error}")
+        if self.state.units_failed > self.allowed_failures:
+            self._drain(
+                f"more than {self.options.max_failures} failed: finishing what is running, then stopping"
+            )
+
+    def _watch_failures(self, outcome: Outcome) -> None:
+        """Retry at once, when more units are failing than may fail: the sweep may be hopeless."""
+        if self.options.max_failures is None:
+            return
+        if outcome.state == "retry":
+            self.failing.add(outcome.unit.unit_id)
+        else:
+            self.failing.discard(outcome.unit.unit_id)
+        self.scheduler.retries_first = len(self.failing) + self.scheduler.failed > self.allowed_failures
+
+    def _limits(self) -> None:
+        now = self.clock()
+        timeout = self.options.seconds_per_unit
+        if timeout is not None:
+            for worker, since in list(self.since.items()):
+                if worker not in self.idle and now - since > timeout:
+                    self.backend.kill(worker)
+                    limit = duration(timeout)
+                    reason = f"TimeoutError: not through after {limit} (--unit-timeout)"
+                    self._lost(worker, reason, charged=True)
+        if self.options.stop_after is not None and now - self.began >= self.options.stop_after:
+            self._drain(f"--stop-after {duration(self.options.stop_after)}: finishing what is running")
+
+    def _drain(self, note: str) -> None:
+        if not self.state.note:
+            self.state.note = note
+            self.scheduler.drain()
+
+    def _conclude(self) -> None:
+        stopped = self.scheduler.waiting > 0
+        hopeless = self.state.units_failed > self.allowed_failures
+        self.state.state = "interrupted" if stopped and not hopeless else "finished"
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C or SIGTERM once: finish what is running. Twice: stop now."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.signals += 1
+            if self.signals > 1:
+                raise KeyboardInterrupt
+            self._drain("finishing what is running; once more stops now")
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

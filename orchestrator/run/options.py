@@ -1,0 +1,65 @@
+"""How to run a grid: nothing here changes what is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import UserError, did_you_mean
+from orchestrator.run.backends import BACKENDS
+from workers.unit import DEFAULT_RUNNER
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run a grid, as the command line says it."""
+
+    output: str
+    backend: str = "ray"
+    address: str = "local"
+    workers: int | None = None
+    cpus_per_worker: int | None = None
+    gpus_per_worker: float | None = None
+    retry_failed: bool = False
+    max_failures: str | None = None  # "5" or "10%"
+    unit_timeout: float | None = None  # seconds; None: as the backend has it; 0: no limit
+    stop_after: float | None = None  # seconds
+    data_dir: str | None = None
+    cache_dir: str | None = None
+    runner: str = DEFAULT_RUNNER
+
+    def check(self) -> None:
+        """UserError for what can be seen to be wrong before anything runs."""
+        if self.backend not in BACKENDS:
+            near = did_you_mean(self.backend, BACKENDS)
+            raise UserError(f'--backend: found "{self.backend}"; allowed: {", ".join(BACKENDS)}{near}')
+        for name, why in BACKENDS[self.backend].refused.items():
+            if getattr(self, name) != getattr(RunOptions, name):
+                option = f"--{name.replace('_', '-')}"
+                raise UserError(f"{option} has no meaning with --backend {self.backend}: {why}")
+        self.allowed_failures(0)
+        data = self.data_dir
+        # On a cluster the folder may be one that only its machines see.
+        if data and self.address == "local" and "://" not in data and not Path(data).expanduser().is_dir():
+            raise UserError(f"--data-dir: no folder {data}")
+
+    @property
+    def seconds_per_unit(self) -> float | None:
+        """The longest one unit may take; None: no limit."""
+        default = BACKENDS[self.backend].unit_timeout
+        return (default if self.unit_timeout is None else self.unit_timeout) or None
+
+    def allowed_failures(self, units: int) -> float:
+        """How many of `units` may fail before the sweep stops; UserError for a wrong `max_failures`."""
+        text = self.max_failures
+        if text is None:
+            return float("inf")
+        try:
+            number = float(text.removesuffix("%"))
+            if number >= 0 and (not text.endswith("%") or number <= 100):
+                return units * number / 100 if text.endswith("%") else number
+        except ValueError:
+            pass
+        raise UserError(
+            f'--max-failures: found "{text}"; a count such as 5, or a share such as 10%, is allowed'
+        )

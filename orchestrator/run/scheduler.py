@@ -1,0 +1,260 @@
+"""Which unit goes to which worker next: a pure state machine, without Ray, clocks, threads or randomness.
+
+The driver tells it what happened (`join`, `finish`, `lose`) and asks, whenever a worker is idle, what that
+worker should do (`next_unit`). Loading a victim and tracing its functions is the dear part of a small unit,
+so a worker stays with the victims it holds; a victim that nobody is on comes before one that somebody is,
+so that training starts early and workers gather on the same victim only when nothing else is left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from workers.unit import Evaluation, Training, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class VictimWork:
+    """One victim's share of the plan."""
+
+    victim_id: str
+    training: Training | None  # must be done before its units; None: nothing to do first
+    units: Iterator[Evaluation]  # generated lazily: never listed
+    count: int  # how many `units` will yield
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt at a unit means for the sweep."""
+
+    unit: Unit
+    state: Literal["done", "retry", "failed"]
+    attempt: int  # 1-based; an attempt lost without charge is made again under the same number
+    skipped: int = 0  # evaluation units that failed without running, because this was their victim's training
+
+
+@dataclass(eq=False, slots=True)
+class _Victim:
+    victim_id: str
+    training: _Job | None
+    units: Iterator[Evaluation]
+    fresh: int  # evaluation units not yet generated
+    trained: bool
+    retries: dict[str, deque[_Job]] = field(default_factory=dict)  # by the worker that they last failed on
+    on: int = 0  # live workers whose latest unit was of this victim
+
+    @property
+    def waiting(self) -> int:
+        return (self.training is not None) + self.fresh + sum(map(len, self.retries.values()))
+
+    def offers(self, avoid: str | None) -> bool:
+        """Whether a unit could start now, other than one that last failed on the worker `avoid`."""
+        # Until the training is done, it is the only unit that can be in `retries`.
+        if self.training is not None or (self.trained and self.fresh):
+            return True
+        # The first test is for speed alone: hardly any victim has retries, and all of them are asked.
+        return bool(self.retries) and any(worker != avoid for worker in self.retries)
+
+    def take(self, avoid: str | None, *, retries_first: bool) -> _Job:
+        """The next unit of those that `offers` speaks of: fresh ones in order, then the retried."""
+        if self.training is not None:
+            job, self.training = self.training, None
+        elif self.trained and self.fresh and not (retries_first and self.retries):
+            job = _Job(self._generate(), self)
+        else:
+            worker = next(worker for worker in self.retries if worker != avoid)
+            job = self.retries[worker].popleft()
+            if not self.retries[worker]:
+                del self.retries[worker]
+        return job
+
+    def _generate(self) -> Evaluation:
+        unit = next(self.units, None)
+        if unit is None:
+            raise ValueError(f"victim {self.victim_id}: its units ended {self.fresh} short of its count")
+        self.fresh -= 1
+        if not self.fresh and next(self.units, None) is not None:
+            raise ValueError(f"victim {self.victim_id}: it has more units than its count")
+        return unit
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    unit: Unit
+    victim: _Victim
+    attempt: int = 1
+    losses: int = 0  # times lost without charge
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    on: _Victim | None = None
+    held: dict[_Victim, None] = field(default_factory=dict)  # an ordered set, the latest last
+
+
+class Scheduler:
+    """Hands every unit of `work` to a worker until it ends, exactly once, as done or failed.
+
+    A unit is tried at most `max_attempts` times (at least 1). Losing it with its node is not charged as an
+    attempt, up to `max_losses` times (at least 0) per unit. Memory grows with the victims, the workers and
+    the units being retried, never with the number of units. Of a failed victim no unit runs.
+
+    Raises ValueError for limits out of range, negative counts, two entries for one victim, a victim that
+    yields more or fewer units than its count, and calls that contradict what was said before (a worker that
+    joins twice, is asked while it runs a unit, or finishes one it was not given).
+    """
+
+    def __init__(self, work: Iterable[VictimWork], *, max_attempts: int = 2, max_losses: int = 5) -> None:
+        if max_attempts < 1:
+            raise ValueError(f"max_attempts is {max_attempts}, it must be at least 1")
+        if max_losses < 0:
+            raise ValueError(f"max_losses is {max_losses}, it must be at least 0")
+        self._max_attempts = max_attempts
+        self._max_losses = max_losses
+        self._victims: dict[str, _Victim] = {}  # in the order of the plan
+        self._workers: dict[str, _Worker] = {}
+        self._running: dict[str, _Job] = {}
+        self._drained = False
+        self.retries_first = False  # set to learn soon, rather than at the end, whether failures are for good
+        self.total = self.done = self.failed = 0
+        for entry in work:
+            if entry.victim_id in self._victims:
+                raise ValueError(f"victim {entry.victim_id} has two entries, only one is allowed")
+            if entry.count < 0:
+                raise ValueError(f"victim {entry.victim_id}: its count is {entry.count}, not 0 or more")
+            victim = _Victim(entry.victim_id, None, entry.units, entry.count, trained=entry.training is None)
+            if entry.training is not None:
+                victim.training = _Job(entry.training, victim)
+            self.total += victim.waiting
+            self._victims[entry.victim_id] = victim
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return self.total - self.done - self.failed - self.running
+
+    @property
+    def finished(self) -> bool:
+        """Nothing runs and nothing will ever be handed out; after `drain`, units may still be waiting."""
+        return not self._running and (self._drained or not self.waiting)
+
+    def join(self, worker: str) -> None:
+        """A worker became ready, holding no victim."""
+        if worker in self._workers:
+            raise ValueError(f"worker {worker} joined already, it must be lost before it joins again")
+        self._workers[worker] = _Worker()
+
+    def next_unit(self, worker: str) -> Unit | None:
+        """Assign a unit to an idle worker; None when there is none for it now.
+
+        None may change with the next outcome, when a training that runs elsewhere ends or a unit has to be
+        retried. Asking the worker that has been idle longest first lets retries land on another worker.
+        """
+        state = self._worker(worker)
+        if worker in self._running:
+            unit_id = self._running[worker].unit.unit_id
+            raise ValueError(f"worker {worker} still runs {unit_id}, it must end first")
+        if self._drained or not self.waiting:
+            return None
+        # What failed on this worker comes last of all, unless there is nobody else who could try it.
+        for avoid in (worker, None) if len(self._workers) > 1 and not self.retries_first else (None,):
+            victim = self._choose(state, avoid)
+            if victim is not None:
+                job = victim.take(avoid, retries_first=self.retries_first)
+                break
+        else:
+            return None
+        self._running[worker] = job
+        if state.on is not victim:
+            if state.on is not None:
+                state.on.on -= 1
+            victim.on += 1
+            state.on = victim
+        state.held.pop(victim, None)
+        state.held[victim] = None
+        return job.unit
+
+    def finish(self, worker: str, *, ok: bool) -> Outcome:
+        """The worker's unit ended, and the worker lives."""
+        state = self._worker(worker)
+        job = self._running.pop(worker, None)
+        if job is None:
+            raise ValueError(f"worker {worker} runs no unit, so none can finish")
+        victim = job.victim
+        if not ok:
+            if not victim.trained:  # there are no weights that the worker could hold
+                del state.held[victim]
+                victim.on -= 1
+                state.on = None
+            return self._fail(job, worker)
+        self.done += 1
+        victim.trained = True
+        return Outcome(job.unit, "done", job.attempt)
+
+    def lose(self, worker: str, *, charged: bool) -> Outcome | None:
+        """The worker is gone; None if it had no unit.
+
+        `charged`: its process died on a live node, or was killed for a timeout, so the unit itself is under
+        suspicion. Not charged: its node died, or it retired.
+        """
+        state = self._worker(worker)
+        del self._workers[worker]
+        if state.on is not None:
+            state.on.on -= 1
+        job = self._running.pop(worker, None)
+        if job is None:
+            return None
+        if charged or job.losses >= self._max_losses:
+            return self._fail(job, worker)
+        job.losses += 1
+        self._requeue(job, worker)
+        return Outcome(job.unit, "retry", job.attempt)
+
+    def drain(self) -> None:
+        """Hand out nothing more; units that run may still finish."""
+        self._drained = True
+
+    def abandon(self) -> None:
+        """Stop now: drain, and count what runs as waiting. Nothing that ran can finish any more."""
+        self._drained = True
+        self._running.clear()
+
+    def _worker(self, worker: str) -> _Worker:
+        try:
+            return self._workers[worker]
+        except KeyError:
+            live = ", ".join(sorted(self._workers)) or "none"
+            raise ValueError(f"worker {worker} has not joined or was lost; live workers: {live}") from None
+
+    def _choose(self, state: _Worker, avoid: str | None) -> _Victim | None:
+        for victim in reversed(state.held):
+            if victim.offers(avoid):
+                return victim
+        able = (victim for victim in self._victims.values() if victim.offers(avoid))
+        return max(able, key=_urgency, default=None)
+
+    def _fail(self, job: _Job, worker: str) -> Outcome:
+        attempt = job.attempt
+        if attempt < self._max_attempts:
+            job.attempt += 1
+            self._requeue(job, worker)
+            return Outcome(job.unit, "retry", attempt)
+        skipped = 0 if job.victim.trained else job.victim.fresh
+        self.failed += 1 + skipped
+        return Outcome(job.unit, "failed", attempt, skipped)
+
+    def _requeue(self, job: _Job, worker: str) -> None:
+        job.victim.retries.setdefault(worker, deque()).append(job)
+
+
+def _urgency(victim: _Victim) -> tuple[float, int]:
+    """Units waiting per worker already on the victim; ties (all those with nobody) by units waiting."""
+    waiting = victim.waiting
+    return (waiting / victim.on if victim.on else math.inf, waiting)

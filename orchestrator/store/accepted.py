@@ -1,0 +1,121 @@
+"""Which shards count: the pin applied, overlap resolved, everything else set aside with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+
+from orchestrator.intervals import Interval, add, subtract
+from workers.pins import Pin
+from workers.shards import SCHEMA, ShardInfo
+from workers.storage import Folder
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A file among the shards that does not count, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass
+class Accepted:
+    """The shards that count."""
+
+    shards: Folder
+    infos: list[ShardInfo] = field(default_factory=list)  # every valid one, whatever its weights
+    coverage: dict[str, list[Interval]] = field(default_factory=dict)  # by cell id, sorted and disjoint
+    set_aside: list[SetAside] = field(default_factory=list)
+    from_footers: int = 0  # how many of them the index did not know, so that their footers had to be read
+    _whole: list[ShardInfo] = field(default_factory=list)
+    _parts: list[tuple[ShardInfo, dict[str, list[Interval]]]] = field(default_factory=list)
+
+    def warnings(self) -> list[str]:
+        """What was set aside, a line for each reason."""
+        names: dict[str, list[str]] = {}
+        for one in self.set_aside:
+            names.setdefault(one.reason, []).append(one.name)
+        return [
+            f"set aside shards/{first}{f' and {len(others)} more' if others else ''}: {reason}"
+            for reason, (first, *others) in names.items()
+        ]
+
+    def dataset(self) -> pads.Dataset:
+        """The accepted rows, each (cell, position) once, read lazily but for shards that count in part."""
+        paths = [self.shards.join(info.name) for info in self._whole]
+        files = pads.FileSystemDataset.from_paths(
+            paths, schema=SCHEMA, format=pads.ParquetFileFormat(), filesystem=self.shards.filesystem
+        )
+        if not self._parts:
+            return files
+        rows = pa.concat_tables([self._part(info, ranges) for info, ranges in self._parts])
+        return pads.dataset([files, pads.dataset(rows)])
+
+    def _part(self, info: ShardInfo, ranges: Mapping[str, Sequence[Interval]]) -> pa.Table:
+        table = pq.read_table(self.shards.join(info.name), filesystem=self.shards.filesystem, schema=SCHEMA)
+        keep = pa.scalar(False)
+        cell, position = table["cell_id"], table["position"]
+        for cell_id, intervals in ranges.items():
+            for start, stop in intervals:
+                inside = pc.and_(pc.greater_equal(position, start), pc.less(position, stop))
+                keep = pc.or_(keep, pc.and_(pc.equal(cell, cell_id), inside))
+        return table.filter(keep).replace_schema_metadata(None)
+
+    def coverage_rows(self) -> list[dict[str, Any]]:
+        """One row for each accepted cell of each shard, as `results.COVERAGE`."""
+        whole = [
+            (info, {cell_id: [(info.start, info.stop)] for cell_id in info.cells}) for info in self._whole
+        ]
+        return [
+            {
+                "cell_id": cell_id,
+                "start": start,
+                "stop": stop,
+                "seconds": info.seconds / len(info.cells) * (stop - start) / (info.stop - info.start),
+                "device": info.device,
+            }
+            for info, ranges in [*whole, *self._parts]
+            for cell_id, intervals in ranges.items()
+            for start, stop in intervals
+        ]
+
+
+def accept(
+    shards: Folder,
+    infos: Sequence[ShardInfo],
+    set_aside: Sequence[SetAside],
+    pins: Mapping[str, Pin],
+    *,
+    from_footers: int = 0,
+) -> Accepted:
+    """Apply the pinned weights, then let each (cell, position) count once: in the shard published first."""
+    result = Accepted(shards, list(infos), set_aside=list(set_aside), from_footers=from_footers)
+    weights = {victim_id: pin.weights for victim_id, pin in pins.items()}
+    for info in infos:  # a folder that lost its pins: the same rule that decides between two pins
+        if info.victim_id not in pins:
+            weights[info.victim_id] = min(info.weights, weights.get(info.victim_id, info.weights))
+    for info in sorted(infos, key=lambda info: (info.published_at, info.name)):
+        pinned = weights[info.victim_id]
+        if info.weights != pinned:
+            reason = f"its victim had weights {info.weights[:12]}…, this folder is pinned to {pinned[:12]}…"
+            result.set_aside.append(SetAside(info.name, reason))
+            continue
+        new: dict[str, list[Interval]] = {}
+        for cell_id in info.cells:
+            covered = result.coverage.get(cell_id, [])
+            if left := subtract([(info.start, info.stop)], covered):
+                new[cell_id] = left
+                result.coverage[cell_id] = add(covered, info.start, info.stop)
+        if len(new) == len(info.cells) and all(left == [(info.start, info.stop)] for left in new.values()):
+            result._whole.append(info)
+        elif new:
+            result._parts.append((info, new))
+    result.set_aside.sort(key=lambda one: one.name)
+    return result

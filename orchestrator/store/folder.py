@@ -1,0 +1,251 @@
+"""An output folder on any PyArrow filesystem: every write of the orchestrator, and what is there.
+
+`workers.layout` knows the paths; shards and pins are the workers' to write.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.errors import StoreError
+from orchestrator.intervals import Interval, add
+from orchestrator.results.schemas import CELLS_FILE, COVERAGE, FAILURES, HISTORY, VICTIMS, WANTED, Results
+from orchestrator.store.accepted import Accepted, SetAside, accept
+from orchestrator.store.index import ShardIndex
+from orchestrator.store.records import Failure, Status, from_json
+from workers import layout
+from workers.pins import Pin, read_pins
+from workers.shards import InvalidShardError, ShardInfo, read_footer
+from workers.storage import Folder
+from workers.unit import Training, Unit
+
+_READERS = 16  # footers and records are read in this many threads: latency, not bandwidth, is what they cost
+
+
+class Store:
+    """An output folder."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        try:
+            self.folder = Folder.at(location)
+        except ValueError as error:
+            raise StoreError(str(error)) from None
+        self.shards = self.folder.folder(layout.SHARDS)
+        self.index = ShardIndex(self.folder.folder(layout.INDEX))
+
+    @classmethod
+    def existing(cls, location: str) -> Store:
+        """Open a folder that a sweep has written to; StoreError when it is not one."""
+        store = cls(location)
+        if store.run_ids():
+            return store
+        if not store.folder.exists():
+            raise StoreError(f"no such output folder: {location}")
+        raise StoreError(f"{location} is not an output folder: no sweep has run into it")
+
+    # -- shards -------------------------------------------------------------------------------------------
+
+    def accepted_shards(self) -> Accepted:
+        """Which files count: the one answer for table, query and plan alike.
+
+        Validates every file by its footer, applies the pinned weights, and resolves overlap in favour of
+        what was published first. What does not count is listed with its reason.
+        """
+        known = self.index.load()
+        infos: list[ShardInfo] = []
+        set_aside: list[SetAside] = []
+        unknown: list[tuple[str, int, int]] = []
+        for file in self.shards.files(recursive=True):
+            name, size, mtime = self.shards.relative(file.path), file.size, file.mtime_ns or 0
+            info = known.get(name)
+            if info and info.size == size and info.mtime_ns == mtime:
+                infos.append(info)
+            else:
+                unknown.append((name, size, mtime))
+
+        def read(file: tuple[str, int, int]) -> ShardInfo | SetAside:
+            name, size, mtime = file
+            try:
+                return read_footer(self.shards, name, size=size, mtime_ns=mtime)
+            except InvalidShardError as error:
+                return SetAside(name, str(error))
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            for one in pool.map(read, unknown):
+                infos.append(one) if isinstance(one, ShardInfo) else set_aside.append(one)
+        from_footers = len(unknown) - len(set_aside)
+        return accept(self.shards, infos, set_aside, self.pins(), from_footers=from_footers)
+
+    def remember(self, accepted: Accepted) -> None:
+        """Write what footers said into the index, when enough of them had to be read to be worth a file."""
+        if accepted.from_footers:
+            self.index.save([*accepted.infos])
+
+    def pins(self) -> dict[str, Pin]:
+        return read_pins(self.folder)
+
+    # -- failures -----------------------------------------------------------------------------------------
+
+    def record_failure(
+        self,
+        run_id: str,
+        unit: Unit,
+        *,
+        attempt: int,
+        final: bool,
+        error: str,
+        traceback: str,
+        worker: str,
+    ) -> None:
+        evaluation = None if isinstance(unit, Training) else unit
+        failure = Failure(
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            run_id=run_id,
+            unit_id=unit.unit_id,
+            unit=unit.label,
+            victim_id=unit.victim.victim_id,
+            attack_id=evaluation.attack.attack_id if evaluation else None,
+            cells=[cell_id for cell_id, _ in evaluation.cells] if evaluation else [],
+            start=evaluation.start if evaluation else 0,
+            stop=evaluation.stop if evaluation else 0,
+            attempt=attempt,
+            final=final,
+            error=error,
+            traceback=traceback,
+            worker=worker,
+        )
+        self._publish_json(layout.new_failure(run_id), asdict(failure))
+
+    def failures(self) -> list[Failure]:
+        """Every failed attempt, oldest first. `final` is false for those that a later `--retry-failed`
+        run has put behind us."""
+        retried = max((run for run in self.run_ids() if self._run(run).get("retry_failed")), default="")
+        files = self.folder.files(layout.FAILURES, recursive=True)
+        names = [self.folder.relative(file.path) for file in files]
+        with ThreadPoolExecutor(_READERS) as pool:
+            read = pool.map(lambda name: from_json(Failure, self._read_json(name)), names)
+            failures = [failure for failure in read if failure]
+        settled = [replace(one, final=one.final and one.run_id >= retried) for one in failures]
+        return sorted(settled, key=lambda one: (one.at, one.unit_id, one.attempt))
+
+    def failed(self) -> tuple[dict[str, list[Interval]], frozenset[str]]:
+        """What failed for good: intervals by cell id, and the ids of victims that could not be trained."""
+        cells: dict[str, list[Interval]] = {}
+        victims = set()
+        for failure in self.failures():
+            if not failure.final:
+                continue
+            if failure.attack_id is None:
+                victims.add(failure.victim_id)
+            for cell_id in failure.cells:
+                cells[cell_id] = add(cells.get(cell_id, []), failure.start, failure.stop)
+        return cells, frozenset(victims)
+
+    # -- runs ---------------------------------------------------------------------------------------------
+
+    def new_run_id(self) -> str:
+        """Ids sort by time; the random end keeps two drivers apart that start at the same moment."""
+        return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex[:6]}"
+
+    def start_run(self, run_id: str, *, grid_text: str, wanted: pa.Table, record: Mapping[str, Any]) -> None:
+        """Write down what this run was asked for (`results.schemas.WANTED`), before any of it runs."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(wanted.cast(WANTED), sink, compression="zstd")
+        self._publish_json(layout.run_record(run_id), record)
+        self.folder.publish(layout.run_grid(run_id), grid_text.encode())
+        self.folder.publish(layout.GRID, grid_text.encode())
+        # Last: a run without its cells is not a run, and the one before it stays the latest.
+        self.folder.publish(layout.run_cells(run_id), memoryview(sink.getvalue()))
+
+    def run_ids(self) -> list[str]:
+        """The runs into this folder, oldest first."""
+        names = {self.folder.relative(file.path) for file in self.folder.files(layout.RUNS, recursive=True)}
+        candidates = {name.split("/")[1] for name in names if name.count("/") == 2}
+        return sorted(run_id for run_id in candidates if layout.run_cells(run_id) in names)
+
+    def _run(self, run_id: str) -> dict[str, Any]:
+        return self._read_json(layout.run_record(run_id))
+
+    def write_status(self, status: Status) -> None:
+        self._publish_json(layout.run_status(status.run_id), asdict(status))
+
+    def read_status(self, run_id: str) -> Status | None:
+        """None when it is missing or not whole."""
+        return from_json(Status, self._read_json(layout.run_status(run_id)))
+
+    def log_folder(self, run_id: str) -> Folder:
+        return self.folder.folder(layout.run_logs(run_id))
+
+    # -- results ------------------------------------------------------------------------------------------
+
+    def wanted(self) -> pa.Table:
+        """The cells of the grid as last run, `results.WANTED`."""
+        runs = self.run_ids()
+        if not runs:
+            return WANTED.empty_table()
+        data = self.folder.read(layout.run_cells(runs[-1]))
+        return pq.read_table(pa.BufferReader(data), schema=WANTED)
+
+    def results(self, accepted: Accepted | None = None) -> Results:
+        """Everything that tables, figures and SQL are made from."""
+        accepted = accepted or self.accepted_shards()
+        pins = [pin.manifest for pin in self.pins().values()]
+        history = [
+            {"victim_id": pin["victim_id"], **epoch} for pin in pins for epoch in pin.get("history", [])
+        ]
+        return Results(
+            examples=accepted.dataset(),
+            wanted=self.wanted(),
+            coverage=pa.Table.from_pylist(accepted.coverage_rows(), schema=COVERAGE),
+            victims=pa.Table.from_pylist([_victim_row(pin) for pin in pins], schema=VICTIMS),
+            history=pa.Table.from_pylist(history, schema=HISTORY),
+            failures=pa.Table.from_pylist([asdict(one) for one in self.failures()], schema=FAILURES),
+        )
+
+    def has_tables(self) -> bool:
+        return self.folder.exists(layout.table(CELLS_FILE))
+
+    def write_tables(self, files: Mapping[str, bytes]) -> None:
+        for name, data in files.items():
+            self.folder.publish(layout.table(name), data)
+
+    # -- JSON ---------------------------------------------------------------------------------------------
+
+    def _publish_json(self, name: str, value: Mapping[str, Any]) -> None:
+        self.folder.publish(name, json.dumps(value, indent=1, sort_keys=True, default=str).encode())
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        """A record of ours; an empty one when it is missing or garbled, as a record is never load-bearing."""
+        try:
+            value = json.loads(self.folder.read(name))
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+
+def _victim_row(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    row = {name: manifest.get(name) for name in VICTIMS.names}
+    for name in ("model", "dataset", "defence"):
+        spec = manifest.get(name)
+        row[name] = spec.get("name") if isinstance(spec, Mapping) else spec
+    return row
+
+
+def writable_or_raise(store: Store) -> None:
+    """Fail before any work starts when the folder cannot be written to."""
+    name = f"{layout.RUNS}/.probe-{uuid.uuid4().hex}"
+    try:
+        store.folder.publish(name, b"")
+        store.folder.delete(name)
+    except OSError as error:
+        raise StoreError(f"cannot write to {store.location}: {error.strerror or error}") from None

@@ -1,0 +1,102 @@
+"""Every image classifier against every adversarial attack, at every strength, from Python.
+
+    import robustsweep
+
+    robustsweep.run("digits")                                   # a shipped grid, or a file
+    robustsweep.cells("outputs/digits").to_pandas()
+    robustsweep.query("outputs/digits", "SELECT * FROM worst_case")
+    robustsweep.attack(model, images, labels, "pgd", epsilons=[0.1, 0.2], steps=20)
+
+`python -m robustsweep` is the command line. TensorFlow and Ray are imported by what needs them, when called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import UserError
+from orchestrator.grid.entries import Grid
+from orchestrator.grid.load import load_grid
+from workers.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from orchestrator.run.sweep import Summary
+    from workers.attacks import AttackResult
+
+__all__ = ["Grid", "UserError", "__version__", "attack", "cells", "load_grid", "query", "run"]
+
+
+def run(grid: str | Grid, output: str | None = None, *, quiet: bool = False, **options: Any) -> Summary:
+    """Run a grid (a `Grid`, a file, a shipped grid's name) into an output folder; the same call resumes it.
+
+    `options` are those of `orchestrator.run.options.RunOptions`: backend, workers, retry_failed, … Raises
+    UserError for bad input, before anything runs; what fails while it runs is in the summary.
+    """
+    from rich.console import Console
+
+    from orchestrator.run.options import RunOptions
+    from orchestrator.run.prepare import prepare
+    from orchestrator.run.progress import make_progress
+    from orchestrator.run.sweep import run_sweep
+
+    loaded = grid if isinstance(grid, Grid) else load_grid(grid)
+    try:
+        asked = RunOptions(output=output or f"outputs/{loaded.name}", **options)
+    except TypeError as error:
+        raise UserError(f"run: {error}") from None
+    asked.check()
+    prepared = prepare(loaded, asked.output, data_dir=asked.data_dir, retry_failed=asked.retry_failed)
+    return run_sweep(prepared, asked, make_progress(Console(quiet=quiet)))
+
+
+def cells(output: str) -> pa.Table:
+    """The results of a sweep's latest grid, a row for each cell (the view `cells`)."""
+    from orchestrator.results.tables import cells_table
+    from orchestrator.store.folder import Store
+
+    return cells_table(Store.existing(output).results())
+
+
+def query(output: str, sql: str) -> pa.Table:
+    """The answer to one SELECT over a sweep's views; UserError for anything else."""
+    from orchestrator.results.query import run_query
+    from orchestrator.store.folder import Store
+
+    return run_query(Store.existing(output).results(), sql)
+
+
+def attack(
+    model: Callable[..., Any],
+    images: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    name: str,
+    *,
+    epsilons: Sequence[float],
+    seed: int = 0,
+    **options: Any,
+) -> AttackResult:
+    """Attack (N, H, W, C) float32 images in [0, 1] with one attack, at every epsilon ([0, 1] scale).
+
+    `model` maps images to (N, K) logits, `labels` are (N,) integers; `options` are the attack's own, `norm`
+    among them. UserError for an unknown attack or wrong options, ValueError for arrays that do not fit.
+    """
+    from pydantic import ValidationError
+
+    from workers.attacks import build
+
+    try:
+        made = build({"name": name, **options})
+    except (ValueError, ValidationError) as error:
+        raise UserError(f"attack {name}: {error}") from None
+    return made(model, images, labels, epsilons, seed=seed)
+
+
+if __name__ == "__main__":
+    from orchestrator.cli import main
+
+    main()

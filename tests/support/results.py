@@ -1,0 +1,121 @@
+"""A `Results` from small synthetic rows: what the tables, queries and figures are tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from orchestrator.results.schemas import COVERAGE, FAILURES, HISTORY, VICTIMS, WANTED, Results
+from workers.shards import DIMENSIONS, SCHEMA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A wanted cell and its rows. `rows` maps positions to what differs from `row`'s defaults."""
+
+    model: str = "resnet50_v2"
+    model_options: str = ""
+    dataset: str = "mnist"
+    defence: str = "none"
+    seed: int = 0
+    attack: str = "fgsm"
+    attack_options: str = ""
+    norm: str = "linf"
+    adaptive: bool = True
+    epsilon: float = 0.1
+    examples: int = 4
+    rows: Mapping[int, Mapping[str, Any]] | Sequence[Mapping[str, Any]] = ()
+    seconds: float = 1.0
+    device: str = "cpu"
+
+    @property
+    def victim_id(self) -> str:
+        return "-".join((self.model, self.model_options, self.dataset, self.defence, f"s{self.seed}"))
+
+    @property
+    def attack_id(self) -> str:
+        mode = "" if self.adaptive else "oblivious"
+        return "-".join((self.attack, self.attack_options, self.norm, mode))
+
+    @property
+    def cell_id(self) -> str:
+        return f"{self.victim_id}-{self.attack_id}-{self.epsilon!r}"
+
+    def dimensions(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in DIMENSIONS.names}
+
+    def positions(self) -> dict[int, Mapping[str, Any]]:
+        return dict(self.rows) if isinstance(self.rows, Mapping) else dict(enumerate(self.rows))
+
+
+def row(cell: Cell, position: int, **measured: Any) -> dict[str, Any]:
+    """One row of `SCHEMA`: by default right on the clean image, attacked without success.
+
+    With `success`, pass `distance`: it is put in the column of the cell's norm.
+    """
+    distance = measured.pop("distance", float("inf"))
+    values = {
+        "position": position,
+        "example_index": 1000 + position,
+        "label": 3,
+        "clean_label": 3 if measured.get("clean_correct", True) else 5,
+        "clean_confidence": 0.9,
+        "clean_correct": True,
+        "success": False,
+        "success_uint8": False,
+        "linf": distance if cell.norm == "linf" else None,
+        "l2": distance if cell.norm == "l2" else None,
+        "forward_calls": 3,
+        "gradient_calls": 2,
+    }
+    return {**dict.fromkeys(SCHEMA.names), **cell.dimensions(), **values, **measured}
+
+
+def results_of(
+    cells: Iterable[Cell],
+    *,
+    unwanted: Iterable[Cell] = (),
+    victims: Sequence[Mapping[str, Any]] = (),
+    history: Sequence[Mapping[str, Any]] = (),
+    failures: Sequence[Mapping[str, Any]] = (),
+) -> Results:
+    """Results that hold `cells`; `unwanted` ones have rows but are in no grid any more.
+
+    Each cell is covered by one shard for each run of consecutive positions.
+    """
+    wanted = list(cells)
+    held = [*wanted, *unwanted]
+    rows = [row(cell, position, **values) for cell in held for position, values in cell.positions().items()]
+    coverage = []
+    for cell in held:
+        positions = sorted(cell.positions())
+        starts = [p for p in positions if p - 1 not in positions]
+        stops = [p + 1 for p in positions if p + 1 not in positions]
+        for start, stop in zip(starts, stops, strict=True):
+            coverage.append(
+                {
+                    "cell_id": cell.cell_id,
+                    "start": start,
+                    "stop": stop,
+                    "seconds": cell.seconds,
+                    "device": cell.device,
+                }
+            )
+    return Results(
+        examples=pads.dataset(pa.Table.from_pylist(rows, schema=SCHEMA)),
+        wanted=pa.Table.from_pylist(
+            [{**cell.dimensions(), "examples": cell.examples} for cell in wanted], schema=WANTED
+        ),
+        coverage=pa.Table.from_pylist(coverage, schema=COVERAGE),
+        victims=_table(victims, VICTIMS),
+        history=_table(history, HISTORY),
+        failures=_table(failures, FAILURES),
+    )
+
+
+def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([{**dict.fromkeys(schema.names), **row} for row in rows], schema=schema)

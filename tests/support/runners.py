@@ -1,0 +1,156 @@
+"""Runners that need no TensorFlow: they do as units ask, or misbehave, at once.
+
+Their rows are made up, but follow from the unit alone, so that two sweeps can be compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from workers.pins import pin
+from workers.shards import SCHEMA, dimensions, publish_shard
+from workers.storage import Folder
+from workers.unit import Done, Evaluation, Training, Unit, WorkerSettings, recorded
+from workers.victims.manifest import Manifest
+
+
+def weights_of(victim_id: str) -> str:
+    return hashlib.sha256(victim_id.encode()).hexdigest()
+
+
+class MadeUp:
+    """Publishes a shard for each unit and a pin for each victim, with made-up numbers."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.output = Folder.at(settings.output)
+        self.provenance = {**settings.provenance, "device": "none"}
+
+    def __call__(self, unit: Unit) -> Done:
+        weights = weights_of(unit.victim.victim_id)
+        if isinstance(unit, Training):
+            pin(self.output, made_up_manifest(unit, weights))
+            return Done(unit_id=unit.unit_id, weights=weights, trained=True)
+        rows = made_up_rows(unit)
+        name = publish_shard(
+            self.output.folder("shards"),
+            unit,
+            rows,
+            weights=weights,
+            phases={"attack": 0.5},
+            provenance=self.provenance,
+        )
+        return Done(unit_id=unit.unit_id, weights=weights, shard=name, rows=rows.num_rows)
+
+
+class Misbehaving(MadeUp):
+    """Does what the attack's `mood` option says: raise, kill, hang, wait, or else work.
+
+    A unit that waits says where in a file named by its process id, below the output folder's `waiting/`, and
+    goes on once there is a file `go` beside it.
+    """
+
+    def __call__(self, unit: Unit) -> Done:
+        options = unit.victim.model.options if isinstance(unit, Training) else unit.attack.options
+        mood = options.get("mood")
+        if mood == "raise":
+            raise ValueError("this unit raises\nand says so in two lines")
+        if mood == "kill":
+            os._exit(7)
+        if mood == "hang":
+            time.sleep(3600)
+        if mood == "wait":
+            waiting = self.output.folder("waiting")
+            waiting.publish(f"{os.getpid()}.pid", unit.unit_id.encode())
+            while not waiting.exists("go"):
+                time.sleep(0.02)
+        return super().__call__(unit)
+
+
+class Chatty(MadeUp):
+    """Prints as native libraries do: past `sys.stderr`, while it starts and while it runs."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        super().__init__(settings)
+        os.write(2, b"chatter\n")
+
+    def __call__(self, unit: Unit) -> Done:
+        os.write(2, b"heard while it runs\n")
+        return super().__call__(unit)
+
+
+class Noop:
+    """Does nothing, for measuring what is around it."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+
+    def __call__(self, unit: Unit) -> Done:
+        return Done(unit_id=unit.unit_id, rows=unit.rows if isinstance(unit, Evaluation) else 0)
+
+
+def made_up_manifest(unit: Training, weights: str) -> Manifest:
+    victim = unit.victim
+    return Manifest(
+        victim_id=victim.victim_id,
+        weights=weights,
+        content="0" * 64,
+        model=recorded(victim.model),
+        model_options=victim.model.shown,
+        dataset=recorded(victim.dataset),
+        recipe={},
+        defence=recorded(victim.defence),
+        seed=victim.seed,
+        parameters=1,
+        train_examples=1,
+        train_accuracy=1.0,
+        validation_accuracy=1.0,
+        test_accuracy=1.0,
+        test_examples=1,
+        chance=0.1,
+        seconds=0.0,
+        trained_at="2000-01-01T00:00:00+00:00",
+        history=[],
+        versions={},
+    )
+
+
+def made_up_rows(unit: Evaluation) -> pa.Table:
+    """Rows of the shard schema: label and success follow from position and epsilon."""
+    tables = []
+    positions = np.arange(unit.start, unit.stop, dtype=np.int32)
+    for cell_id, epsilon in unit.cells:
+        n = len(positions)
+        correct = positions % 10 != 0
+        success = correct & (positions % 100 < 200 * epsilon)
+        distance = np.where(success, np.float32(epsilon), np.float32(np.inf))
+        columns: dict[str, Any] = {
+            name: pa.repeat(pa.scalar(value, SCHEMA.field(name).type), n)
+            for name, value in dimensions(unit.victim, unit.attack, cell_id, epsilon).items()
+        }
+        columns |= {
+            "position": positions,
+            "example_index": positions[::-1],
+            "label": positions % 10,
+            "clean_label": np.where(correct, positions % 10, (positions + 1) % 10),
+            "clean_confidence": np.full(n, 0.9, np.float32),
+            "clean_correct": correct,
+            "success": success,
+            "success_uint8": success,
+            **{name: pa.array(distance, mask=~correct) for name in ("linf", "l2", "l0")},
+            "forward_calls": np.full(n, 2, np.int32),
+            "gradient_calls": np.full(n, 1, np.int32),
+        }
+        arrays = [
+            pa.array(columns[field.name]).cast(field.type)
+            if field.name in columns and not isinstance(columns[field.name], pa.Array)
+            else columns.get(field.name, pa.nulls(n, field.type))
+            for field in SCHEMA
+        ]
+        tables.append(pa.table(arrays, schema=SCHEMA))
+    return pa.concat_tables(tables)

@@ -1,0 +1,131 @@
+"""The default runner: makes sure of a victim's weights, or attacks it and leaves a shard of measurements."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from cachetools import LRUCache
+
+from workers import datasets, layout
+from workers.measure import Clock, Measurement
+from workers.pins import find_pin, pin, pinned_weights
+from workers.runtime import device_name, library_versions, set_up_tensorflow
+from workers.shards import publish_shard
+from workers.storage import Folder
+from workers.unit import DatasetSpec, Done, Training, Unit, VictimSpec, WorkerSettings
+from workers.victims.base import DataMismatchError, WeightsMismatchError
+from workers.victims.cache import VictimCache
+from workers.victims.progress import progress_writer
+from workers.victims.victim import Victim, train_victim, victim_as_it_is, victim_from_cache
+
+_VICTIM_BYTES = 2**30
+"""What the victims that are kept may take together; a larger one is kept alone."""
+
+_DATASETS = 2
+
+
+class Evaluator:
+    """Runs units in this process, keeping the victims and datasets that it used last."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        set_up_tensorflow(cpus=settings.cpus, gpus=settings.gpus)
+        self._settings = settings
+        self._output = Folder.at(settings.output)
+        self._cache = VictimCache(Folder.at(settings.cache))
+        self._victims: LRUCache[str, Victim] = LRUCache(
+            _VICTIM_BYTES, getsizeof=lambda victim: min(victim.nbytes, _VICTIM_BYTES)
+        )
+        self._datasets: LRUCache[str, datasets.Dataset] = LRUCache(_DATASETS)
+        self._provenance = {
+            **settings.provenance,
+            "run_id": settings.run_id,
+            "host": socket.gethostname(),
+            "device": device_name(),
+            "cpus": settings.cpus,
+            "gpus": settings.gpus,
+            "versions": library_versions(),
+        }
+
+    def __call__(self, unit: Unit) -> Done:
+        """Run a unit.
+
+        Raises DatasetError, ArchitectureError, TrainingError, CacheError, DataMismatchError,
+        WeightsMismatchError, NoGradientError or AttackError, and whatever a user's own code raises.
+        """
+        clock, begun = Clock(), time.perf_counter()
+        victim, trained = self._victim(unit.victim)
+        clock.phases["train" if trained else "load"] = time.perf_counter() - begun
+        if isinstance(unit, Training):
+            return Done(unit_id=unit.unit_id, weights=victim.weights, trained=trained, phases=clock.phases)
+        rows = Measurement(unit, victim, clock).rows()
+        name = publish_shard(
+            self._output.folder(layout.SHARDS),
+            unit,
+            rows,
+            weights=victim.weights,
+            phases=clock.phases,
+            provenance=self._provenance,
+        )
+        return Done(
+            unit_id=unit.unit_id,
+            weights=victim.weights,
+            shard=f"{layout.SHARDS}/{name}",
+            rows=rows.num_rows,
+            phases=clock.phases,
+        )
+
+    def _victim(self, spec: VictimSpec) -> tuple[Victim, bool]:
+        """The victim with the weights that the output folder is pinned to, and whether it was trained now."""
+        victim_id = spec.victim_id
+        pinned = pinned_weights(self._output).get(victim_id)
+        held = self._victims.get(victim_id)
+        if held and held.weights == pinned:
+            return held, False
+        dataset = self._dataset(spec.dataset)
+        if before := find_pin(self._output, victim_id):
+            recorded = before.manifest.get("dataset", {})
+            _check_data(recorded, dataset, f"{victim_id} in the output folder {self._settings.output}")
+        manifest = self._cache.find(victim_id, prefer=pinned) if spec.recipe else None
+        trained = bool(spec.recipe) and manifest is None
+        if manifest:
+            _check_data(manifest.dataset, dataset, f"{victim_id} in the cache {self._settings.cache}")
+            victim = victim_from_cache(spec, dataset, self._cache, manifest)
+        elif trained:
+            listen = progress_writer(self._output, self._settings.run_id, victim_id)
+            victim, manifest = train_victim(spec, dataset, self._cache, listen)
+        else:
+            victim, manifest = victim_as_it_is(spec, dataset)
+        pinned = pin(self._output, manifest).weights
+        if manifest.weights != pinned:
+            raise WeightsMismatchError(
+                f"the results of {victim_id} belong to the weights {pinned[:12]}…, but the cache "
+                f"{self._settings.cache} has {manifest.weights[:12]}…: restore the cache folder; or, to "
+                f"start over with new weights, delete shards/{victim_id} and pins/{victim_id}.* in "
+                f"{self._settings.output}"
+            )
+        self._victims[victim_id] = victim
+        return victim, trained
+
+    def _dataset(self, spec: DatasetSpec) -> datasets.Dataset:
+        if spec.name not in self._datasets:
+            self._datasets[spec.name] = datasets.load(spec, self._settings.data_dir)
+        return self._datasets[spec.name]
+
+
+def _check_data(recorded: Mapping[str, Any], dataset: datasets.Dataset, victim: str) -> None:
+    """DataMismatchError unless the data that a victim is recorded with are those that are here now."""
+    here = dataset.record()
+    before = {key: recorded.get(key, here[key]) for key in here}
+    if before["fingerprint"] != here["fingerprint"]:
+        then, now = (
+            f"{data['train_size']:,} + {data['test_size']:,} images, SHA-256 {data['fingerprint'][:12]}…"
+            for data in (before, here)
+        )
+        raise DataMismatchError(
+            f"{victim} belongs to other data named {dataset.name} ({then}) than are here now ({now}): "
+            "name the folder of the earlier ones with --data-dir; or, for these, "
+            "another --output and another --cache-dir"
+        )

@@ -1,0 +1,83 @@
+"""What can be wrong with a number, by name: workers set flags, tables mark and explain them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+Severity = Literal["suspicious", "note"]
+
+
+class Flag(StrEnum):
+    """A name as it stands in results; `mark`, behind a model's name in tables; `meaning`, the footnote.
+
+    `suspicious`: the model may be far less robust than the number says. `note`: worth knowing. They stand in
+    the order in which a table explains them. The two of a victim are set in SQL, from how it trained
+    (`orchestrator.results.views.CELLS`); all others where an example is attacked.
+    """
+
+    mark: str
+    severity: Severity
+    meaning: str
+
+    def __new__(cls, name: str, mark: str, severity: Severity, meaning: str) -> Flag:
+        flag = str.__new__(cls, name)
+        flag._value_ = name
+        flag.mark, flag.severity, flag.meaning = mark, severity, meaning
+        return flag
+
+    VICTIM_WEAK = (
+        "victim_weak",
+        "†",
+        "suspicious",
+        "has not learnt: clean accuracy below twice chance",
+    )
+    VICTIM_OVERFIT = (
+        "victim_overfit",
+        "‡",
+        "note",
+        "overfitted: training accuracy more than 15 points above validation",
+    )
+    ZERO_GRADIENTS = (
+        "zero_gradients",
+        "§",
+        "suspicious",
+        "zero gradients: this attack was blind, and the model may be far less robust",
+    )
+    NON_FINITE_GRADIENTS = (
+        "non_finite_gradients",
+        "∇",
+        "suspicious",
+        "NaN or infinite gradients, taken as zero: this attack was partly blind",
+    )
+    NON_FINITE_LOGITS = (
+        "non_finite_logits",
+        "¤",
+        "suspicious",
+        "NaN or infinite logits, which count as no success of the attack",
+    )
+    CONSTANT_MODEL = ("constant_model", "◊", "suspicious", "the same logits for every image")
+    PROBABILITIES = (
+        "probabilities",
+        "¶",
+        "suspicious",
+        "answers that look like probabilities: attacks need logits",
+    )
+    NONDETERMINISTIC = (
+        "nondeterministic",
+        "≈",
+        "suspicious",
+        "other answers to the same images: another run gives other numbers",
+    )
+    NOT_STORED = (
+        "not_stored",
+        "○",
+        "suspicious",
+        "examples that the file of images does not hold count as robust",
+    )
+    BEYOND_EPSILON = (
+        "beyond_epsilon",
+        "↗",
+        "suspicious",
+        "images of the file farther away than the epsilon that they were made for",
+    )

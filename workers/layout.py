@@ -1,0 +1,91 @@
+"""Every path of an output folder and of a cache of victims, as names below it.
+
+```
+OUTPUT                                                  CACHE
+grid.yaml               the grid as last run            <victim>/<sha256>.weights.h5
+shards/<victim>/<attack>.<start>-<stop>.<uuid>.parquet  <victim>/<sha256>.json   its manifest
+pins/<victim>.<sha256>.json   the weights whose shards count
+index/<uuid>.parquet    what shard footers say, so that they need not be read again
+failures/<run>/<uuid>.json    one record for each attempt that failed
+runs/<run>/             cells.parquet, run.json, grid.yaml, status.json, logs/, training/
+tables/                 cells.parquet, robustness.csv, robustness.md
+```
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+GRID = "grid.yaml"
+SHARDS = "shards"
+PINS = "pins"
+INDEX = "index"
+FAILURES = "failures"
+RUNS = "runs"
+TABLES = "tables"
+
+_PIN = re.compile(r"(.+)\.([0-9a-f]{64})\.json")
+_CACHED = re.compile(r"([0-9a-f]{64})\.(json|weights\.h5)")
+
+
+def new_shard(victim_id: str, attack_id: str, start: int, stop: int) -> str:
+    """Below `SHARDS`; never the same twice."""
+    return f"{victim_id}/{attack_id}.{start}-{stop}.{uuid.uuid4().hex}.parquet"
+
+
+def pin(victim_id: str, weights: str) -> str:
+    return f"{PINS}/{victim_id}.{weights}.json"
+
+
+def pinned_by(base_name: str) -> tuple[str, str] | None:
+    """The victim id and the weights that a file in `PINS` speaks of; None for any other file."""
+    match = _PIN.fullmatch(base_name)
+    return (match[1], match[2]) if match else None
+
+
+def new_failure(run_id: str) -> str:
+    return f"{FAILURES}/{run_id}/{uuid.uuid4().hex}.json"
+
+
+def run_grid(run_id: str) -> str:
+    return f"{RUNS}/{run_id}/{GRID}"
+
+
+def run_cells(run_id: str) -> str:
+    """The cells that a run was asked for. Its presence makes a run of a folder."""
+    return f"{RUNS}/{run_id}/cells.parquet"
+
+
+def run_record(run_id: str) -> str:
+    return f"{RUNS}/{run_id}/run.json"
+
+
+def run_status(run_id: str) -> str:
+    return f"{RUNS}/{run_id}/status.json"
+
+
+def run_logs(run_id: str) -> str:
+    return f"{RUNS}/{run_id}/logs"
+
+
+def training_progress(run_id: str, victim_id: str) -> str:
+    return f"{RUNS}/{run_id}/training/{victim_id}.json"
+
+
+def table(name: str) -> str:
+    return f"{TABLES}/{name}"
+
+
+def cached_weights(victim_id: str, weights: str) -> str:
+    return f"{victim_id}/{weights}.weights.h5"
+
+
+def cached_manifest(victim_id: str, weights: str) -> str:
+    return f"{victim_id}/{weights}.json"
+
+
+def weights_of(base_name: str) -> str | None:
+    """The weights that a file of the cache belongs to; None for a file that is none of the cache's."""
+    match = _CACHED.fullmatch(base_name)
+    return match[1] if match else None

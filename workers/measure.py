@@ -1,0 +1,226 @@
+"""What one evaluation unit measures: the attack is run, then judged on the images that it returned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from workers import attacks, metrics
+from workers.attacks.base import AttackError, AttackResult
+from workers.flags import Flag
+from workers.norms import Images
+from workers.shards import DIMENSIONS, MEASURES, SCHEMA, dimensions
+from workers.unit import Evaluation
+from workers.victims.victim import Victim
+
+PERCEPTIBILITY_EXAMPLES = 64
+"""Perceptibility is measured on the first so many positions of the evaluation order."""
+
+Columns = dict[str, "np.ma.MaskedArray[Any, Any]"]
+"""The `MEASURES` columns of a unit, (E, N) each: a row for each epsilon, masked where null."""
+
+
+@dataclass
+class Clock:
+    """Seconds per phase of a unit."""
+
+    phases: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - begun
+
+
+class Measurement:
+    """One evaluation unit: attack, measure what came back independently, and lay it out as rows."""
+
+    def __init__(self, unit: Evaluation, victim: Victim, clock: Clock) -> None:
+        if not 0 <= unit.start < unit.stop <= len(victim.order):
+            raise ValueError(
+                f"positions [{unit.start}, {unit.stop}); [0, {len(victim.order)}) are those of "
+                f"{victim.dataset.name}"
+            )
+        self._unit, self._spec, self._victim, self._clock = unit, unit.attack, victim, clock
+        self._epsilons = [epsilon for _, epsilon in unit.cells]
+        self._indices = victim.order[unit.start : unit.stop]
+        self._labels = victim.dataset.labels("test", self._indices)
+        self._columns = _no_columns(len(unit.cells), len(self._indices))
+
+    def rows(self) -> pa.Table:
+        """A table of `SCHEMA`: the unit's cells one after another, each with the unit's examples in order."""
+        columns = self._columns
+        with self._clock.phase("clean"):
+            clean_logits = self._victim.clean_logits(self._unit.start, self._unit.stop)
+            answered = metrics.answered(clean_logits)
+            clean_correct = metrics.right(clean_logits, self._labels)
+            attacked = np.flatnonzero(clean_correct)
+            images = self._victim.dataset.images("test", self._indices[attacked])
+            images.setflags(write=False)  # an attack that worked in place would be measured against itself
+        columns["position"][:] = np.arange(self._unit.start, self._unit.stop)
+        columns["example_index"][:] = self._indices
+        columns["label"][:] = self._labels
+        label, confidence = _answer(clean_logits[answered])
+        columns["clean_label"][:, answered] = label
+        columns["clean_confidence"][:, answered] = confidence
+        columns["clean_correct"][:] = clean_correct
+        for name in ("success", "success_uint8", "forward_calls", "gradient_calls"):
+            columns[name][:] = 0
+        self._flag({Flag.NON_FINITE_LOGITS: ~answered}, np.arange(len(answered)))
+        if len(attacked):
+            self._attack(attacked, images)
+        return pa.concat_tables([self._cell(k) for k in range(len(self._epsilons))])
+
+    def _attack(self, attacked: NDArray[np.int64], images: Images) -> None:
+        columns = self._columns
+        with self._clock.phase("attack"):
+            attack = attacks.build(self._spec.config)
+            result = self._call(attack, attacked, images, choose="first")
+            found, claimed = self._checked(result, len(attacked))
+        targets, missing = None, np.zeros(len(attacked), bool)
+        if isinstance(result, AttackResult):
+            columns["forward_calls"][:, attacked] = result.forward_calls_at
+            columns["gradient_calls"][:, attacked] = result.gradient_calls_at
+            self._flag(result.flags, attacked)
+            targets, missing = result.targets, result.flags.get(Flag.NOT_STORED, missing)
+        else:  # bare images: nobody counted
+            for name in ("forward_calls", "gradient_calls"):
+                columns[name][:, attacked] = np.ma.masked
+        with self._clock.phase("measure"):
+            self._measure(attacked, images, found, claimed, targets)
+        if kept := int(np.searchsorted(attacked, self._unit.keep - self._unit.start)):
+            self._keep(attacked[:kept], found[:, :kept])
+        if near := int(np.searchsorted(attacked, PERCEPTIBILITY_EXAMPLES - self._unit.start)):
+            with self._clock.phase("perceptibility"):
+                full = found[:, :near]
+                if isinstance(result, AttackResult) and getattr(attack, "choose_matters", True):
+                    strongest = self._call(attack, attacked[:near], images[:near], choose="strongest")
+                    full, _ = self._checked(strongest, near)
+                shown = np.flatnonzero(~missing[:near])  # no image is not an invisible one
+                self._perceptibility(attacked[shown], images[shown], full[:, shown])
+
+    def _call(self, attack: Any, attacked: NDArray[np.int64], images: Images, *, choose: str) -> Any:
+        return attack(
+            self._victim.model,
+            images,
+            self._labels[attacked],
+            self._epsilons,
+            seed=self._spec.seed,
+            example_indices=self._indices[attacked],
+            clean_correct=np.ones(len(attacked), bool),
+            choose=choose,
+        )
+
+    def _checked(self, result: Any, examples: int) -> tuple[Images, NDArray[np.bool_]]:
+        """Images (E, N, H, W, C) and, (E, N), where the attack claims success; bare images all claim it."""
+        epsilons = len(self._epsilons)
+        if isinstance(result, AttackResult):
+            images = result.images
+            claimed = np.asarray(result.success)
+        else:
+            images = np.asarray(result)
+            claimed = np.ones((epsilons, examples), bool)
+        expected = (epsilons, examples, *self._victim.dataset.shape)
+        if images.shape != expected or claimed.shape != expected[:2]:
+            raise AttackError(
+                f"{self._spec.name} returned images of shape {images.shape}; {expected} is allowed"
+            )
+        if not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all():
+            raise AttackError(f"{self._spec.name} returned {images.dtype} images; finite floats are allowed")
+        return images.astype(np.float32, copy=False), claimed
+
+    def _measure(
+        self,
+        attacked: NDArray[np.int64],
+        images: Images,
+        found: Images,
+        claimed: NDArray[np.bool_],
+        targets: NDArray[np.int32] | None,
+    ) -> None:
+        """Success is another class than the label, or, where there are `targets` (N,), the target."""
+        columns = self._columns
+        level, example = np.nonzero(claimed)
+        other = found[level, example]
+        judged, classes = (
+            (metrics.fools, self._labels[attacked]) if targets is None else (metrics.reaches, targets)
+        )
+        distances = metrics.distances(images[example], other)
+        logits = self._victim.logits(other)
+        unanswered = np.zeros(len(attacked), bool)
+        unanswered[example[~metrics.answered(logits)]] = True
+        self._flag({Flag.NON_FINITE_LOGITS: unanswered}, attacked)
+        epsilon = np.array(self._epsilons)[level]
+        in_box = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3))
+        reach = getattr(distances, self._spec.norm)
+        success = in_box & metrics.within(reach, epsilon) & judged(logits, classes[example])
+        rounded = self._victim.logits(metrics.round_to_uint8(other[success]))
+        at = level[success], attacked[example[success]]
+        columns["adv_label"][at], columns["adv_confidence"][at] = _answer(logits[success])
+        columns["success"][at] = True
+        columns["success_uint8"][at] = judged(rounded, classes[example[success]])
+        for name in distances._fields:
+            columns[name][:, attacked] = np.inf
+            columns[name][at] = getattr(distances, name)[success]
+
+    def _perceptibility(self, attacked: NDArray[np.int64], images: Images, full: Images) -> None:
+        clean = np.concatenate([images] * len(full))
+        visible = metrics.perceptibility(clean, full.reshape(clean.shape))._asdict()
+        if np.isnan(visible["ssim"]).all():  # images too small for it
+            del visible["ssim"]
+        for name, values in visible.items():
+            column = self._columns[f"full_{name}" if name in ("linf", "l2") else name]
+            column[:, attacked] = values.reshape(len(full), len(attacked))
+
+    def _flag(self, flags: Mapping[str, NDArray[np.bool_]], examples: NDArray[np.int64]) -> None:
+        """Add to each of the examples, at all epsilons, the names of the flags (N,) that touch it."""
+        column = self._columns["flags"]
+        null = np.ma.getmaskarray(column)
+        for n, example in enumerate(examples):
+            if names := {str(name) for name, touched in flags.items() if touched[n]}:
+                for level in range(len(column)):
+                    known = () if null[level, example] else column.data[level, example]
+                    column[level, example] = sorted(names.union(known))
+
+    def _keep(self, examples: NDArray[np.int64], images: Images) -> None:
+        """Store (E, examples, H, W, C) images with the examples."""
+        for level, images_there in enumerate(images):
+            for example, image in zip(examples, images_there, strict=True):
+                self._columns["image"][level, example] = image.tobytes()
+                self._columns["image_shape"][level, example] = list(image.shape)
+
+    def _cell(self, k: int) -> pa.Table:
+        cell_id, epsilon = self._unit.cells[k]
+        values = dimensions(self._unit.victim, self._spec, cell_id, epsilon)
+        names = [pa.repeat(pa.scalar(values[f.name], f.type), len(self._indices)) for f in DIMENSIONS]
+        measured = [
+            pa.array(column.data[k], type=MEASURES.field(name).type, mask=np.ma.getmaskarray(column)[k])
+            for name, column in self._columns.items()
+        ]
+        return pa.Table.from_arrays([*names, *measured], schema=SCHEMA)
+
+
+def _no_columns(levels: int, examples: int) -> Columns:
+    """Every column of `MEASURES`, all of it null."""
+    columns: Columns = {}
+    for column in MEASURES:
+        plain = not pa.types.is_binary(column.type) and not pa.types.is_list(column.type)
+        dtype = column.type.to_pandas_dtype() if plain else object
+        columns[column.name] = np.ma.MaskedArray(np.zeros((levels, examples), dtype), mask=True)
+    return columns
+
+
+def _answer(logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The class that (N, K) logits favour, and its softmax probability, (N,) each."""
+    label = logits.argmax(axis=1)
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return label, (1 / np.exp(shifted).sum(axis=1)).astype(np.float32)

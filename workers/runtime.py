@@ -1,0 +1,86 @@
+"""TensorFlow in one worker: set up with its share of the processor or of a GPU, and no more."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import subprocess
+import sys
+
+from workers.machine import cpu_model
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_KEPT_BYTES = 2**30
+
+
+def set_up_tensorflow(*, cpus: int, gpus: float) -> None:
+    """Import TensorFlow with its thread pools and GPU memory sized for this worker.
+
+    `gpus`: 0 hides all of them; a whole number grows as needed; a fraction is a hard limit on one. A process
+    that has used TensorFlow before keeps the settings it has.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow leaves oneDNN off on processors that it does not know, where convolutions then take up to
+    # 18 times as long (docs/performance.md).
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if gpus == 0 and "tensorflow" not in sys.modules:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    _keep_freed_memory()
+    import tensorflow as tf
+
+    tf.get_logger().setLevel(logging.ERROR)
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(cpus)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        devices = tf.config.list_physical_devices("GPU")
+        if gpus == 0:
+            tf.config.set_visible_devices([], "GPU")
+        elif gpus < 1 and devices:
+            limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(gpus * _gpu_megabytes()))
+            tf.config.set_logical_device_configuration(devices[0], [limit])
+        else:
+            for device in devices:
+                tf.config.experimental.set_memory_growth(device, True)
+    except RuntimeError:  # TensorFlow is running already
+        return
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc reuse large blocks instead of giving them back to the system after each call.
+
+    Their pages would have to be mapped and zeroed again: a sixth of the time of FGSM (docs/performance.md).
+    Other C libraries have no such switch.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+    mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def device_name() -> str:
+    """What the work is done on, for people: the GPU's name, else the processor's."""
+    import tensorflow as tf
+
+    if tf.config.list_logical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(tf.config.get_visible_devices("GPU")[0])
+        return str(details.get("device_name", "GPU"))
+    return cpu_model()
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of what decides the bits of a result."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    return {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
+
+
+def _gpu_megabytes() -> float:
+    """Memory of the first GPU that this process sees. TensorFlow itself tells only once it is too late."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "-i", first]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0])

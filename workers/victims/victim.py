@@ -1,0 +1,117 @@
+"""A victim in memory: its network and its answers to clean images; and getting one there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers import metrics
+from workers.datasets import Dataset, evaluation_order
+from workers.defences import defend
+from workers.network import network_for
+from workers.unit import NO_DEFENCE, DefenceSpec, VictimSpec
+from workers.victims.architectures import build_model
+from workers.victims.base import ArchitectureError
+from workers.victims.cache import VictimCache, describe, weights_hash
+from workers.victims.manifest import CleanAccuracy, History, Manifest
+from workers.victims.progress import Listener
+from workers.victims.saved import check_pixel_range
+from workers.victims.training import build_and_train
+
+if TYPE_CHECKING:
+    import keras
+
+BATCH = 128
+"""Images per forward pass, always, as far as memory allows: an answer must not depend on its company."""
+
+_ACCURACY_EXAMPLES = 1000
+_PIXEL_RANGE_EXAMPLES = 256
+_TRACED_BYTES = 2**25  # roughly what the traced functions of a network take, beside its weights
+
+
+class Victim:
+    """A trained network, defended, with the test split that it is evaluated on, in evaluation order."""
+
+    def __init__(
+        self, model: keras.Model, dataset: Dataset, weights: str, defence: DefenceSpec = NO_DEFENCE
+    ) -> None:
+        self.model = defend(model, defence)
+        self.dataset = dataset
+        self.weights = weights  # SHA-256
+        self.order = evaluation_order(dataset.y_test)
+        self._clean_logits = np.zeros((len(self.order), dataset.classes), np.float32)
+        self._clean_blocks: set[int] = set()
+
+    @property
+    def nbytes(self) -> int:
+        """Roughly the memory that it takes."""
+        weights: int = sum(array.nbytes for array in self.model.get_weights())
+        return _TRACED_BYTES + weights
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, classes) float32 logits of (N, H, W, C) float32 images, as they are: NaN and infinity too."""
+        if not len(images):
+            return np.empty((0, self.dataset.classes), np.float32)
+        return network_for(self.model, self.dataset.shape).logits(images, batch_size=BATCH)
+
+    def clean_logits(self, start: int, stop: int) -> NDArray[np.float32]:
+        """(stop - start, classes): the logits of the clean images at positions [start, stop), computed once.
+
+        Always in the same blocks of positions: how a sweep is cut into units must not change a bit of them.
+        """
+        for block in range(start // BATCH, -(-stop // BATCH)):
+            if block not in self._clean_blocks:
+                rows = slice(block * BATCH, (block + 1) * BATCH)
+                self._clean_logits[rows] = self.logits(self.dataset.images("test", self.order[rows]))
+                self._clean_blocks.add(block)
+        return self._clean_logits[start:stop]
+
+    def clean_accuracy(self) -> CleanAccuracy:
+        """On the first 1,000 of the evaluation order, whose logits are then there for the attacks.
+
+        An answer that is not finite is wrong; ArchitectureError if all of them are.
+        """
+        examples = min(_ACCURACY_EXAMPLES, len(self.order))
+        labels = self.dataset.labels("test", self.order[:examples])
+        logits = self.clean_logits(0, examples)
+        if not metrics.answered(logits).any():
+            raise ArchitectureError("the victim answers every image with NaN or infinite logits")
+        share = metrics.right(logits, labels).mean()
+        counts = np.bincount(self.dataset.y_test)
+        return CleanAccuracy(float(share), examples, float(counts.max() / counts.sum()))
+
+
+def train_victim(
+    spec: VictimSpec, dataset: Dataset, cache: VictimCache, listen: Listener
+) -> tuple[Victim, Manifest]:
+    """Train a victim by its recipe and keep its weights.
+
+    Raises ArchitectureError, TrainingError or CacheError.
+    """
+    model, history = build_and_train(spec, dataset, listen)
+    victim = Victim(model, dataset, weights_hash(model), spec.defence)
+    manifest = cache.publish(model, spec, dataset.record(), history, victim.clean_accuracy())
+    if manifest.weights != victim.weights:  # another worker's were there first, and the model has them now
+        victim = Victim(model, dataset, manifest.weights, spec.defence)
+    return victim, manifest
+
+
+def victim_as_it_is(spec: VictimSpec, dataset: Dataset) -> tuple[Victim, Manifest]:
+    """A user's own trained model. ArchitectureError unless it is a classifier of this dataset's images."""
+    model = build_model(spec.model, dataset.shape, dataset.classes)
+    victim = Victim(model, dataset, weights_hash(model), spec.defence)
+    if spec.model.path and not spec.model.options.get("pixel_range"):
+        rows = victim.order[:_PIXEL_RANGE_EXAMPLES]
+        images, labels = dataset.images("test", rows), dataset.labels("test", rows)
+        check_pixel_range(model, spec.model.path, images, labels)
+    history = History(rows=(), train_examples=0, seconds=0.0)
+    return victim, describe(model, spec, dataset.record(), history, victim.clean_accuracy())
+
+
+def victim_from_cache(spec: VictimSpec, dataset: Dataset, cache: VictimCache, manifest: Manifest) -> Victim:
+    """A victim with the weights of a cache's entry. CacheError unless they are what the manifest says."""
+    model = build_model(spec.model, dataset.shape, dataset.classes, pretrained=False)
+    cache.load_into(model, manifest)
+    return Victim(model, dataset, manifest.weights, spec.defence)

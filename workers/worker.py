@@ -1,0 +1,87 @@
+"""What a worker process is: a runner kept alive between units, errors turned into reports.
+
+Plain Python, so that it can be used without Ray; the Ray backend wraps it as an actor.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import sys
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from workers.machine import resident_bytes
+from workers.unit import Failed, Report, Runner, Unit, WorkerSettings
+from workers.version import VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """Where a worker runs."""
+
+    host: str
+    pid: int
+    node_id: str = ""  # Ray's id of the machine
+
+
+class Worker:
+    """Runs one unit after another, keeping its victim between them."""
+
+    def __init__(self, settings: WorkerSettings, *, version: str = VERSION, log: str | None = None) -> None:
+        """Raises RuntimeError when this machine holds another robustsweep than the driver.
+
+        `log` is a file that takes everything this process prints from now on, native libraries included.
+        """
+        if version != VERSION:
+            raise RuntimeError(
+                f"robustsweep {VERSION} is installed on {socket.gethostname()}, the driver has {version}: "
+                "install the same version everywhere"
+            )
+        if log:
+            _redirect_output(Path(log))
+        for path in settings.python_path:
+            if path not in sys.path:
+                sys.path.append(path)
+        self.settings = settings
+        self._runner: Runner | None = None
+
+    def ready(self) -> WorkerInfo:
+        """Import and set up everything slow; units are sent only after this has returned."""
+        self._make_runner()
+        return WorkerInfo(socket.gethostname(), os.getpid(), _ray_node_id())
+
+    def run(self, unit: Unit) -> Report:
+        """Run a unit. Whatever goes wrong in it comes back as a `Failed`."""
+        report: Report
+        try:
+            report = self._make_runner()(unit)
+        except (Exception, SystemExit) as error:
+            text = str(error).strip()
+            line = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+            report = Failed(unit_id=unit.unit_id, error=line, traceback=traceback.format_exc())
+        limit = self.settings.memory_limit
+        return replace(report, retire=True) if limit and resident_bytes() > limit else report
+
+    def _make_runner(self) -> Runner:
+        if self._runner is None:
+            module, _, name = self.settings.runner.partition(":")
+            self._runner = getattr(importlib.import_module(module), name)(self.settings)
+        return self._runner
+
+
+def _redirect_output(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):  # by descriptor: TensorFlow's and XLA's messages never pass through sys.stderr
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
+
+
+def _ray_node_id() -> str:
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return ""
+    return str(ray.get_runtime_context().get_node_id())
