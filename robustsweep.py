@@ -16,8 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
-from orchestrator.grid.entries import Grid
-from orchestrator.grid.load import load_grid
 from workers.version import VERSION as __version__
 
 if TYPE_CHECKING:
@@ -25,10 +23,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from orchestrator.grid.entries import Grid
     from orchestrator.run.sweep import Summary
     from workers.attacks import AttackResult
 
 __all__ = ["Grid", "UserError", "__version__", "attack", "cells", "load_grid", "query", "run"]
+
+
+def load_grid(location: str, overrides: Sequence[str] = ()) -> Grid:
+    """Read and check a grid, a file or a shipped one by its name; `overrides` are as of `--set`.
+
+    UserError lists every problem that it has.
+    """
+    from orchestrator.grid.load import load_grid
+
+    return load_grid(location, overrides)
 
 
 def run(grid: str | Grid, output: str | None = None, *, quiet: bool = False, **options: Any) -> Summary:
@@ -39,6 +48,7 @@ def run(grid: str | Grid, output: str | None = None, *, quiet: bool = False, **o
     """
     from rich.console import Console
 
+    from orchestrator.grid.entries import Grid
     from orchestrator.run.options import RunOptions
     from orchestrator.run.prepare import prepare
     from orchestrator.run.progress import make_progress
@@ -94,6 +104,14 @@ def attack(
     except (ValueError, ValidationError) as error:
         raise UserError(f"attack {name}: {error}") from None
     return made(model, images, labels, epsilons, seed=seed)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Grid":  # only now: what a grid is made of takes a while to import
+        from orchestrator.grid.entries import Grid
+
+        return Grid
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 if __name__ == "__main__":

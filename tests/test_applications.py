@@ -15,13 +15,13 @@ import pytest
 from tests.support.real_data import REAL_DATA, needs_real_data
 from tests.support.victims import model_spec, victim_spec
 from workers.datasets import load
+from workers.recipe import Recipe
 from workers.storage import Folder
 from workers.unit import DatasetSpec
 from workers.victims.applications import TABLE, _as_efficientnet_was_trained, preprocess
 from workers.victims.architectures import ARCHITECTURES, ArchitectureError, build_model
 from workers.victims.cache import CleanAccuracy, VictimCache
 from workers.victims.manifest import History
-from workers.victims.recipe import Recipe
 from workers.victims.victim import train_victim
 
 pytestmark = pytest.mark.tf
@@ -224,7 +224,7 @@ import numpy as np
 from tests.support.victims import model_spec, victim_spec
 from workers.datasets import load
 from workers.unit import DatasetSpec
-from workers.victims.recipe import Recipe
+from workers.recipe import Recipe
 from workers.victims.training import build_and_train
 dataset = load(DatasetSpec(name="cifar10"), {str(REAL_DATA)!r})
 model = model_spec("mobilenet_v2", alpha=0.35, input_size=64, weights="imagenet")

@@ -296,7 +296,7 @@ def test_real_files_load(name: str) -> None:
 def test_importing_the_registries_imports_neither_tensorflow_nor_sklearn() -> None:
     program = (
         "import sys, workers.datasets, workers.defences, workers.pins, workers.victims.architectures, "
-        "workers.victims.recipe, workers.attacks; "
+        "workers.recipe, workers.attacks; "
         "print([name for name in ('tensorflow', 'keras', 'sklearn', 'ray') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -21,11 +21,11 @@ from workers.evaluator import Evaluator
 from workers.network import network_for
 from workers.norms import LINF
 from workers.pins import pinned_weights
+from workers.recipe import Recipe
 from workers.shards import SCHEMA, read_footer
 from workers.storage import Folder
 from workers.unit import AttackSpec, DatasetSpec, Done, Evaluation, Training, WorkerSettings
 from workers.victims.base import ArchitectureError, WeightsMismatchError
-from workers.victims.recipe import Recipe
 
 pytestmark = pytest.mark.tf
 

@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from tests.support.victims import model_spec, victim_spec
 from workers.datasets import Dataset, load
 from workers.layout import training_progress
+from workers.recipe import Recipe
 from workers.storage import Folder
 from workers.unit import DatasetSpec, ModelSpec
 from workers.victims.base import TrainingError
 from workers.victims.batch_norm import batch_norms, reestimate
 from workers.victims.batches import flip_crop
 from workers.victims.progress import TrainingProgress, progress_text, progress_writer
-from workers.victims.recipe import Recipe
 from workers.victims.training import build_and_train
 
 pytestmark = pytest.mark.tf

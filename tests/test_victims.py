@@ -15,9 +15,9 @@ from orchestrator.grid.entries import Grid
 from orchestrator.grid.load import load_grid
 from tests.support.victims import cells_of, model_spec, victim_spec
 from workers.datasets import Dataset, load
+from workers.recipe import Recipe
 from workers.unit import DatasetSpec, Weights
 from workers.victims.architectures import ArchitectureError, build_model
-from workers.victims.recipe import Recipe
 from workers.victims.saved import check_pixel_range
 from workers.victims.training import build_and_train
 from workers.victims.victim import victim_as_it_is

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from workers.norms import NormName
-from workers.victims.recipe import Recipe
+from workers.recipe import Recipe
 
 DEFAULT_RUNNER = "workers.evaluator:Evaluator"
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from orchestrator.grid.checker import Checker, kind, show
 from orchestrator.grid.entries import DatasetEntry, Exclude, ModelEntry
+from workers.recipe import Recipe
 from workers.storage import absolute
 from workers.unit import Weights
 from workers.victims.architectures import ARCHITECTURES
 from workers.victims.base import ArchitectureError
-from workers.victims.recipe import Recipe
 from workers.victims.saved import SUFFIX, input_shape
 from workers.victims.weights import IMAGENET, SUFFIXES, read_file
 

@@ -25,8 +25,8 @@ from orchestrator.grid.entries import (
 )
 from workers import metrics
 from workers.datasets import ORDER_VERSION
+from workers.recipe import Recipe
 from workers.unit import AttackSpec, ModelSpec, VictimSpec, Weights
-from workers.victims.recipe import Recipe
 
 _NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9_.+-]")  # tfds:name/config has such
 

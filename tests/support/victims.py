@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from orchestrator.grid.entries import Grid
 from orchestrator.plan.cells import expand
 from workers.norms import NormName
+from workers.recipe import Recipe
 from workers.unit import AttackSpec, DatasetSpec, ModelSpec, VictimSpec, Weights
-from workers.victims.recipe import Recipe
 
 
 def victim_spec(victim_id: str = "small_cnn-digits-s0-0123456789", **changes: Any) -> VictimSpec:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workers.datasets import Dataset
+from workers.recipe import Recipe
 from workers.victims.base import TrainingError
 from workers.victims.batches import image_batches
 from workers.victims.progress import Listener, TrainingProgress
-from workers.victims.recipe import Recipe
 
 if TYPE_CHECKING:
     import keras

@@ -1,0 +1,82 @@
+"""`import robustsweep`: what it exports, and that each of it works."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import robustsweep
+from tests.support.models import digits_cnn
+from tests.support.sweeps import write_grid
+
+
+def test_what_is_exported() -> None:
+    assert robustsweep.__all__ == [
+        "Grid",
+        "UserError",
+        "__version__",
+        "attack",
+        "cells",
+        "load_grid",
+        "query",
+        "run",
+    ]
+    for name in robustsweep.__all__:
+        assert getattr(robustsweep, name)
+    with pytest.raises(AttributeError, match="has no attribute 'Gird'"):
+        robustsweep.Gird  # noqa: B018
+
+
+def test_a_sweep_from_python(tmp_path: Path) -> None:
+    path = write_grid(tmp_path / "moods.yaml", ["work"])
+    options = {"backend": "inline", "runner": "tests.support.runners:Misbehaving", "quiet": True}
+    output = str(tmp_path / "out")
+    summary = robustsweep.run(str(path), output, **options)  # type: ignore[arg-type]
+    assert (summary.exit_code, summary.state.cells_done) == (0, 2)
+    grid = robustsweep.load_grid(str(path), ["examples=50"])
+    assert isinstance(grid, robustsweep.Grid)
+    assert robustsweep.run(grid, output, **options).state.units == 0  # type: ignore[arg-type]
+    assert robustsweep.cells(output)["n"].to_pylist() == [50, 50]
+    answer = robustsweep.query(output, "SELECT count(*) AS n FROM examples")
+    assert answer.to_pylist() == [{"n": 200}]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workrs": 2}, "unexpected keyword argument 'workrs'"),
+        ({"backend": "slurm"}, '--backend: found "slurm"; allowed: ray, inline'),
+        ({"backend": "inline", "workers": 2}, "--workers has no meaning with --backend inline"),
+        ({"data_dir": "no/such"}, "--data-dir: no folder no/such"),
+    ],
+)
+def test_wrong_options_are_one_clear_error(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    path = write_grid(tmp_path / "moods.yaml")
+    with pytest.raises(robustsweep.UserError, match=message):
+        robustsweep.run(str(path), str(tmp_path / "out"), **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.tf
+def test_an_attack_alone() -> None:
+    digits = digits_cnn()
+    images, labels = digits.images[:20], digits.labels[:20]
+    result = robustsweep.attack(
+        digits.model, images, labels, "bim", epsilons=[0.0, 0.3], norm="linf", steps=5
+    )
+    assert result.robust_accuracy[0] > result.robust_accuracy[1]
+    assert np.abs(result.adversarial(1) - images).max() <= 0.3 + 1e-6
+    with pytest.raises(robustsweep.UserError, match="found attack 'bmi'; allowed: apgd, bim"):
+        robustsweep.attack(digits.model, images, labels, "bmi", epsilons=[0.1])
+    with pytest.raises(robustsweep.UserError, match="attack bim: 1 validation error"):
+        robustsweep.attack(digits.model, images, labels, "bim", epsilons=[0.1], steps=0)
+
+
+def test_it_is_the_command_line_too() -> None:
+    command = [sys.executable, "-m", "robustsweep", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"robustsweep {robustsweep.__version__}\n"
