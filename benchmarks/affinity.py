@@ -1,4 +1,4 @@
-"""How often victims are loaded and fine-tuned: counted, not timed."""
+"""How often victims are loaded and trained: counted, not timed."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def measure(*, units: int = 50) -> list[Reading]:
             at_most=2,
         ),
         Reading(what=f"{what}: loads in all", value=loaded.total(), at_least=VICTIMS),
-        Reading(what=f"{what}: victims fine-tuned", value=len(trained), at_least=VICTIMS),
-        Reading(what=f"{what}: fine-tunings in all", value=trained.total(), at_most=VICTIMS),
+        Reading(what=f"{what}: victims trained", value=len(trained), at_least=VICTIMS),
+        Reading(what=f"{what}: trainings in all", value=trained.total(), at_most=VICTIMS),
     ]
 
 

@@ -41,7 +41,7 @@ WORK: Mapping[str, Mapping[str, Any]] = {
 
 
 def measure(*, repeats: int = 3, work: Mapping[str, Mapping[str, Any]] = WORK) -> list[Reading]:
-    """Sweeps of two victims of each network in `work`, with fine-tuning, the layouts in turn.
+    """Sweeps of two victims of each network in `work`, with training, the layouts in turn.
 
     MNIST where the data folder that the environment's ROBUSTSWEEP_DATA names has it, else the digits.
     """

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from orchestrator.results.text import FORMATS
-from orchestrator.run.backends import BACKENDS
+from orchestrator.run.backends.registry import BACKENDS
 from workers.version import VERSION
 
 app = typer.Typer(

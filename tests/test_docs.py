@@ -16,7 +16,9 @@ from orchestrator.run.prepare import prepare
 from orchestrator.run.progress import PlainProgress
 from orchestrator.run.sweep import run_sweep
 from tests.support.results import Cell, results_of
+from tests.support.sweeps import sweep
 from workers.attacks import REGISTRY
+from workers.flags import Flag
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -80,6 +82,20 @@ def test_queries_in_the_documentation_run() -> None:
 def test_every_view_is_documented() -> None:
     text = (ROOT / "docs" / "results.md").read_text()
     assert all(f"| `{view}` |" in text for view in VIEWS)
+
+
+def test_the_page_on_results_knows_every_flag() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\S) \| (\w+) \|", (ROOT / "docs" / "results.md").read_text(), re.M)
+    assert rows == [(flag.value, flag.mark, flag.severity) for flag in Flag]
+    assert len({flag.mark for flag in Flag}) == len(Flag)
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep(load_grid("digits"), tmp_path / "outputs" / "digits", runner="tests.support.runners:MadeUp")
+    (code,) = blocks(ROOT / "README.md", "python")
+    looked = code.replace('robustsweep.run("digits")', "").partition("robustsweep.attack")[0]
+    exec(looked, {})
 
 
 @pytest.mark.tf

@@ -17,7 +17,7 @@ from orchestrator.errors import GridError
 from orchestrator.grid.load import load_grid
 from orchestrator.results.text import FORMATS
 from orchestrator.results.text.base import Columns, ForPrograms
-from orchestrator.run.backends import BACKENDS, BackendEntry
+from orchestrator.run.backends.registry import BACKENDS, BackendEntry
 from orchestrator.store.folder import Store
 from tests.support.sweeps import Scripted, rows, sweep, times_counted, write_grid
 from tests.support.victims import cells_of

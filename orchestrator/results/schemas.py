@@ -69,7 +69,7 @@ FAILURES = pa.schema(
         ("unit_id", pa.string()),
         ("unit", pa.string()),  # in words
         ("victim_id", pa.string()),
-        ("attack_id", pa.string()),  # null for fine-tuning
+        ("attack_id", pa.string()),  # null for a training
         ("cells", pa.list_(pa.string())),
         ("start", pa.int32()),
         ("stop", pa.int32()),

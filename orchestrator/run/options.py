@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import UserError, did_you_mean
-from orchestrator.run.backends import BACKENDS
+from orchestrator.run.backends.registry import BACKENDS
 from workers.unit import DEFAULT_RUNNER
 
 

@@ -1,14 +1,15 @@
 """Where units run. A backend is a pool of workers behind five calls; the sweep never sees more of it.
 
-Light to import: `BACKENDS` names the backends, `make_backend` imports the one that is asked for.
+`registry.BACKENDS` names them; `make_backend` imports the one that is asked for.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from orchestrator.run.backends.registry import BACKENDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,31 +74,6 @@ class MakeBackend(Protocol):
     def __call__(
         self, options: RunOptions, settings: WorkerSettings, *, most: int, logs: Path | None
     ) -> Backend: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendEntry:
-    """A backend that can be asked for by name."""
-
-    target: str  # "module:Class", a `MakeBackend`
-    unit_timeout: float | None = None  # seconds a unit may take where nothing else is asked for
-    refused: Mapping[str, str] = field(default_factory=dict)  # options without a meaning there, and why
-
-
-_ONE_WORKER = "it is one worker in this process"
-
-BACKENDS: dict[str, BackendEntry] = {
-    "ray": BackendEntry(target="orchestrator.run.backends.ray:RayBackend", unit_timeout=6 * 3600.0),
-    "inline": BackendEntry(
-        target="orchestrator.run.backends.inline:InlineBackend",
-        refused={
-            "workers": _ONE_WORKER,
-            "gpus_per_worker": _ONE_WORKER,
-            "address": "it uses no Ray",
-            "unit_timeout": "nothing from outside could end a unit",
-        },
-    ),
-}
 
 
 def make_backend(options: RunOptions, settings: WorkerSettings, *, most: int, logs: Path | None) -> Backend:
