@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
@@ -119,6 +120,15 @@ def test_warnings_say_each_reason_once() -> None:
         "set aside shards/v/other: its victim had weights 222222222222…, this folder is pinned to "
         "111111111111…",
     ]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_without_a_pin_the_smaller_hash_counts_whoever_came_first(order: tuple[int, int]) -> None:
+    """As of two pins: a folder that lost its pins must not show other numbers than it did."""
+    first, second = (info(f"v/{weights}", 0, 10, ("a",), at, weights) for at, weights in enumerate("21"))
+    accepted = accept(NOWHERE, [(first, second)[i] for i in order], [], {})
+    assert [one.name for one in accepted.set_aside] == ["v/2"]
+    assert set(counted(accepted)) == held([second], "1")
 
 
 VICTIM, ATTACK = some_victim("v"), attack_spec()

@@ -419,3 +419,66 @@ def test_answers_that_are_not_finite_are_flagged_and_no_success() -> None:
     never = Victim(lambda images, training=False: network(images) * np.nan, digits, "0" * 64)
     with pytest.raises(ArchitectureError, match="every image with NaN"):
         never.clean_accuracy()
+
+
+class Corner:
+    """Sets the pixel in the corner, which is 0 in all digits, and claims success."""
+
+    def __init__(self, norm: str, level: float) -> None:
+        self.level = level  # of 255
+
+    def __call__(self, model: Any, images: np.ndarray, labels: Any, epsilons: Any, **rest: Any) -> np.ndarray:
+        found = np.stack([images] * len(epsilons))
+        found[:, :, 0, 0, 0] = np.float32(self.level / 255)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("level", "success", "success_uint8", "flags"),
+    [
+        (0.3, False, False, None),
+        (0.45, True, False, None),  # rounded away
+        (0.9, True, True, None),
+        (3.0, False, False, ["non_finite_logits"]),
+    ],
+)
+def test_what_an_image_is_worth_rounded_or_unanswered(
+    evaluator: Evaluator, level: float, success: bool, success_uint8: bool, flags: list[str] | None
+) -> None:
+    import tensorflow as tf
+
+    from workers.measure import Clock, Measurement
+    from workers.victims.victim import Victim
+
+    network, digits = evaluator._victims[ID].model, load(DatasetSpec(name="digits"))
+
+    def cornered(images: Any, training: bool = False) -> Any:
+        """Another answer where the corner is above 0.4 of 255, and none above 2."""
+        logits, corner = network(images, training=training), 255 * images[:, 0, 0, :]
+        answer = tf.where(corner > 0.4, tf.roll(logits, 1, axis=1), logits)
+        return tf.where(corner > 2, answer * np.nan, answer)
+
+    corner = attack_spec("corner", factory="tests.test_evaluate:Corner", level=level)
+    measured = Measurement(unit(corner, 0, 60, epsilons=[0.1]), Victim(cornered, digits, "0" * 64), Clock())
+    rows = measured.rows().to_pandas()
+    right = rows[rows["clean_correct"]]
+    assert len(right) > 40
+    assert (right["success"] == success).all() and (right["success_uint8"] == success_uint8).all()
+    assert all((list(one) if one is not None else None) == flags for one in right["flags"])
+
+
+def test_a_victim_is_always_asked_for_as_many_images_at_once() -> None:
+    import tensorflow as tf
+
+    from workers.victims.victim import BATCH, Victim
+
+    def counts(images: Any) -> Any:
+        asked = tf.cast(tf.shape(images)[0], tf.float32)
+        return asked + 0 * tf.reduce_sum(images, axis=(1, 2)) + tf.zeros((1, 10))
+
+    digits = load(DatasetSpec(name="digits"))
+    victim = Victim(counts, digits, "0" * 64)
+    for number in (1, 7, BATCH, 200):
+        logits = victim.logits(digits.images("test", np.arange(number)))
+        assert logits.shape == (number, 10) and (logits == BATCH).all()
+    assert victim.logits(digits.images("test", np.arange(0))).shape == (0, 10)
