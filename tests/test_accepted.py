@@ -38,6 +38,7 @@ def info(
         published_at=f"2030-01-01T00:00:{at:02d}",
         seconds=6.0,
         device="d",
+        code="c",
     )
 
 

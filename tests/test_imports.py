@@ -42,6 +42,7 @@ ROOMS = (
     "workers.machine",
     "workers.metrics",
     "workers.shards",
+    "workers.code",
     "workers.unit",
     "workers.recipe",
     "workers.flags",

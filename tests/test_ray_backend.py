@@ -20,6 +20,7 @@ from orchestrator.run.options import RunOptions
 from orchestrator.store.folder import Store
 from tests.support.sweeps import nothing_left_behind, rows, sweep, times_counted, write_grid
 from tests.support.victims import some_victim
+from workers.code import this_code
 from workers.unit import Training, WorkerSettings
 from workers.worker import Worker
 
@@ -140,11 +141,15 @@ def test_workers_that_do_not_start_are_one_clear_error(
     assert store.read_status(store.run_ids()[-1]).state == "failed"
 
 
-def test_workers_of_another_version_are_one_clear_error(
+def test_workers_with_other_code_are_one_clear_error(
     machines: Machines, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_module, "VERSION", "99.0")
-    with pytest.raises(BackendError, match=r"workers do not start: .*the driver has 99\.0: install the same"):
+    other = replace(this_code(), source="0" * 64)
+    monkeypatch.setattr(ray_module, "this_code", lambda: other)
+    differs = (
+        r"workers do not start: .* runs other code than the driver: other source files \(\w+, not 00000000\)"
+    )
+    with pytest.raises(BackendError, match=differs):
         sweep(write_grid(tmp_path / "g.yaml"), output, backend="ray", address=machines.address)
 
 

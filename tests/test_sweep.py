@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import pytest
 
 from orchestrator.errors import BackendError, StoreError, UserError
 from orchestrator.grid.load import load_grid
+from orchestrator.results.tables import cells_table
+from orchestrator.run.backends import Backend, make_backend
+from orchestrator.run.options import RunOptions
 from orchestrator.run.prepare import prepare
 from orchestrator.run.sweep import Summary
 from orchestrator.store.folder import Store
@@ -28,6 +32,7 @@ from tests.support.sweeps import (
     times_counted,
     write_grid,
 )
+from workers.code import this_code
 from workers.unit import Done, Evaluation, Failed, Report, Training, Unit, WorkerSettings
 
 
@@ -201,6 +206,54 @@ def test_what_a_runner_prints_while_it_starts_goes_to_a_log(
     assert captured.err == "heard while it runs\n" * 3
     [run_id] = Store(str(output)).run_ids()
     assert "chatter" in (output / "runs" / run_id / "logs" / "inline.log").read_text()
+
+
+def test_what_is_reported_done_but_is_not_in_the_folder_is_not_done(grid: Path, output: Path) -> None:
+    """Two machines, one with its own disk at the output path: half of the shards never arrive."""
+    progress = Quiet()
+    summary = sweep(grid, output, progress=progress, runner="tests.support.runners:Elsewhere")
+    assert (summary.exit_code, summary.state.units_done, summary.state.cells_done) == (1, 3, 0)
+    [warning] = progress.said
+    assert warning.startswith("warning: 2 cells were reported done, but their shards are not in ")
+    store = Store(str(output))
+    status = store.read_status(summary.run_id)
+    assert status and (status.cells_done, status.state) == (0, "finished")
+    assert set(cells_table(store.results())["status"].to_pylist()) == {"partial"}
+    assert sweep(grid, output).exit_code == 0
+    assert times_counted(rows(output)) == {1: 200}
+
+
+@pytest.mark.parametrize(("place", "option"), [("output", "--output"), ("cache", "--cache-dir")])
+def test_a_worker_that_does_not_see_the_drivers_storage_does_not_start(
+    grid: Path, output: Path, place: str, option: str
+) -> None:
+    def misled(options: RunOptions, settings: WorkerSettings, **rest: Any) -> Backend:
+        return make_backend(options, replace(settings, **{place: f"{output}-own"}), **rest)
+
+    message = f"is not the {option} that the driver writes to: name storage that is the same"
+    with pytest.raises(BackendError, match=message):
+        sweep(grid, output, pool=misled)
+    assert not (output / "shards").exists() and list(output.parent.rglob("*.tmp")) == []
+    assert sweep(grid, output).exit_code == 0
+    assert list(output.parent.rglob("*.tmp")) == []
+
+
+def test_a_cache_that_cannot_be_written_to_is_said_before_anything_runs(grid: Path, output: Path) -> None:
+    grid.with_name("file").touch()
+    with pytest.raises(StoreError, match=r"cannot write to the cache of victims, .*file/victims"):
+        sweep(grid, output, cache_dir=str(grid.with_name("file") / "victims"))
+
+
+def test_shards_by_two_states_of_the_code_are_shown(
+    grid: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(grid, output)
+    assert prepare(load_grid(str(grid)), str(output)).warnings == []
+    monkeypatch.setattr("workers.shards.this_code", lambda: replace(this_code(), source="f" * 64))
+    sweep(grid, output, ["examples=150"])
+    [warning] = prepare(load_grid(str(grid)), str(output)).warnings
+    made = f"2 by {this_code().source[:8]}, 1 by ffffffff"
+    assert warning.startswith(f"shards by 2 states of robustsweep's source: {made}")
 
 
 # -- lost workers, limits and signals ---------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workers import layout
+from workers.code import this_code
 from workers.storage import Folder
 from workers.unit import AttackSpec, Evaluation, VictimSpec, label, recorded
 
@@ -99,6 +100,7 @@ class ShardInfo:
     published_at: str
     seconds: float
     device: str
+    code: str  # hash of the source that made it; "" where it does not say
 
 
 def dimensions(victim: VictimSpec, attack: AttackSpec, cell_id: str, epsilon: float) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def publish_shard(
         "published_at": datetime.now(UTC).isoformat(timespec="microseconds"),
         "rows": unit.rows,
         "phases": dict(phases),
-        "provenance": dict(provenance),
+        "provenance": {**provenance, "code": this_code().source},
         "victim": {
             "model": recorded(unit.victim.model),
             "dataset": recorded(unit.victim.dataset),
@@ -213,6 +215,7 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
             published_at=str(footer["published_at"]),
             seconds=float(sum(footer["phases"].values())),
             device=str(footer["provenance"].get("device", "")),
+            code=str(footer["provenance"].get("code", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error

@@ -4,11 +4,38 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pyarrow import fs
+
+
+@contextmanager
+def token_in(*locations: str) -> Iterator[str]:
+    """Leave a small file in each of the places for as long as this lasts, and yield its name.
+
+    Whoever finds it there sees the same storage (`has_token`). OSError where a place cannot be written to.
+    """
+    name = f".{uuid.uuid4().hex}.token.tmp"  # as a temporary file: what a crash leaves behind is tidied up
+    folders = [Folder.at(location) for location in dict.fromkeys(locations)]
+    try:
+        for folder in folders:
+            folder.publish(name, name.encode())
+        yield name
+    finally:
+        for folder in folders:
+            with suppress(OSError):
+                folder.delete(name)
+
+
+def has_token(location: str, name: str) -> bool:
+    try:
+        return Folder.at(location).read(name) == name.encode()
+    except OSError:
+        return False
 
 
 def absolute(location: str) -> str:

@@ -219,6 +219,7 @@ class WorkerSettings:
     memory_limit: int | None = None  # bytes of resident memory above which a worker retires
     python_path: tuple[str, ...] = ()  # where the user's own modules are importable from
     runner: str = DEFAULT_RUNNER
+    token: str = ""  # a file that the driver has left in output and cache, to be found there by every worker
 
 
 Runner = Callable[[Unit], Done]

@@ -13,9 +13,10 @@ import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from workers.code import Code, this_code
 from workers.machine import resident_bytes
+from workers.storage import has_token
 from workers.unit import Failed, Report, Runner, Unit, WorkerSettings
-from workers.version import VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,15 @@ class WorkerInfo:
 class Worker:
     """Runs one unit after another, keeping its victim between them."""
 
-    def __init__(self, settings: WorkerSettings, *, version: str = VERSION, log: str | None = None) -> None:
-        """Raises RuntimeError when this machine holds another robustsweep than the driver.
+    def __init__(self, settings: WorkerSettings, *, code: Code | None = None, log: str | None = None) -> None:
+        """Raises RuntimeError when this machine runs other code than the driver's, `code`.
 
         `log` is a file that takes everything this process prints from now on, native libraries included.
         """
-        if version != VERSION:
+        if code and (differences := this_code().differences(code)):
             raise RuntimeError(
-                f"robustsweep {VERSION} is installed on {socket.gethostname()}, the driver has {version}: "
-                "install the same version everywhere"
+                f"{socket.gethostname()} runs other code than the driver: {'; '.join(differences)}: "
+                "install the same everywhere"
             )
         if log:
             _redirect_output(Path(log))
@@ -49,7 +50,17 @@ class Worker:
         self._runner: Runner | None = None
 
     def ready(self) -> WorkerInfo:
-        """Import and set up everything slow; units are sent only after this has returned."""
+        """Import and set up everything slow; units are sent only after this has returned.
+
+        Raises RuntimeError where output or cache are not the driver's.
+        """
+        settings = self.settings
+        for option, place in (("--output", settings.output), ("--cache-dir", settings.cache)):
+            if settings.token and not has_token(place, settings.token):
+                raise RuntimeError(
+                    f"{place} on {socket.gethostname()} is not the {option} that the driver writes to: "
+                    "name storage that is the same on every machine"
+                )
         self._make_runner()
         return WorkerInfo(socket.gethostname(), os.getpid(), _ray_node_id())
 

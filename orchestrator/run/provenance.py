@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from workers.code import this_code
 from workers.machine import available_cpus, cpu_model
 from workers.version import VERSION
 
@@ -20,6 +21,7 @@ def provenance() -> dict[str, Any]:
     """Goes into the output folder and every shard's footer."""
     return {
         "robustsweep": VERSION,
+        "code": this_code().source,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "driver_host": socket.gethostname(),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from orchestrator.store.accepted import Accepted
 from orchestrator.store.folder import Store, writable_or_raise
 from orchestrator.store.records import Failure
 from workers.shards import dimensions
-from workers.storage import absolute
+from workers.storage import absolute, token_in
 from workers.unit import WorkerSettings
 
 
@@ -102,23 +103,48 @@ def _run_sweep(
     if plan.unit_count:
         settings = _settings(prepared, options, run_id, record)
         logs = store.log_folder(run_id)
-        pool = backend(
-            options, settings, most=plan.unit_count, logs=Path(logs.path) if logs.is_local else None
-        )
-        Loop(plan, store, options, run_id, pool, progress, state, clock).run(begin)
+        with _tokens(settings) as token:
+            pool = backend(
+                options,
+                replace(settings, token=token),
+                most=plan.unit_count,
+                logs=Path(logs.path) if logs.is_local else None,
+            )
+            Loop(plan, store, options, run_id, pool, progress, state, clock).run(begin)
     else:
         state.state = "finished"
         if asked_anew:
             begin()
-            StatusWriter(store, run_id, state).write()
     accepted = store.accepted_shards()
     store.remember(accepted)
+    missing = _missing(plan, accepted)
+    # What workers reported is no result: only what lies in the folder counts.
+    reported, state.cells_done = state.cells_done, plan.cell_count - len(missing)
+    if reported > state.cells_done:
+        progress.say(
+            f"warning: {reported - state.cells_done:,} cells were reported done, but their shards are not in "
+            f"{store.location}: is it the same storage on every machine?"
+        )
+    if plan.unit_count or asked_anew:
+        StatusWriter(store, run_id, state).write()
     # Reading every row again is most of what a run with nothing to do would cost.
     if plan.unit_count or asked_anew or accepted.from_footers or not store.has_tables():
         store.write_tables(table_files(store.results(accepted)))
-    failures = _lasting_failures(plan, store, accepted)
-    code = 130 if state.state == "interrupted" else 1 if failures or state.units_failed else 0
+    failures = _lasting_failures(plan, store, missing)
+    code = 130 if state.state == "interrupted" else 1 if missing else 0
     return Summary(state, code, failures, run_id)
+
+
+@contextmanager
+def _tokens(settings: WorkerSettings) -> Iterator[str]:
+    """A file in output and cache that every worker must find; StoreError where it cannot be left."""
+    with ExitStack() as stack:
+        try:
+            token = stack.enter_context(token_in(settings.output, settings.cache))
+        except OSError as error:
+            cache = f"the cache of victims, {settings.cache}"
+            raise StoreError(f"cannot write to {cache}: {error.strerror or error}") from None
+        yield token
 
 
 def wanted_cells(plan: Plan) -> pa.Table:
@@ -134,16 +160,24 @@ def wanted_cells(plan: Plan) -> pa.Table:
     return pa.table(rows, schema=WANTED)
 
 
-def _lasting_failures(plan: Plan, store: Store, accepted: Accepted) -> list[Failure]:
+def _missing(plan: Plan, accepted: Accepted) -> dict[str, list[Interval]]:
+    """What each cell of the grid lacks, by its id; cells that are done are left out."""
+    lacking = {
+        cell.cell_id: subtract(plan.wanted(victim), accepted.coverage.get(cell.cell_id, ()))
+        for victim, runs in plan.victims
+        for run in runs
+        for cell in run.cells
+    }
+    return {cell_id: left for cell_id, left in lacking.items() if left}
+
+
+def _lasting_failures(plan: Plan, store: Store, missing: Mapping[str, Sequence[Interval]]) -> list[Failure]:
     """The final failures that leave a hole in the grid as it is now."""
-    missing: dict[str, list[Interval]] = {}
-    victims = set()
-    for victim, runs in plan.victims:
-        for run in runs:
-            for cell in run.cells:
-                if left := subtract(plan.wanted(victim), accepted.coverage.get(cell.cell_id, ())):
-                    missing[cell.cell_id] = left
-                    victims.add(victim.victim_id)
+    victims = {
+        victim.victim_id
+        for victim, runs in plan.victims
+        if any(cell.cell_id in missing for run in runs for cell in run.cells)
+    }
     lasting = []
     for failure in store.failures():
         failed = [(failure.start, failure.stop)]
@@ -151,7 +185,7 @@ def _lasting_failures(plan: Plan, store: Store, accepted: Accepted) -> list[Fail
             leaves_hole = failure.victim_id in victims
         else:
             leaves_hole = any(
-                subtract(missing.get(cell_id, ()), failed) != missing.get(cell_id, [])
+                subtract(missing.get(cell_id, ()), failed) != list(missing.get(cell_id, ()))
                 for cell_id in failure.cells
             )
         if failure.final and leaves_hole:

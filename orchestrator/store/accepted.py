@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,14 +39,22 @@ class Accepted:
     _parts: list[tuple[ShardInfo, dict[str, list[Interval]]]] = field(default_factory=list)
 
     def warnings(self) -> list[str]:
-        """What was set aside, a line for each reason."""
+        """What was set aside, a line for each reason, and whether what counts was made by one code."""
         names: dict[str, list[str]] = {}
         for one in self.set_aside:
             names.setdefault(one.reason, []).append(one.name)
-        return [
+        found = [
             f"set aside shards/{first}{f' and {len(others)} more' if others else ''}: {reason}"
             for reason, (first, *others) in names.items()
         ]
+        codes = Counter(info.code for info in [*self._whole, *(info for info, _ in self._parts)])
+        if len(codes) > 1:
+            made = ", ".join(f"{n:,} by {code[:8] or 'unknown'}" for code, n in codes.most_common())
+            found.append(
+                f"shards by {len(codes)} states of robustsweep's source: {made}; where results differ, it may "
+                "be the code that does"
+            )
+        return found
 
     def dataset(self) -> pads.Dataset:
         """The accepted rows, each (cell, position) once, read lazily but for shards that count in part."""

@@ -26,6 +26,7 @@ _SCHEMA = pa.schema(
         ("published_at", pa.string()),
         ("seconds", pa.float64()),
         ("device", pa.string()),
+        ("code", pa.string()),
     ]
 )
 

@@ -72,6 +72,20 @@ class Misbehaving(MadeUp):
         return super().__call__(unit)
 
 
+class Elsewhere(MadeUp):
+    """As on a machine whose own disk lies where the output is: every other shard goes there."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        super().__init__(settings)
+        self.shared, self.own = self.output, Folder.at(f"{settings.output}-own")
+        self.units = 0
+
+    def __call__(self, unit: Unit) -> Done:
+        self.units += 1
+        self.output = self.own if self.units % 2 and isinstance(unit, Evaluation) else self.shared
+        return super().__call__(unit)
+
+
 class Chatty(MadeUp):
     """Prints as native libraries do: past `sys.stderr`, while it starts and while it runs."""
 

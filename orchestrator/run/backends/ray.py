@@ -26,9 +26,9 @@ from orchestrator.errors import BackendError
 from orchestrator.run.backends import Event, Finished, Lost, Ready
 from orchestrator.run.backends.quiet import stderr_to
 from orchestrator.run.options import RunOptions
+from workers.code import this_code
 from workers.machine import available_cpus, physical_memory
 from workers.unit import Failed, Unit, WorkerSettings
-from workers.version import VERSION
 from workers.worker import Worker, WorkerInfo
 
 # Actors exchange only units and reports: Ray's default store would claim a third of the memory.
@@ -151,7 +151,7 @@ class RayBackend:
         self._started += 1
         worker = f"worker-{self._started}"
         log = str(self.logs / f"{worker}.log") if self.logs else None
-        handle = self._remote.remote(self.settings, version=VERSION, log=log)
+        handle = self._remote.remote(self.settings, code=this_code(), log=log)
         self._actors[worker] = _Actor(handle)
         self._calls[handle.ready.remote()] = worker
 
