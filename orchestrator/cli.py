@@ -328,22 +328,25 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def _warn(warnings: list[str]) -> None:
+    from workers.storage import redacted
+
     console = _console(stderr=True)
     for warning in warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]warning:[/] {escape(redacted(warning))}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def _user_errors() -> Iterator[None]:
     """Bad input ends in one message and exit code 2, without a traceback."""
     from orchestrator.errors import UserError
+    from workers.storage import redacted
 
     try:
         yield
         sys.stdout.flush()
     except UserError as error:
         _console(stderr=True).print(
-            f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+            f"[bold red]error:[/] {escape(redacted(str(error)))}", highlight=False, soft_wrap=True
         )
         raise typer.Exit(2) from None
     except BrokenPipeError:  # `robustsweep query … | head`

@@ -40,7 +40,7 @@ def plain_table(*columns: str, right: int = 0) -> Table:
 def plan(console: Console, prepared: Prepared) -> None:
     """What a run would do."""
     grid, todo = prepared.grid, prepared.plan
-    console.print(f"[bold]{escape(grid.name)}[/] into {escape(prepared.store.location)}", highlight=False)
+    console.print(f"[bold]{escape(grid.name)}[/] into {escape(prepared.store.shown)}", highlight=False)
     table = plain_table("model", "dataset", "attack", "epsilon", "examples", "cells", "to do", right=3)
     for row in _plan_rows(prepared):
         table.add_row(*map(escape, row))
@@ -142,7 +142,7 @@ def _both_scales(epsilon: Fraction, grid: Grid) -> str:
 def summary(console: Console, prepared: Prepared, result: Summary) -> None:
     """What came of a run: counts, failures with their reasons, where the tables are."""
     state = result.state
-    location = escape(prepared.store.location)
+    location = escape(prepared.store.shown)
     head = f"{state.cells_done:,} of {state.cells:,} cells done"
     if state.units:
         parts = [_count(state.units_done, "unit")]

@@ -223,6 +223,9 @@ def test_a_sweep_into_a_subtree(grid: Path, tmp_path: Path, output: Path) -> Non
         ("/a/b/out", "/a/b/victims"),
         ("/out", "/victims"),
         ("s3://bucket/out/", "s3://bucket/victims"),
+        ("s3://bucket", "s3://bucket/victims"),  # a bucket of that name is somebody else's
+        ("s3://bucket/?region=eu", "s3://bucket/victims?region=eu"),
+        ("file:///out", "file:///victims"),
         ("s3://bucket/x/out?region=eu", "s3://bucket/x/victims?region=eu"),
     ],
 )

@@ -48,6 +48,23 @@ def new_failure(run_id: str) -> str:
     return f"{FAILURES}/{run_id}/{uuid.uuid4().hex}.json"
 
 
+def run_claim(number: int) -> str:
+    """Says that some driver has taken this number for a run."""
+    return f"{RUNS}/{number:06d}.claim"
+
+
+def claimed_number(base_name: str) -> int | None:
+    """The number that a file in `RUNS` claims; None for any other file."""
+    match = re.fullmatch(r"(\d{6,})\.claim", base_name)
+    return int(match[1]) if match else None
+
+
+def run_number(run_id: str) -> int:
+    """By which runs are ordered; 0 for an id that has none."""
+    match = re.match(r"(\d{6,})-", run_id)
+    return int(match[1]) if match else 0
+
+
 def run_grid(run_id: str) -> str:
     return f"{RUNS}/{run_id}/{GRID}"
 

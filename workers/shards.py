@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from workers import layout
 from workers.code import this_code
-from workers.storage import Folder
+from workers.storage import Folder, redacted
 from workers.unit import AttackSpec, Evaluation, VictimSpec, label, recorded
 
 SCHEMA_VERSION = 2
@@ -164,7 +164,7 @@ def publish_shard(
         },
         "attack": recorded(attack),
     }
-    table = rows.replace_schema_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True).encode()})
+    table = rows.replace_schema_metadata({FOOTER_KEY: redacted(json.dumps(footer, sort_keys=True)).encode()})
     sink = pa.BufferOutputStream()
     # Most shards have few rows and many columns, and what a column costs then is its dictionary and its
     # statistics: without them a shard takes half the time to make, and is smaller.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +39,20 @@ def has_token(location: str, name: str) -> bool:
         return False
 
 
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"']+@")
+_SECRET_OPTIONS = re.compile(
+    r"([?&][a-z_]*(?:secret|token|password|passwd|key|sig|signature|credential)[a-z_]*=)[^&\s\"']+", re.I
+)
+
+
+def redacted(text: str) -> str:
+    """A text that may hold URIs, without what lets one in: user and password, keys and tokens among options.
+
+    Whatever is written down or shown goes through this; only the process that opens a URI needs it whole.
+    """
+    return _SECRET_OPTIONS.sub(r"\1***", _CREDENTIALS.sub("***@", text))
+
+
 def absolute(location: str) -> str:
     """A path or URI as other processes need it, who have other working directories."""
     return location if "://" in location else str(Path(location).expanduser().resolve())
@@ -66,7 +81,7 @@ class Folder:
         try:
             filesystem, path = fs.FileSystem.from_uri(text)
         except Exception as error:  # PyArrow raises ValueError, OSError and NotImplementedError alike
-            raise ValueError(f"cannot open {location}: {error}") from error
+            raise ValueError(redacted(f"cannot open {location}: {error}")) from error
         return cls(filesystem, path.rstrip("/"))
 
     @property
@@ -114,6 +129,21 @@ class Folder:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    def claim(self, name: str) -> bool:
+        """Create an empty file; False where it is there already. On a local disk only one of many can."""
+        if not self.is_local:
+            if self.exists(name):
+                return False
+            self.publish(name, b"")
+            return True
+        target = self.join(name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        except FileExistsError:
+            return False
+        return True
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; FileNotFoundError when it is not there."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from workers.code import Code, this_code
 from workers.machine import resident_bytes
-from workers.storage import has_token
+from workers.storage import has_token, redacted
 from workers.unit import Failed, Report, Runner, Unit, WorkerSettings
 
 
@@ -58,8 +58,8 @@ class Worker:
         for option, place in (("--output", settings.output), ("--cache-dir", settings.cache)):
             if settings.token and not has_token(place, settings.token):
                 raise RuntimeError(
-                    f"{place} on {socket.gethostname()} is not the {option} that the driver writes to: "
-                    "name storage that is the same on every machine"
+                    f"{redacted(place)} on {socket.gethostname()} is not the {option} that the driver writes "
+                    "to: name storage that is the same on every machine"
                 )
         self._make_runner()
         return WorkerInfo(socket.gethostname(), os.getpid(), _ray_node_id())
@@ -72,7 +72,11 @@ class Worker:
         except (Exception, SystemExit) as error:
             text = str(error).strip()
             line = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
-            report = Failed(unit_id=unit.unit_id, error=line, traceback=traceback.format_exc())
+            report = Failed(
+                unit_id=unit.unit_id,
+                error=redacted(line),
+                traceback=redacted(traceback.format_exc()),
+            )
         limit = self.settings.memory_limit
         return replace(report, retire=True) if limit and resident_bytes() > limit else report
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator.grid.numbers import PixelRange
 from workers.norms import NormName
+from workers.storage import redacted
 from workers.unit import DatasetSpec, DefenceSpec
 from workers.victims.saved import fits
 
@@ -144,4 +145,4 @@ class Grid(_Frozen):
 
 def options_text(given: Mapping[str, Any]) -> str:
     """Options for people: "steps=20, targeted=True"."""
-    return ", ".join(f"{key}={value}" for key, value in sorted(given.items()))
+    return redacted(", ".join(f"{key}={value}" for key, value in sorted(given.items())))

@@ -12,6 +12,7 @@ from typing import Any
 
 from workers.code import this_code
 from workers.machine import available_cpus, cpu_model
+from workers.storage import redacted
 from workers.version import VERSION
 
 _PACKAGES = ("ray", "tensorflow", "keras", "numpy", "pyarrow", "duckdb", "pydantic", "scikit-learn")
@@ -28,7 +29,7 @@ def provenance() -> dict[str, Any]:
         "driver_cpu": cpu_model(),
         "driver_cpus": available_cpus(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "command": sys.argv[1:],
+        "command": list(map(redacted, sys.argv[1:])),
         **git_state(Path.cwd()),
     }
 

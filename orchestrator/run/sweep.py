@@ -28,7 +28,7 @@ from orchestrator.store.accepted import Accepted
 from orchestrator.store.folder import Store, writable_or_raise
 from orchestrator.store.records import Failure
 from workers.shards import dimensions
-from workers.storage import absolute, token_in
+from workers.storage import absolute, redacted, token_in
 from workers.unit import WorkerSettings
 
 
@@ -60,7 +60,7 @@ def run_sweep(
         return _run_sweep(prepared, options, progress, clock, backend)
     except OSError as error:
         raise StoreError(
-            f"stopped: {error}; what is finished in {prepared.store.location} is kept, "
+            f"stopped: {redacted(str(error))}; what is finished in {prepared.store.shown} is kept, "
             "and the same command goes on from there"
         ) from error
 
@@ -80,14 +80,7 @@ def _run_sweep(
             f"warning: run {other.run_id} on {other.host} is writing to this folder too; "
             "nothing will break, but some units may be computed twice"
         )
-    run_id = store.new_run_id()
-    record = {
-        "run_id": run_id,
-        "grid": prepared.grid.name,
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "retry_failed": options.retry_failed,
-        **provenance(),
-    }
+    asked_anew = options.retry_failed or not _as_before(prepared)
     state = SweepState(
         grid=prepared.grid.name,
         cells=plan.cell_count,
@@ -95,26 +88,12 @@ def _run_sweep(
         units=plan.unit_count + len(plan.todo),
         work=plan.work,
     )
-
-    def begin() -> None:
-        store.start_run(run_id, grid_text=prepared.grid.text, wanted=wanted_cells(plan), record=record)
-
-    asked_anew = options.retry_failed or not _as_before(prepared)
-    if plan.unit_count:
-        settings = _settings(prepared, options, run_id, record)
-        logs = store.log_folder(run_id)
-        with _tokens(settings) as token:
-            pool = backend(
-                options,
-                replace(settings, token=token),
-                most=plan.unit_count,
-                logs=Path(logs.path) if logs.is_local else None,
-            )
-            Loop(plan, store, options, run_id, pool, progress, state, clock).run(begin)
+    run_id = ""
+    if plan.unit_count or asked_anew:
+        with store.new_run() as run_id:
+            _compute(prepared, options, progress, clock, backend, run_id, state)
     else:
         state.state = "finished"
-        if asked_anew:
-            begin()
     accepted = store.accepted_shards()
     store.remember(accepted)
     missing = _missing(plan, accepted)
@@ -123,16 +102,54 @@ def _run_sweep(
     if reported > state.cells_done:
         progress.say(
             f"warning: {reported - state.cells_done:,} cells were reported done, but their shards are not in "
-            f"{store.location}: is it the same storage on every machine?"
+            f"{store.shown}: is it the same storage on every machine?"
         )
-    if plan.unit_count or asked_anew:
+    if run_id:
         StatusWriter(store, run_id, state).write()
     # Reading every row again is most of what a run with nothing to do would cost.
-    if plan.unit_count or asked_anew or accepted.from_footers or not store.has_tables():
+    if run_id or accepted.from_footers or not store.has_tables():
         store.write_tables(table_files(store.results(accepted)))
     failures = _lasting_failures(plan, store, missing)
     code = 130 if state.state == "interrupted" else 1 if missing else 0
     return Summary(state, code, failures, run_id)
+
+
+def _compute(
+    prepared: Prepared,
+    options: RunOptions,
+    progress: Progress,
+    clock: Callable[[], float],
+    backend: MakeBackend,
+    run_id: str,
+    state: SweepState,
+) -> None:
+    """Write down what the run was asked for, and run what is missing of it."""
+    store, plan = prepared.store, prepared.plan
+    record = {
+        "run_id": run_id,
+        "grid": prepared.grid.name,
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "retry_failed": options.retry_failed,
+        **provenance(),
+    }
+
+    def begin() -> None:
+        store.start_run(run_id, grid_text=prepared.grid.text, wanted=wanted_cells(plan), record=record)
+
+    if not plan.unit_count:
+        begin()
+        state.state = "finished"
+        return
+    settings = _settings(prepared, options, run_id, record)
+    logs = store.log_folder(run_id)
+    with _tokens(settings) as token:
+        pool = backend(
+            options,
+            replace(settings, token=token),
+            most=plan.unit_count,
+            logs=Path(logs.path) if logs.is_local else None,
+        )
+        Loop(plan, store, options, run_id, pool, progress, state, clock).run(begin)
 
 
 @contextmanager
@@ -142,7 +159,7 @@ def _tokens(settings: WorkerSettings) -> Iterator[str]:
         try:
             token = stack.enter_context(token_in(settings.output, settings.cache))
         except OSError as error:
-            cache = f"the cache of victims, {settings.cache}"
+            cache = f"the cache of victims, {redacted(settings.cache)}"
             raise StoreError(f"cannot write to {cache}: {error.strerror or error}") from None
         yield token
 
@@ -224,6 +241,13 @@ def _settings(
 
 
 def beside(location: str, name: str) -> str:
-    """The location of `name` in the folder that holds `location`, an absolute path or a URI."""
+    """The location of `name` in the folder that holds `location`, an absolute path or a URI.
+
+    Of a whole bucket, or of the root of a disk, it is inside: nobody has named what lies beside.
+    """
     place, question, options = location.partition("?")
-    return f"{place.rstrip('/').rpartition('/')[0]}/{name}{question}{options}"
+    scheme, separator, path = place.rstrip("/").rpartition("://")
+    bucket, slash, rest = path.rpartition("/")
+    alone = not rest or (separator and scheme != "file" and not slash)
+    folder = path if alone else bucket
+    return f"{scheme}{separator}{folder}/{name}{question}{options}"

@@ -51,8 +51,8 @@ class Accepted:
         if len(codes) > 1:
             made = ", ".join(f"{n:,} by {code[:8] or 'unknown'}" for code, n in codes.most_common())
             found.append(
-                f"shards by {len(codes)} states of robustsweep's source: {made}; where results differ, it may "
-                "be the code that does"
+                f"shards by {len(codes)} states of robustsweep's source: {made}; where results differ, "
+                "it may be the code that does"
             )
         return found
 

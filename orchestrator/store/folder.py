@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +26,7 @@ from orchestrator.store.records import Failure, Status, from_json
 from workers import layout
 from workers.pins import Pin, read_pins
 from workers.shards import InvalidShardError, ShardInfo, read_footer
-from workers.storage import Folder
+from workers.storage import Folder, redacted
 from workers.unit import Training, Unit
 
 _READERS = 16  # footers and records are read in this many threads: latency, not bandwidth, is what they cost
@@ -36,6 +37,7 @@ class Store:
 
     def __init__(self, location: str) -> None:
         self.location = location
+        self.shown = redacted(location)  # for people and records
         try:
             self.folder = Folder.at(location)
         except ValueError as error:
@@ -50,8 +52,8 @@ class Store:
         if store.run_ids():
             return store
         if not store.folder.exists():
-            raise StoreError(f"no such output folder: {location}")
-        raise StoreError(f"{location} is not an output folder: no sweep has run into it")
+            raise StoreError(f"no such output folder: {store.shown}")
+        raise StoreError(f"{store.shown} is not an output folder: no sweep has run into it")
 
     # -- shards -------------------------------------------------------------------------------------------
 
@@ -129,13 +131,15 @@ class Store:
     def failures(self) -> list[Failure]:
         """Every failed attempt, oldest first. `final` is false for those that a later `--retry-failed`
         run has put behind us."""
-        retried = max((run for run in self.run_ids() if self._run(run).get("retry_failed")), default="")
+        runs = self.run_ids()
+        retried = [place for place, run_id in enumerate(runs) if self._run(run_id).get("retry_failed")]
+        since = set(runs[retried[-1] :] if retried else runs)
         files = self.folder.files(layout.FAILURES, recursive=True)
         names = [self.folder.relative(file.path) for file in files]
         with ThreadPoolExecutor(_READERS) as pool:
             read = pool.map(lambda name: from_json(Failure, self._read_json(name)), names)
             failures = [failure for failure in read if failure]
-        settled = [replace(one, final=one.final and one.run_id >= retried) for one in failures]
+        settled = [replace(one, final=one.final and one.run_id in since) for one in failures]
         return sorted(settled, key=lambda one: (one.at, one.unit_id, one.attempt))
 
     def failed(self) -> tuple[dict[str, list[Interval]], frozenset[str]]:
@@ -153,17 +157,34 @@ class Store:
 
     # -- runs ---------------------------------------------------------------------------------------------
 
-    def new_run_id(self) -> str:
-        """Ids sort by time; the random end keeps two drivers apart that start at the same moment."""
-        return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex[:6]}"
+    @contextmanager
+    def new_run(self) -> Iterator[str]:
+        """The id of a run; its number is given back where nothing has begun by the end (`start_run`).
+
+        `<number>-<time>-<random>`: ids sort by number, which no clock decides.
+
+        A number is claimed by creating a file, which on a local disk only one driver can do; elsewhere two
+        that start at the same moment may get the same number, and the random end keeps them apart.
+        """
+        files = (file.base_name for file in self.folder.files(layout.RUNS, recursive=True))
+        claimed = [layout.claimed_number(name) for name in files]
+        number = 1 + max([0, *filter(None, claimed), *map(layout.run_number, self.run_ids())])
+        while not self.folder.claim(layout.run_claim(number)):
+            number += 1
+        run_id = f"{number:06d}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        try:
+            yield run_id
+        finally:
+            if not self.folder.exists(layout.run_cells(run_id)):
+                self.folder.delete(layout.run_claim(number))
 
     def start_run(self, run_id: str, *, grid_text: str, wanted: pa.Table, record: Mapping[str, Any]) -> None:
         """Write down what this run was asked for (`results.schemas.WANTED`), before any of it runs."""
         sink = pa.BufferOutputStream()
         pq.write_table(wanted.cast(WANTED), sink, compression="zstd")
         self._publish_json(layout.run_record(run_id), record)
-        self.folder.publish(layout.run_grid(run_id), grid_text.encode())
-        self.folder.publish(layout.GRID, grid_text.encode())
+        for name in (layout.run_grid(run_id), layout.GRID):
+            self.folder.publish(name, redacted(grid_text).encode())
         # Last: a run without its cells is not a run, and the one before it stays the latest.
         self.folder.publish(layout.run_cells(run_id), memoryview(sink.getvalue()))
 
@@ -171,7 +192,8 @@ class Store:
         """The runs into this folder, oldest first."""
         names = {self.folder.relative(file.path) for file in self.folder.files(layout.RUNS, recursive=True)}
         candidates = {name.split("/")[1] for name in names if name.count("/") == 2}
-        return sorted(run_id for run_id in candidates if layout.run_cells(run_id) in names)
+        begun = [run_id for run_id in candidates if layout.run_cells(run_id) in names]
+        return sorted(begun, key=lambda run_id: (layout.run_number(run_id), run_id))
 
     def _run(self, run_id: str) -> dict[str, Any]:
         return self._read_json(layout.run_record(run_id))
@@ -222,7 +244,7 @@ class Store:
     # -- JSON ---------------------------------------------------------------------------------------------
 
     def _publish_json(self, name: str, value: Mapping[str, Any]) -> None:
-        self.folder.publish(name, json.dumps(value, indent=1, sort_keys=True, default=str).encode())
+        self.folder.publish(name, redacted(json.dumps(value, indent=1, sort_keys=True, default=str)).encode())
 
     def _read_json(self, name: str) -> dict[str, Any]:
         """A record of ours; an empty one when it is missing or garbled, as a record is never load-bearing."""
@@ -248,4 +270,4 @@ def writable_or_raise(store: Store) -> None:
         store.folder.publish(name, b"")
         store.folder.delete(name)
     except OSError as error:
-        raise StoreError(f"cannot write to {store.location}: {error.strerror or error}") from None
+        raise StoreError(f"cannot write to {store.shown}: {error.strerror or error}") from None

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
+from workers.storage import redacted
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
@@ -55,7 +57,7 @@ class Manifest:
     versions: Mapping[str, str]
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+        return redacted(json.dumps(asdict(self), indent=1, sort_keys=True)).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
