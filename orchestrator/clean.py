@@ -62,6 +62,8 @@ def removable_victims(cache_dir: str | None, patterns: Sequence[str]) -> list[Re
 def removable_output(output: str) -> list[Removal]:
     """Files of an output folder that count for nothing: shards set aside, temporary files left by a crash.
 
+    What cannot be read now is left alone: it may be whole.
+
     UserError while a run is writing to it.
     """
     store = Store.existing(output)

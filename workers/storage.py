@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +40,9 @@ def has_token(location: str, name: str) -> bool:
     except OSError:
         return False
 
+
+_PAUSES = (0.1, 0.5, 2.0)  # seconds before another try to read
+_LASTING = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"']+@")
 _SECRET_OPTIONS = re.compile(
@@ -146,9 +151,28 @@ class Folder:
         return True
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file; FileNotFoundError when it is not there."""
+        """The bytes of a file; FileNotFoundError when it is not there.
+
+        Other errors are met with patience: a busy server or a lack of file handles may pass.
+        """
+        for pause in (*_PAUSES, None):
+            try:
+                with self.filesystem.open_input_file(self.join(name)) as stream:
+                    return bytes(stream.read())
+            except _LASTING:
+                raise
+            except OSError:
+                if pause is None:
+                    raise
+                time.sleep(pause * random.uniform(0.5, 1.5))
+        raise AssertionError("unreachable")
+
+    def tail(self, name: str, length: int) -> tuple[bytes, bool]:
+        """The last `length` bytes of a file, and whether that is all of it. OSError at the first trouble."""
         with self.filesystem.open_input_file(self.join(name)) as stream:
-            return bytes(stream.read())
+            size = stream.size()
+            start = max(0, size - length)
+            return bytes(stream.read_at(size - start, start)), start == 0
 
     def files(self, name: str = "", *, recursive: bool = False) -> list[fs.FileInfo]:
         """The files below `name`, without temporary ones; an empty list when it does not exist."""

@@ -73,6 +73,12 @@ def _run_sweep(
     backend: MakeBackend,
 ) -> Summary:
     store, plan = prepared.store, prepared.plan
+    if unreadable := prepared.accepted.unreadable:
+        # What they hold would be computed again, for nothing.
+        raise StoreError(
+            f"{len(unreadable):,} shards in {store.shown} cannot be read now, shards/{unreadable[0].name} "
+            f"among them ({unreadable[0].reason}): run the command again when they can"
+        )
     ensure_data(prepared, options)
     writable_or_raise(store)
     for other in live_runs(store):
@@ -96,6 +102,8 @@ def _run_sweep(
         state.state = "finished"
     accepted = store.accepted_shards()
     store.remember(accepted)
+    for warning in accepted.warnings() if accepted.unreadable else ():
+        progress.say(f"warning: {warning}")
     missing = _missing(plan, accepted)
     # What workers reported is no result: only what lies in the folder counts.
     reported, state.cells_done = state.cells_done, plan.cell_count - len(missing)

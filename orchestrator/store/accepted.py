@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,18 +34,17 @@ class Accepted:
     infos: list[ShardInfo] = field(default_factory=list)  # every valid one, whatever its weights
     coverage: dict[str, list[Interval]] = field(default_factory=dict)  # by cell id, sorted and disjoint
     set_aside: list[SetAside] = field(default_factory=list)
+    unreadable: list[SetAside] = field(default_factory=list)  # now; what they hold is not known
     from_footers: int = 0  # how many of them the index did not know, so that their footers had to be read
     _whole: list[ShardInfo] = field(default_factory=list)
     _parts: list[tuple[ShardInfo, dict[str, list[Interval]]]] = field(default_factory=list)
 
     def warnings(self) -> list[str]:
         """What was set aside, a line for each reason, and whether what counts was made by one code."""
-        names: dict[str, list[str]] = {}
-        for one in self.set_aside:
-            names.setdefault(one.reason, []).append(one.name)
-        found = [
-            f"set aside shards/{first}{f' and {len(others)} more' if others else ''}: {reason}"
-            for reason, (first, *others) in names.items()
+        found = [f"set aside {names}: {reason}" for names, reason in _by_reason(self.set_aside)]
+        found += [
+            f"cannot read {names} now, so they are not counted: {reason}"
+            for names, reason in _by_reason(self.unreadable)
         ]
         codes = Counter(info.code for info in [*self._whole, *(info for info, _ in self._parts)])
         if len(codes) > 1:
@@ -102,10 +101,17 @@ def accept(
     set_aside: Sequence[SetAside],
     pins: Mapping[str, Pin],
     *,
+    unreadable: Sequence[SetAside] = (),
     from_footers: int = 0,
 ) -> Accepted:
     """Apply the pinned weights, then let each (cell, position) count once: in the shard published first."""
-    result = Accepted(shards, list(infos), set_aside=list(set_aside), from_footers=from_footers)
+    result = Accepted(
+        shards,
+        list(infos),
+        set_aside=list(set_aside),
+        unreadable=list(unreadable),
+        from_footers=from_footers,
+    )
     weights = {victim_id: pin.weights for victim_id, pin in pins.items()}
     for info in infos:  # a folder that lost its pins: the same rule that decides between two pins
         if info.victim_id not in pins:
@@ -128,3 +134,12 @@ def accept(
             result._parts.append((info, new))
     result.set_aside.sort(key=lambda one: one.name)
     return result
+
+
+def _by_reason(files: Sequence[SetAside]) -> Iterator[tuple[str, str]]:
+    """The files of each reason, in words, and the reason."""
+    names: dict[str, list[str]] = {}
+    for one in files:
+        names.setdefault(one.reason, []).append(one.name)
+    for reason, (first, *others) in names.items():
+        yield f"shards/{first}{f' and {len(others):,} more' if others else ''}", reason

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -29,6 +31,7 @@ from workers.shards import InvalidShardError, ShardInfo, read_footer
 from workers.storage import Folder, redacted
 from workers.unit import Training, Unit
 
+_PAUSES = (0.2, 1.0)  # seconds before footers that could not be read are tried again
 _READERS = 16  # footers and records are read in this many threads: latency, not bandwidth, is what they cost
 
 
@@ -65,7 +68,6 @@ class Store:
         """
         known = self.index.load()
         infos: list[ShardInfo] = []
-        set_aside: list[SetAside] = []
         unknown: list[tuple[str, int, int]] = []
         for file in self.shards.files(recursive=True):
             name, size, mtime = self.shards.relative(file.path), file.size, file.mtime_ns or 0
@@ -75,18 +77,48 @@ class Store:
             else:
                 unknown.append((name, size, mtime))
 
-        def read(file: tuple[str, int, int]) -> ShardInfo | SetAside:
+        read, broken, unreadable = self._read_footers(unknown)
+        infos += read
+        return accept(self.shards, infos, broken, self.pins(), unreadable=unreadable, from_footers=len(read))
+
+    def _read_footers(
+        self, files: Sequence[tuple[str, int, int]]
+    ) -> tuple[list[ShardInfo], list[SetAside], list[SetAside]]:
+        """What (name, size, mtime) turn out to be: shards, what is none, and what cannot be read now.
+
+        An error in reading is not a broken file: these are tried again, and only then given up for now.
+        """
+        infos: list[ShardInfo] = []
+        broken: list[SetAside] = []
+        unreadable: list[SetAside] = []
+
+        def read(file: tuple[str, int, int]) -> ShardInfo | InvalidShardError | OSError:
             name, size, mtime = file
             try:
                 return read_footer(self.shards, name, size=size, mtime_ns=mtime)
-            except InvalidShardError as error:
-                return SetAside(name, str(error))
+            except (InvalidShardError, OSError) as error:
+                return error
 
-        with ThreadPoolExecutor(_READERS) as pool:
-            for one in pool.map(read, unknown):
-                infos.append(one) if isinstance(one, ShardInfo) else set_aside.append(one)
-        from_footers = len(unknown) - len(set_aside)
-        return accept(self.shards, infos, set_aside, self.pins(), from_footers=from_footers)
+        for pause in (*_PAUSES, None):
+            failed = []
+            unreadable.clear()
+            with ThreadPoolExecutor(_READERS) as pool:
+                for file, found in zip(files, pool.map(read, files), strict=True):
+                    match found:
+                        case ShardInfo():
+                            infos.append(found)
+                        case InvalidShardError():
+                            broken.append(SetAside(file[0], str(found)))
+                        case FileNotFoundError():
+                            pass  # removed since it was listed
+                        case OSError():
+                            failed.append(file)
+                            unreadable.append(SetAside(file[0], _reason(found)))
+            if not failed or pause is None:
+                break
+            files = failed
+            time.sleep(pause * random.uniform(0.5, 1.5))
+        return infos, broken, unreadable
 
     def remember(self, accepted: Accepted) -> None:
         """Write what footers said into the index, when enough of them had to be read to be worth a file."""
@@ -253,6 +285,11 @@ class Store:
         except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}
+
+
+def _reason(error: OSError) -> str:
+    text = str(error).strip()
+    return redacted(text.splitlines()[0]) if text else type(error).__name__
 
 
 def _victim_row(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from pyarrow import fs
@@ -70,6 +70,10 @@ def weights_hash(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
+CacheState = Literal["whole", "unfinished", "broken", "unreadable"]
+"""Unfinished: weights without a manifest. Unreadable: not now, which says nothing of what is there."""
+
+
 class CacheEntry(NamedTuple):
     """Everything in the cache that belongs to one set of weights of one victim."""
 
@@ -78,7 +82,7 @@ class CacheEntry(NamedTuple):
     files: tuple[str, ...]  # names in the cache, in the order in which they are to be removed
     size: int  # bytes
     changed_at: datetime
-    state: str  # "whole"; "unfinished", weights without a manifest; or "broken"
+    state: CacheState
     manifest: Manifest | None  # of a whole one
 
 
@@ -95,7 +99,8 @@ class VictimCache:
     def find(self, victim_id: str, *, prefer: str | None = None) -> Manifest | None:
         """The entry to use, or None: that with the weights `prefer`, else that with the smallest hash.
 
-        Broken and half-written entries are passed over.
+        Broken and half-written entries are passed over. OSError for one that cannot be read now: it may be
+        the one to use.
         """
         names = (file.base_name for file in self._folder.files(victim_id))
         hashes = {weights for name in names if (weights := layout.weights_of(name))}
@@ -114,8 +119,13 @@ class VictimCache:
         entries = []
         for (victim_id, weights), files in sorted(found.items()):
             names = sorted((self._folder.relative(file.path) for file in files), key=len)
-            manifest = self._whole(victim_id, weights)
-            whole = "whole" if manifest else "broken"
+            try:
+                manifest = self._whole(victim_id, weights)
+                state: CacheState = "whole" if manifest else "broken"
+            except OSError:
+                manifest, state = None, "unreadable"
+            if layout.cached_manifest(victim_id, weights) not in names:
+                state = "unfinished"
             entries.append(
                 CacheEntry(
                     victim_id,
@@ -123,7 +133,7 @@ class VictimCache:
                     tuple(names),
                     sum(file.size for file in files),
                     max(file.mtime for file in files),
-                    whole if layout.cached_manifest(victim_id, weights) in names else "unfinished",
+                    state,
                     manifest,
                 )
             )
@@ -172,17 +182,16 @@ class VictimCache:
         return manifest
 
     def _whole(self, victim_id: str, weights: str) -> Manifest | None:
-        """The manifest of an entry, if all of it is there."""
+        """The manifest of an entry, if all of it is there. OSError where it cannot be read."""
         try:
-            manifest = Manifest.from_json(self._folder.read(layout.cached_manifest(victim_id, weights)))
-            content = _content_hash(self._folder.read(layout.cached_weights(victim_id, weights)))
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            RuntimeError,
-        ):  # whatever HDF5 makes of broken files
+            described = self._folder.read(layout.cached_manifest(victim_id, weights))
+            data = self._folder.read(layout.cached_weights(victim_id, weights))
+        except FileNotFoundError:
+            return None
+        try:
+            manifest = Manifest.from_json(described)
+            content = _content_hash(data)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # as HDF5 has it of broken files
             return None
         names = (manifest.victim_id, manifest.weights, manifest.content)
         return manifest if names == (victim_id, weights, content) else None
