@@ -7,7 +7,7 @@ import sys
 
 from workers.machine import available_cpus
 
-BENCHMARKS = ("startup", "planning", "affinity", "orchestration", "publishing", "layout", "attacks")
+BENCHMARKS = ("startup", "planning", "affinity", "orchestration", "publishing", "tables", "layout", "attacks")
 
 
 def main(names: list[str]) -> int:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from benchmarks import sweeps
-from benchmarks.reading import Reading, alternate, median_ratio
+from benchmarks.reading import Reading, alternate, fresh, median_ratio
 
 WORKERS = 2
 
@@ -104,10 +101,3 @@ def _driver_memory(root: str, units: int, early: int, backend: str) -> tuple[flo
     output = Path(root) / uuid.uuid4().hex
     recorder = sweeps.run(grid, output, runner=sweeps.NOOP, backend=backend, workers=WORKERS)
     return recorder.memory(units), recorder.memory(early)
-
-
-def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a process of its own, which has nothing left over from before."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,3 +75,10 @@ def child(arguments: Sequence[str], *, log: str = os.devnull) -> Child:
     _, status, usage = os.wait4(pid, 0)
     seconds = time.perf_counter() - begun
     return Child(usage.ru_utime + usage.ru_stime, seconds, os.waitstatus_to_exitcode(status))
+
+
+def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process of its own, which has nothing left over from before."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()

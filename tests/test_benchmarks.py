@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import affinity, layout, orchestration, planning, publishing, startup
+from benchmarks import affinity, layout, orchestration, planning, publishing, startup, tables
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.reading import Reading, alternate, median_ratio
 from orchestrator.grid.load import load_grid
@@ -87,3 +87,7 @@ def test_a_reading_says_whether_its_target_is_met() -> None:
     assert not Reading(what="CPU", value=0.3, unit="s", at_most=0.5).missed
     assert str(Reading(what="CPU", value=0.3, unit="s", at_most=0.5)).endswith("target ≤ 0.5: met")
     assert not Reading(what="ratio", value=0.5).missed
+
+
+def test_tables() -> None:
+    check(tables.measure(cells=1000), 4)

@@ -6,6 +6,7 @@ grid.yaml               the grid as last run            <victim>/<sha256>.weight
 shards/<victim>/<attack>.<start>-<stop>.<uuid>.parquet  <victim>/<sha256>.json   its manifest
 pins/<victim>.<sha256>.json   the weights whose shards count
 index/<uuid>.parquet    what shard footers say, so that they need not be read again
+measured/<uuid>.parquet what cells came to, so that their rows need not be read again
 failures/<run>/<uuid>.json    one record for each attempt that failed
 runs/<run>/             cells.parquet, run.json, grid.yaml, status.json, logs/, training/
 tables/                 cells.parquet, robustness.csv, robustness.md
@@ -21,6 +22,7 @@ GRID = "grid.yaml"
 SHARDS = "shards"
 PINS = "pins"
 INDEX = "index"
+MEASURED = "measured"
 FAILURES = "failures"
 RUNS = "runs"
 TABLES = "tables"

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from orchestrator.errors import QueryError
 from orchestrator.results import views
+from orchestrator.results.measured import MEASURED
 from orchestrator.results.schemas import Results
 from workers.machine import available_cpus
 
@@ -30,7 +31,7 @@ _ALLOWED = f"a query is one SELECT over the views {', '.join(VIEWS)}"
 
 
 def connect(
-    results: Results, *, memory_limit: str = "2GB", threads: int | None = None
+    results: Results, *, cells: bool = True, memory_limit: str = "2GB", threads: int | None = None
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the views `VIEWS` over `results`, its configuration closed and locked.
 
@@ -54,6 +55,8 @@ def connect(
         },
     )
     connection.execute("CREATE SCHEMA input; USE input")
+    measured = results.measured() if cells else MEASURED.empty_table()
+    connection.from_arrow(measured).create_view("measured")
     for name in ("wanted", "coverage", "victims", "failures"):
         connection.from_arrow(getattr(results, name)).create_view(name)
     connection.execute("USE main")
@@ -74,7 +77,8 @@ def run_query(
     Sums and other whole numbers come as int64 where they fit. Raises QueryError, with a message of one
     line, for anything that is not one SELECT over the views, and for whatever DuckDB says is wrong with it.
     """
-    with connect(results, memory_limit=memory_limit, threads=threads) as connection:
+    cells = "cells" in sql.lower()  # else what the view stands on need not be measured
+    with connect(results, cells=cells, memory_limit=memory_limit, threads=threads) as connection:
         try:
             return _integers(_interruptibly(connection, _checked(connection, sql)))
         except duckdb.Error as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -89,6 +90,7 @@ class Results:
 
     examples: pads.Dataset  # rows of `workers.shards.SCHEMA`, each (cell, position) at most once
     wanted: pa.Table  # `WANTED`
+    measured: Callable[[], pa.Table]  # `results.measured.MEASURED` of the wanted cells, read when asked for
     coverage: pa.Table  # `COVERAGE`
     victims: pa.Table  # `VICTIMS`
     history: pa.Table  # `HISTORY`

@@ -1,7 +1,7 @@
 """The SQL behind the views of an output folder: what each number is, in one place.
 
-The views stand on `examples` (a PyArrow dataset) and on four tables of the schema `input`
-(`wanted`, `coverage`, `victims`, `failures`), which `orchestrator.results.query.connect` makes.
+The views stand on `examples` (a PyArrow dataset) and on five tables of the schema `input`
+(`wanted`, `measured`, `coverage`, `victims`, `failures`), which `orchestrator.results.query.connect` makes.
 """
 
 from __future__ import annotations
@@ -56,27 +56,7 @@ def _within(distance: str, epsilon: str) -> str:
 
 
 CELLS = f"""
-WITH measured AS (
-    SELECT
-        cell_id,
-        count(*) AS n,
-        count(*) FILTER (WHERE clean_correct) AS correct,
-        count(*) FILTER (WHERE clean_correct AND NOT success) AS robust,
-        count(*) FILTER (WHERE success) AS successes,
-        count(*) FILTER (WHERE success_uint8) AS successes_uint8,
-        avg(distance) FILTER (WHERE success) AS mean_distance,
-        median(distance) FILTER (WHERE success) AS median_distance,
-        avg(ssim) AS ssim,
-        avg(psnr) AS psnr,
-        sum(forward_calls)::BIGINT AS forward_calls,
-        sum(gradient_calls)::BIGINT AS gradient_calls,
-        map_entries(list_histogram(flatten(list(flags) FILTER (WHERE clean_correct)))) AS touched
-    FROM (
-        SELECT e.*, ({_DISTANCE})::DOUBLE AS distance
-        FROM examples e JOIN input.wanted w ON e.cell_id = w.cell_id AND e.position < w.examples
-    )
-    GROUP BY cell_id
-), spent AS (
+WITH spent AS (
     SELECT cell_id, sum(seconds) AS seconds, string_agg(DISTINCT device, ', ' ORDER BY device) AS device
     FROM input.coverage
     GROUP BY cell_id
@@ -128,7 +108,7 @@ SELECT
         ELSE 'missing'
     END AS status
 FROM input.wanted w
-LEFT JOIN measured m ON m.cell_id = w.cell_id
+LEFT JOIN input.measured m ON m.cell_id = w.cell_id
 LEFT JOIN spent s ON s.cell_id = w.cell_id
 LEFT JOIN flagged v ON v.victim_id = w.victim_id
 LEFT JOIN failed f ON f.cell_id = w.cell_id

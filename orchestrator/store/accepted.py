@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +24,13 @@ class SetAside:
 
     name: str
     reason: str
+
+
+class Piece(NamedTuple):
+    """A shard that counts: whole, or only those positions of its cells."""
+
+    info: ShardInfo
+    ranges: Mapping[str, Sequence[Interval]] | None = None
 
 
 @dataclass
@@ -65,6 +72,26 @@ class Accepted:
             return files
         rows = pa.concat_tables([self._part(info, ranges) for info, ranges in self._parts])
         return pads.dataset([files, pads.dataset(rows)])
+
+    def pieces(self) -> dict[tuple[str, str], list[Piece]]:
+        """By victim id and attack id, in the order of publication."""
+        found: dict[tuple[str, str], list[Piece]] = {}
+        for piece in [*map(Piece, self._whole), *(Piece(info, ranges) for info, ranges in self._parts)]:
+            found.setdefault((piece.info.victim_id, piece.info.attack_id), []).append(piece)
+        return found
+
+    def read(self, piece: Piece, columns: Sequence[str]) -> pa.Table:
+        """Those columns of the rows that count; null where an earlier version had no such column."""
+        if piece.ranges is not None:
+            return self._part(piece.info, piece.ranges).select(columns)
+        with self.shards.filesystem.open_input_file(self.shards.join(piece.info.name)) as source:
+            parquet = pq.ParquetFile(source)
+            known = set(parquet.schema_arrow.names)
+            here = [name for name in columns if name in known]
+            table = parquet.read(here, use_threads=False).replace_schema_metadata(None)
+        for name in set(columns) - set(here):
+            table = table.append_column(SCHEMA.field(name), pa.nulls(table.num_rows, SCHEMA.field(name).type))
+        return table.select(columns)
 
     def _part(self, info: ShardInfo, ranges: Mapping[str, Sequence[Interval]]) -> pa.Table:
         table = pq.read_table(self.shards.join(info.name), filesystem=self.shards.filesystem, schema=SCHEMA)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from orchestrator.intervals import Interval, add
 from orchestrator.results.schemas import CELLS_FILE, COVERAGE, FAILURES, HISTORY, VICTIMS, WANTED, Results
 from orchestrator.store.accepted import Accepted, SetAside, accept
 from orchestrator.store.index import ShardIndex
+from orchestrator.store.measures import measured_cells
 from orchestrator.store.records import Failure, Status, from_json
 from workers import layout
 from workers.pins import Pin, read_pins
@@ -257,9 +259,11 @@ class Store:
         history = [
             {"victim_id": pin["victim_id"], **epoch} for pin in pins for epoch in pin.get("history", [])
         ]
+        wanted = self.wanted()
         return Results(
             examples=accepted.dataset(),
-            wanted=self.wanted(),
+            wanted=wanted,
+            measured=partial(measured_cells, accepted, wanted, self.folder.folder(layout.MEASURED)),
             coverage=pa.Table.from_pylist(accepted.coverage_rows(), schema=COVERAGE),
             victims=pa.Table.from_pylist([_victim_row(pin) for pin in pins], schema=VICTIMS),
             history=pa.Table.from_pylist(history, schema=HISTORY),

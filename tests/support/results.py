@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as pads
 
+from orchestrator.results.measured import MEASURED, measure, needed_columns
 from orchestrator.results.schemas import COVERAGE, FAILURES, HISTORY, VICTIMS, WANTED, Results
 from workers.shards import DIMENSIONS, SCHEMA
 
@@ -107,6 +108,7 @@ def results_of(
             )
     return Results(
         examples=pads.dataset(pa.Table.from_pylist(rows, schema=SCHEMA)),
+        measured=lambda: measured_of(rows, wanted),
         wanted=pa.Table.from_pylist(
             [{**cell.dimensions(), "examples": cell.examples} for cell in wanted], schema=WANTED
         ),
@@ -115,6 +117,17 @@ def results_of(
         history=_table(history, HISTORY),
         failures=_table(failures, FAILURES),
     )
+
+
+def measured_of(rows: Sequence[Mapping[str, Any]], wanted: Iterable[Cell]) -> pa.Table:
+    tables = [MEASURED.empty_table()]
+    for cell in wanted:
+        own = pa.Table.from_pylist([row for row in rows if row["cell_id"] == cell.cell_id], schema=SCHEMA)
+        if own.num_rows:
+            tables.append(
+                measure(own.select(needed_columns(cell.norm)), {cell.cell_id: cell.examples}, cell.norm)
+            )
+    return pa.concat_tables(tables)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -1,0 +1,131 @@
+"""What the rows of a cell come to: counts, distances and calls, so that tables need not read a row twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+MEASURED = pa.schema(
+    [
+        ("cell_id", pa.string()),
+        ("n", pa.int64()),
+        ("correct", pa.int64()),
+        ("robust", pa.int64()),  # correct, and not broken
+        ("successes", pa.int64()),
+        ("successes_uint8", pa.int64()),
+        ("mean_distance", pa.float64()),  # over successes, in the cell's norm, like the next
+        ("median_distance", pa.float64()),
+        ("ssim", pa.float64()),  # means over the examples that it was measured on
+        ("psnr", pa.float64()),
+        ("forward_calls", pa.int64()),
+        ("gradient_calls", pa.int64()),
+        # How many of the correct examples each flag touches.
+        ("touched", pa.list_(pa.struct([("key", pa.string()), ("value", pa.int64())]))),
+    ]
+)
+"""One row for each cell that has any."""
+
+_PLAIN = (
+    "cell_id",
+    "position",
+    "clean_correct",
+    "success",
+    "success_uint8",
+    "ssim",
+    "psnr",
+    "forward_calls",
+    "gradient_calls",
+    "flags",
+)
+
+
+def needed_columns(norm: str) -> list[str]:
+    """The columns of `workers.shards.SCHEMA` that `measure` takes for cells of a norm."""
+    return [*_PLAIN, norm]
+
+
+def measure(rows: pa.Table, wanted: Mapping[str, int], norm: str) -> pa.Table:
+    """`MEASURED` of rows with `needed_columns`, over the first so many positions of each wanted cell."""
+    cells = rows["cell_id"].combine_chunks().dictionary_encode()
+    names = cells.dictionary.to_pylist()
+    limits = np.array([wanted.get(name, 0) for name in names], np.int64)
+    code = cells.indices.to_numpy()
+    inside = rows["position"].to_numpy() < limits[code]
+    if not inside.all():
+        rows, code = rows.filter(pa.array(inside)), code[inside]
+    count = len(names)
+
+    def total(of: NDArray[Any]) -> NDArray[np.int64]:
+        """Sums by cell."""
+        return np.bincount(code, weights=of, minlength=count).astype(np.int64)
+
+    def mean(column: str) -> list[float | None]:
+        values, known = _values(rows, column)
+        n = total(known)
+        with np.errstate(invalid="ignore"):
+            sums = np.bincount(code[known], weights=values[known], minlength=count)
+        return [float(sums[i] / n[i]) if n[i] else None for i in range(count)]
+
+    correct, success = rows["clean_correct"].to_numpy(), rows["success"].to_numpy()
+    distance, _ = _values(rows, norm)
+    means, medians = _of_successes(distance[success], code[success], count)
+    measured = pa.table(
+        {
+            "cell_id": names,
+            "n": np.bincount(code, minlength=count),
+            "correct": total(correct),
+            "robust": total(correct & ~success),
+            "successes": total(success),
+            "successes_uint8": total(rows["success_uint8"].to_numpy()),
+            "mean_distance": means,
+            "median_distance": medians,
+            "ssim": mean("ssim"),
+            "psnr": mean("psnr"),
+            "forward_calls": total(_values(rows, "forward_calls")[0]),
+            "gradient_calls": total(_values(rows, "gradient_calls")[0]),
+            "touched": _touched(rows, code, correct, count),
+        },
+        schema=MEASURED,
+    )
+    return measured.filter(pc.greater(measured["n"], 0))
+
+
+def _values(rows: pa.Table, column: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """A column as floats, 0 where it is null, and where it is not."""
+    values = rows[column]
+    known = pc.is_valid(values).to_numpy()
+    return pc.fill_null(values, 0).to_numpy().astype(np.float64), known
+
+
+def _of_successes(
+    distance: NDArray[np.float64], code: NDArray[np.integer], count: int
+) -> tuple[list[float | None], list[float | None]]:
+    """Means and medians by cell; None for a cell without any."""
+    order = np.lexsort((distance, code))
+    distance, code = distance[order], code[order]
+    ends = np.searchsorted(code, np.arange(count + 1))
+    means: list[float | None] = []
+    medians: list[float | None] = []
+    for start, stop in pairwise(ends):
+        some = distance[start:stop]
+        means.append(float(some.mean()) if len(some) else None)
+        medians.append(float((some[(len(some) - 1) // 2] + some[len(some) // 2]) / 2) if len(some) else None)
+    return means, medians
+
+
+def _touched(
+    rows: pa.Table, code: NDArray[np.integer], correct: NDArray[np.bool_], count: int
+) -> list[list[dict[str, Any]]]:
+    found: list[dict[str, int]] = [{} for _ in range(count)]
+    flags = rows["flags"]
+    for row in np.flatnonzero(pc.is_valid(flags).to_numpy() & correct):
+        for flag in flags[int(row)].as_py():
+            cell = found[code[row]]
+            cell[flag] = cell.get(flag, 0) + 1
+    return [[{"key": key, "value": value} for key, value in sorted(cell.items())] for cell in found]
