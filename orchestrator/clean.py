@@ -60,7 +60,8 @@ def removable_victims(cache_dir: str | None, patterns: Sequence[str]) -> list[Re
 
 
 def removable_output(output: str) -> list[Removal]:
-    """Files of an output folder that count for nothing: shards set aside, temporary files left by a crash.
+    """Files of an output folder that count for nothing: shards set aside, shards whose rows are all stored
+    in others too (as when two runs computed them), temporary files left by a crash.
 
     What cannot be read now is left alone: it may be whole.
 
@@ -69,11 +70,16 @@ def removable_output(output: str) -> list[Removal]:
     store = Store.existing(output)
     if runs := live_runs(store):
         raise UserError(f"run {runs[0].run_id} on {runs[0].host} is writing to {output}; wait for it")
+    accepted = store.accepted_shards()
     sizes = {store.shards.relative(file.path): file.size for file in store.shards.files(recursive=True)}
     return [
         *(
             Removal(f"shards/{one.name}", one.reason, store.shards, (one.name,), sizes.get(one.name, 0))
-            for one in store.accepted_shards().set_aside
+            for one in accepted.set_aside
+        ),
+        *(
+            Removal(f"shards/{one.name}", "its rows are stored twice", store.shards, (one.name,), one.size)
+            for one in accepted.twice
         ),
         *_leftovers(store.folder),
     ]

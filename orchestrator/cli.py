@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Annotated
 
@@ -305,6 +305,8 @@ def _results(output: str):  # type: ignore[no-untyped-def]  # Results is importe
     store = Store.existing(output)
     accepted = store.accepted_shards()
     _warn(accepted.warnings())
+    with suppress(OSError):  # a reader may have no right to write
+        store.remember(accepted)
     return store.results(accepted)
 
 

@@ -20,10 +20,7 @@ from orchestrator.run import status
 from orchestrator.run.progress import SweepState
 from orchestrator.run.status import StatusWriter, life, live_runs, settled_life
 from orchestrator.store.folder import Store
-from orchestrator.store.records import Status
-from tests.support.sweeps import Quiet, sweep, write_grid
-
-NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
+from tests.support.sweeps import NOW, Quiet, record, sweep, write_grid
 
 
 def gone() -> int:
@@ -31,25 +28,6 @@ def gone() -> int:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     return child.pid
-
-
-def record(**changes: Any) -> Status:
-    status = Status(
-        run_id="r",
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        sequence=3,
-        updated_at=NOW.isoformat(),
-        grid="g",
-        state="running",
-        cells=8,
-        cells_done=2,
-        units=9,
-        units_done=0,
-        units_failed=0,
-        seconds=0.0,
-    )
-    return replace(status, **changes)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +130,7 @@ def test_a_second_driver_is_warned(tmp_path: Path) -> None:
     alive = record(run_id=run_id, updated_at=datetime.now(UTC).isoformat())
     store.write_status(alive)
     progress = Quiet()
-    sweep(grid, tmp_path / "out", progress=progress)
+    sweep(grid, tmp_path / "out", ["examples=150"], progress=progress)
     [warning] = progress.said
     assert f"run {run_id} on {socket.gethostname()} is writing to this folder too" in warning
 

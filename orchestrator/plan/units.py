@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import accumulate, pairwise
+from typing import NamedTuple, overload
 
 from orchestrator.intervals import Interval, subtract
 from orchestrator.plan.cells import AttackCells, Cell, VictimCells, count, short_hash
@@ -26,15 +27,40 @@ class Gap(NamedTuple):
         """How many units it makes."""
         return -(-self.stop // slice_size) - self.start // slice_size
 
-    def units(self, slice_size: int, keep: int) -> Iterator[Evaluation]:
+    def unit(self, index: int, slice_size: int, keep: int) -> Evaluation:
         """Cut at multiples of the slice, so that a resumed sweep cuts as an uninterrupted one does."""
         cells = short_hash(",".join(cell_id for cell_id, _ in self.cells), 8)
-        start = self.start
-        while start < self.stop:
-            stop = min(self.stop, (start // slice_size + 1) * slice_size)
-            unit_id = f"{self.victim.victim_id}/{self.attack.attack_id}.{start}-{stop}.{cells}"
-            yield Evaluation(unit_id, self.victim, self.attack, self.cells, start, stop, keep)
-            start = stop
+        begin = (self.start // slice_size + index) * slice_size
+        start, stop = max(self.start, begin), min(self.stop, begin + slice_size)
+        unit_id = f"{self.victim.victim_id}/{self.attack.attack_id}.{start}-{stop}.{cells}"
+        return Evaluation(unit_id, self.victim, self.attack, self.cells, start, stop, keep)
+
+
+class Units(Sequence[Evaluation]):
+    """The units of some gaps, in order: each made when it is asked for, none kept."""
+
+    def __init__(self, gaps: Sequence[Gap], slice_size: int, keep: int) -> None:
+        self._gaps = gaps
+        self._slice_size = slice_size
+        self._keep = keep
+        self._ends = list(accumulate(gap.count(slice_size) for gap in gaps))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Evaluation: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Evaluation]: ...
+
+    def __getitem__(self, index: int | slice) -> Evaluation | list[Evaluation]:
+        place = range(len(self))[index]
+        if isinstance(place, range):
+            return [self[one] for one in place]
+        gap = bisect_right(self._ends, place)
+        before = self._ends[gap - 1] if gap else 0
+        return self._gaps[gap].unit(place - before, self._slice_size, self._keep)
 
 
 @dataclass
@@ -52,7 +78,7 @@ class VictimPlan:
         return sum(gap.count(slice_size) for gap in self.gaps)
 
     @property
-    def work(self) -> int:
+    def rows(self) -> int:
         """Examples × epsilons that are missing."""
         return sum(len(gap.cells) * (gap.stop - gap.start) for gap in self.gaps)
 
@@ -85,17 +111,16 @@ class Plan:
     @property
     def work(self) -> int:
         """Examples × epsilons that are missing."""
-        return sum(victim.work for victim in self.todo)
+        return sum(victim.rows for victim in self.todo)
 
     @property
     def preparations(self) -> Counter[Preparation]:
         """How many of the victims with something left to do are to be trained, fine-tuned or loaded."""
         return Counter(victim.victim.preparation for victim in self.todo)
 
-    def units(self, victim: VictimPlan) -> Iterator[Evaluation]:
-        """The evaluation units of one victim, generated on demand."""
-        for gap in victim.gaps:
-            yield from gap.units(self.slice_size, self.keep)
+    def units(self, victim: VictimPlan) -> Units:
+        """The evaluation units of one victim."""
+        return Units(victim.gaps, self.slice_size, self.keep)
 
     def wanted(self, victim: VictimSpec) -> list[Interval]:
         """The positions that each cell of a victim is to cover."""

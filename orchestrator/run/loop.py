@@ -5,19 +5,22 @@ from __future__ import annotations
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from orchestrator.plan.units import Plan
+from orchestrator.intervals import subtract
+from orchestrator.plan.units import Gap, Plan
 from orchestrator.run.backends import Backend, Finished, Lost, Ready
 from orchestrator.run.options import RunOptions
 from orchestrator.run.progress import Progress, SweepState, duration
 from orchestrator.run.scheduler import Outcome, Scheduler, VictimWork
+from orchestrator.run.sharing import Share, in_turn
 from orchestrator.run.status import StatusWriter
 from orchestrator.run.training import TrainingWatch
+from orchestrator.run.upkeep import Upkeep
 from orchestrator.store.folder import Store
-from workers.unit import Done, Evaluation, Failed, Training
+from workers.unit import Done, Evaluation, Failed, Training, Unit
 
 _TICK = 0.5  # seconds: how soon a time limit or a signal is noticed
 
@@ -45,10 +48,17 @@ class Loop:
         self.clock = clock
         self.began = clock()
         self.scheduler = Scheduler(
-            VictimWork(v.victim.victim_id, v.training, plan.units(v), v.count(plan.slice_size))
+            VictimWork(
+                v.victim.victim_id,
+                v.training,
+                in_turn(plan.units(v), lambda: self.share),
+                v.count(plan.slice_size),
+            )
             for v in plan.todo
         )
-        self.work = {victim.victim.victim_id: victim.work for victim in plan.todo}
+        self.upkeep = Upkeep(store, run_id, clock=clock)
+        self.share = Share()  # of what is to be done, once another run has been seen here
+        self.todo = {victim.victim.victim_id: victim for victim in plan.todo}
         # How many units each unfinished cell still waits for.
         self.open_cells: Counter[str] = Counter()
         for victim in plan.todo:
@@ -74,6 +84,7 @@ class Loop:
                 self.backend.start()
                 begin()
             status.start()
+            self.upkeep.start()  # after that: of two runs that begin at once, at least one sees the other
             with self._signals(), self.progress:  # again: Ray puts a handler of its own on SIGTERM
                 try:
                     self._loop()
@@ -87,12 +98,22 @@ class Loop:
                 finally:
                     self.state.workers.clear()
                     self.progress.show(self.state)
+                    self.upkeep.close()
                     status.close()
         finally:
             self.backend.stop()
 
     def _loop(self) -> None:
         while not self.scheduler.finished:
+            while self.upkeep.news:
+                other = self.upkeep.news.popleft()
+                if self.share.of == 1:
+                    self.share = self.upkeep.peers.share
+                    self.scheduler.preferred = self.share.has
+                self.progress.say(
+                    f"warning: run {other.run_id} on {other.host} is writing to this folder too; "
+                    "what one has done the other leaves out, but some units may be computed twice"
+                )
             self._hand_out()
             for event in self.backend.wait(_TICK):
                 match event:
@@ -111,7 +132,7 @@ class Loop:
 
     def _hand_out(self) -> None:
         for worker in list(self.idle):
-            unit = self.scheduler.next_unit(worker)
+            unit = self._next_unit(worker)
             if unit is None:
                 continue
             del self.idle[worker]
@@ -121,6 +142,32 @@ class Loop:
             if isinstance(unit, Evaluation) and self.state.working_since is None:
                 self.state.working_since = self.clock() - self.began
             self.backend.submit(worker, unit)
+
+    def _next_unit(self, worker: str) -> Unit | None:
+        """What the worker is to do next; what other runs have done meanwhile counts as done."""
+        unit = self.scheduler.next_unit(worker)
+        while unit is not None and self._done_elsewhere(unit):
+            self.scheduler.finish(worker, ok=True)
+            self.state.units_done += 1
+            self.state.units_elsewhere += 1
+            if isinstance(unit, Evaluation):
+                self.state.work -= unit.rows
+                self._cells_done(unit)
+            unit = self.scheduler.next_unit(worker)
+        return unit
+
+    def _done_elsewhere(self, unit: Unit) -> bool:
+        covered = self.upkeep.coverage
+        if covered is None:
+            return False
+        lacking: Iterable[Evaluation | Gap] = (
+            (unit,) if isinstance(unit, Evaluation) else self.todo[unit.victim.victim_id].gaps
+        )
+        return not any(
+            subtract([(one.start, one.stop)], covered.get(cell_id, ()))
+            for one in lacking
+            for cell_id, _ in one.cells
+        )
 
     def _finished(self, event: Finished) -> None:
         report, worker = event.report, event.worker
@@ -139,7 +186,10 @@ class Loop:
         if isinstance(outcome.unit, Training):
             self.state.prepared[outcome.unit.victim.preparation] += report.trained
             return
-        for cell_id, _ in outcome.unit.cells:
+        self._cells_done(outcome.unit)
+
+    def _cells_done(self, unit: Evaluation) -> None:
+        for cell_id, _ in unit.cells:
             self.open_cells[cell_id] -= 1
             if not self.open_cells[cell_id]:
                 del self.open_cells[cell_id]
@@ -174,7 +224,8 @@ class Loop:
             return
         unit = outcome.unit
         # What will never be done must not count as time left.
-        self.state.work -= unit.rows if isinstance(unit, Evaluation) else self.work[unit.victim.victim_id]
+        lost = unit if isinstance(unit, Evaluation) else self.todo[unit.victim.victim_id]
+        self.state.work -= lost.rows
         self.state.units_failed += 1 + outcome.skipped
         self.state.failures.append(f"{unit.label}: {error}")
         if self.state.units_failed > self.allowed_failures:

@@ -33,6 +33,7 @@ class SweepState:
     units: int  # of this run, trainings included
     units_done: int = 0
     units_failed: int = 0
+    units_elsewhere: int = 0  # of those done, by other runs into the folder
     retries: int = 0
     prepared: Counter[Preparation] = field(default_factory=Counter)  # victims made ready, rather than found
     state: RunState = "running"
@@ -160,9 +161,10 @@ class LiveProgress:
 
 
 def summary_line(state: SweepState) -> str:
+    elsewhere = f" ({state.units_elsewhere:,} by other runs)" if state.units_elsewhere else ""
     parts = [
         f"{state.cells_done:,}/{state.cells:,} cells",
-        f"{state.units_done:,}/{state.units:,} units",
+        f"{state.units_done:,}/{state.units:,} units{elsewhere}",
         f"{duration(state.seconds)} so far",
     ]
     if state.state == "running" and state.seconds_left is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -120,6 +120,7 @@ class Scheduler:
         self._running: dict[str, _Job] = {}
         self._drained = False
         self.retries_first = False  # set to learn soon, rather than at the end, whether failures are for good
+        self.preferred: Callable[[str], bool] = lambda victim_id: True  # victims that come before the others
         self.total = self.done = self.failed = 0
         for entry in work:
             if entry.victim_id in self._victims:
@@ -238,7 +239,7 @@ class Scheduler:
             if victim.offers(avoid):
                 return victim
         able = (victim for victim in self._victims.values() if victim.offers(avoid))
-        return max(able, key=_urgency, default=None)
+        return max(able, key=lambda one: (self.preferred(one.victim_id), *_urgency(one)), default=None)
 
     def _fail(self, job: _Job, worker: str) -> Outcome:
         attempt = job.attempt

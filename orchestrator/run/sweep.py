@@ -23,7 +23,7 @@ from orchestrator.run.options import RunOptions
 from orchestrator.run.prepare import Prepared, ensure_data
 from orchestrator.run.progress import Progress, SweepState
 from orchestrator.run.provenance import provenance
-from orchestrator.run.status import StatusWriter, live_runs
+from orchestrator.run.status import StatusWriter
 from orchestrator.store.accepted import Accepted
 from orchestrator.store.folder import Store, writable_or_raise
 from orchestrator.store.records import Failure
@@ -81,11 +81,6 @@ def _run_sweep(
         )
     ensure_data(prepared, options)
     writable_or_raise(store)
-    for other in live_runs(store):
-        progress.say(
-            f"warning: run {other.run_id} on {other.host} is writing to this folder too; "
-            "nothing will break, but some units may be computed twice"
-        )
     asked_anew = options.retry_failed or not _as_before(prepared)
     state = SweepState(
         grid=prepared.grid.name,

@@ -41,6 +41,7 @@ class Accepted:
     infos: list[ShardInfo] = field(default_factory=list)  # every valid one, whatever its weights
     coverage: dict[str, list[Interval]] = field(default_factory=dict)  # by cell id, sorted and disjoint
     set_aside: list[SetAside] = field(default_factory=list)
+    twice: list[ShardInfo] = field(default_factory=list)  # all their rows are in shards published earlier
     unreadable: list[SetAside] = field(default_factory=list)  # now; what they hold is not known
     from_footers: int = 0  # how many of them the index did not know, so that their footers had to be read
     _whole: list[ShardInfo] = field(default_factory=list)
@@ -159,6 +160,8 @@ def accept(
             result._whole.append(info)
         elif new:
             result._parts.append((info, new))
+        else:
+            result.twice.append(info)
     result.set_aside.sort(key=lambda one: one.name)
     return result
 

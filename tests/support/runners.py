@@ -62,6 +62,8 @@ class Misbehaving(MadeUp):
             raise ValueError("this unit raises\nand says so in two lines")
         if mood == "kill":
             os._exit(7)
+        if mood == "slow":
+            time.sleep(0.1)
         if mood == "hang":
             time.sleep(3600)
         if mood == "wait":

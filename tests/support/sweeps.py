@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,8 +30,31 @@ from orchestrator.run.prepare import prepare
 from orchestrator.run.progress import SweepState
 from orchestrator.run.sweep import Summary, run_sweep
 from orchestrator.store.folder import Store
+from orchestrator.store.records import Status
 from tests.support.runners import MadeUp
 from workers.unit import Done, Failed, Report, Unit, WorkerSettings
+
+NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
+
+
+def record(**changes: Any) -> Status:
+    """The status of a run that is going on in this process, written at `NOW`."""
+    status = Status(
+        run_id="r",
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        sequence=3,
+        updated_at=NOW.isoformat(),
+        grid="g",
+        state="running",
+        cells=8,
+        cells_done=2,
+        units=9,
+        units_done=0,
+        units_failed=0,
+        seconds=0.0,
+    )
+    return replace(status, **changes)
 
 
 def write_grid(path: Path, moods: Iterable[str] = ("work",), **values: object) -> Path:

@@ -1,0 +1,82 @@
+"""Runs into one folder at the same time: each begins elsewhere, and leaves out what others have done.
+
+Nothing is locked, so nothing can be left locked. What two runs do compute twice counts once.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+from orchestrator.run.status import life
+from orchestrator.store.folder import Store
+from orchestrator.store.records import Status
+from workers.unit import Evaluation
+
+_LAST = 8  # of the latest runs, so many are asked whether they live
+
+
+class Share(NamedTuple):
+    """What a run does first: one of `of` like parts of whatever there is to do."""
+
+    rank: int = 0
+    of: int = 1
+
+    def has(self, name: str) -> bool:
+        """Whether it falls to this share; every run sees it the same way, whatever else its plan holds."""
+        return zlib.crc32(name.encode()) % self.of == self.rank
+
+
+def in_turn(units: Sequence[Evaluation], share: Callable[[], Share]) -> Iterator[Evaluation]:
+    """Every unit once: in order while the run is alone; its share first, the others from the end, if not.
+
+    Runs that help out each start at another place, so that they meet only as the last units are handed out.
+    """
+    begin = 0
+    while begin < len(units) and share().of == 1:
+        yield units[begin]
+        begin += 1
+    mine, left = share(), range(begin, len(units))
+    turn = len(left) * mine.rank // mine.of
+    yield from (unit for unit in map(units.__getitem__, left) if mine.has(unit.unit_id))
+    others = map(units.__getitem__, chain(left[:turn][::-1], left[turn:][::-1]))
+    yield from (unit for unit in others if not mine.has(unit.unit_id))
+
+
+class Peers:
+    """The other runs that are writing to a folder."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._sequences: dict[str, int] = {}
+        self.live: list[Status] = []
+
+    def look(self) -> list[Status]:
+        """See who lives; those that have come since the last look. Costs a listing and a few small files."""
+        before = {status.run_id for status in self.live}
+        self.live = []
+        for run_id in self._store.run_ids()[-_LAST:]:
+            status = self._store.read_status(run_id)
+            if run_id != self._run_id and status and self._lives(status):
+                self.live.append(status)
+        return [status for status in self.live if status.run_id not in before]
+
+    def _lives(self, status: Status) -> bool:
+        before = self._sequences.get(status.run_id)
+        self._sequences[status.run_id] = status.sequence
+        match life(status):
+            case "live":
+                return True
+            case "unknown":  # clocks may differ; a number that moves does not lie
+                return before is not None and before != status.sequence
+            case _:
+                return False
+
+    @property
+    def share(self) -> Share:
+        """This run's, by the order of the runs' ids."""
+        runs = sorted([self._run_id, *(status.run_id for status in self.live)])
+        return Share(runs.index(self._run_id), len(runs))

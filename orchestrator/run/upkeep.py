@@ -1,0 +1,73 @@
+"""What a run does beside its units: the index of shards kept up, and what other runs have done known."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+import pyarrow as pa
+
+from orchestrator.intervals import Interval
+from orchestrator.run.sharing import Peers
+from orchestrator.store.folder import Store
+from orchestrator.store.records import Status
+
+PEER_SECONDS = 3.0  # between two looks at who else is writing here
+INDEX_SECONDS = 30.0  # at least, between two writings of the index
+INDEX_SHARE = 0.02  # of the time, at most, goes into the index
+PEER_SHARE = 0.1  # and this much while another run is writing here, whose shards are to be known soon
+
+
+class Upkeep:
+    """A thread of its own: a listing of many shards takes a while, and workers must not wait for it.
+
+    `coverage` is what all runs have published by cell id, as of a moment ago; None while no other run has
+    been here. `news` are runs that have come, until somebody takes them.
+    """
+
+    def __init__(self, store: Store, run_id: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.peers = Peers(store, run_id)
+        self.coverage: Mapping[str, Sequence[Interval]] | None = None
+        self.news: deque[Status] = deque()
+        self._store = store
+        self._clock = clock
+        self._next = clock() + INDEX_SECONDS
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="upkeep", daemon=True)
+
+    def start(self) -> None:
+        self.look()
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def look(self) -> None:
+        """See who else is writing here."""
+        with suppress(OSError):
+            self.news.extend(self.peers.look())
+
+    def keep_up(self) -> None:
+        """Write what is new into the index, and know what is there; where reading fails, the next time."""
+        with suppress(OSError, pa.ArrowException):
+            accepted = self._store.accepted_shards()
+            if self.peers.live or self.coverage is not None:
+                self.coverage = accepted.coverage
+            self._store.remember(accepted)
+
+    def _loop(self) -> None:
+        while not self._stop.wait(PEER_SECONDS):
+            before = len(self.peers.live)
+            self.look()
+            live = len(self.peers.live)
+            began = self._clock()
+            if began < self._next and live == before and not (live and self.coverage is None):
+                continue
+            self.keep_up()
+            took = self._clock() - began
+            self._next = began + (took / PEER_SHARE if live else max(INDEX_SECONDS, took / INDEX_SHARE))
