@@ -315,7 +315,7 @@ def _text_format(name: str):  # type: ignore[no-untyped-def]  # Format is import
 
     if name not in FORMATS:
         near = did_you_mean(name, FORMATS)
-        raise UserError(f'--format: found "{name}"; allowed: {", ".join(FORMATS)}{near}')
+        raise UserError(f'--format: found "{name}"; {near}allowed: {", ".join(FORMATS)}')
     console = Console()
     return text_format(name, colour=True, width=console.width) if console.is_terminal else text_format(name)
 

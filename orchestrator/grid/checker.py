@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.errors import Problem, did_you_mean
+from orchestrator.grid.aliases import ALIASES
 from orchestrator.grid.document import Document, Keys
 from orchestrator.grid.factories import fingerprint
 
@@ -43,7 +44,8 @@ class Checker:
 
     def unknown(self, what: str, found: object, allowed: Iterable[str]) -> None:
         names = sorted(allowed)
-        self.problem(f'unknown {what} "{found}"; allowed: {", ".join(names)}{did_you_mean(found, names)}')
+        near = did_you_mean(found, names, ALIASES)
+        self.problem(f'unknown {what} "{found}"; {near}allowed: {", ".join(names)}')
 
     def broken(self, key: str) -> bool:
         """Whether something is wrong in one of the grid's top-level keys."""
@@ -91,10 +93,10 @@ class Checker:
             self.problem(f"a {what} needs a name; allowed: {', '.join(sorted(allowed))}")
             return None
         if not WORD.fullmatch(name):
-            more = ""
+            hint = did_you_mean(name, allowed, ALIASES)
             if "/" in name or name.endswith((".keras", ".npz", ".h5")):
-                more = "; it looks like a path, and a name is one word"
-            self.problem(f'"{name}" is not a {what} name; allowed: {", ".join(sorted(allowed))}{more}')
+                hint = "it looks like a path, and a name is one word; "
+            self.problem(f'"{name}" is no {what} name; {hint}allowed: {", ".join(sorted(allowed))}')
             return None
         if not any(key in entry for key in own) and name not in allowed:
             self.unknown(what, name, allowed)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from orchestrator.errors import Problem, UserError, did_you_mean
+from orchestrator.errors import Problem, UserError, nearest
 from orchestrator.grid.document import Document, parse_yaml, read_yaml
 from orchestrator.grid.entries import Grid
 from orchestrator.grid.parse import parse_grid
@@ -40,11 +40,15 @@ def _read(location: str) -> tuple[Document, str]:
     if location in shipped:
         return parse_yaml(shipped[location], f"grid {location}"), f"grid {location}"
     if re.fullmatch(r"[\w-]+", location):
-        raise UserError(
-            f'no grid "{location}": neither a file here nor a shipped grid; '
-            f"shipped: {', '.join(shipped)}{did_you_mean(location, shipped)}"
-        )
-    raise UserError(f"no such file: {location}")
+        what = f'no grid "{location}": neither a file here nor a shipped grid'
+    else:
+        what = f"no such file: {location}"
+    # By its stem, as it would be typed: a file that lies where the missing one was looked for goes first.
+    there = {file.stem: str(file) for file in sorted(path.parent.glob("*.y*ml"))}
+    known = {**{name: name for name in shipped}, **there}
+    near = nearest(re.sub(r"\.\w+$", "", path.name), known)
+    hint = f'did you mean "{known[near]}"? ' if near else ""
+    raise UserError(f"{what}; {hint}shipped grids: {', '.join(shipped)}")
 
 
 def _apply_override(document: Document, override: str, problems: list[Problem]) -> None:

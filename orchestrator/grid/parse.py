@@ -68,7 +68,7 @@ class _Parser(Checker):
         keep: int | Literal["all"] = "all"
         if data.get("keep") != "all":
             keep = self.whole_number("keep", 8, least=0, also='or "all"')
-        seeds = self._entries("seeds", self._seed, [0])
+        seeds = self._seeds()
         self._distinct("seeds", seeds)
         name = self._name(data.get("name", default_name))
         excludes = self._excludes(epsilons)
@@ -135,6 +135,19 @@ class _Parser(Checker):
                 if one in ids[:i]:
                     name = one[0] if isinstance(one, tuple) else one
                     self.problem(f'"{name}" stands twice with the same options')
+
+    def _seeds(self) -> list[int]:
+        raw = self.document.data.get("seeds")
+        if not isinstance(raw, int) or isinstance(raw, bool) or raw < 0:
+            return self._entries("seeds", self._seed, [0])
+        # Elsewhere a lone entry may stand without brackets; here it is as often meant as a count.
+        readings = f"[{raw}] for the seed {raw}"
+        if raw:
+            first = "0" if raw == 1 else "0, 1" if raw == 2 else "0, 1, 2" if raw == 3 else f"0, …, {raw - 1}"
+            readings += f", [{first}] for {raw} seed{'' if raw == 1 else 's'}"
+        with self.at("seeds"):
+            self.problem(f"found {raw}; a list is allowed: {readings}")
+        return []
 
     def _seed(self, raw: Any) -> int | None:
         if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**31:

@@ -32,7 +32,7 @@ class RunOptions:
         """UserError for what can be seen to be wrong before anything runs."""
         if self.backend not in BACKENDS:
             near = did_you_mean(self.backend, BACKENDS)
-            raise UserError(f'--backend: found "{self.backend}"; allowed: {", ".join(BACKENDS)}{near}')
+            raise UserError(f'--backend: found "{self.backend}"; {near}allowed: {", ".join(BACKENDS)}')
         for name, why in BACKENDS[self.backend].refused.items():
             if getattr(self, name) != getattr(RunOptions, name):
                 option = f"--{name.replace('_', '-')}"
