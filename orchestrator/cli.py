@@ -64,8 +64,6 @@ FormatOption = Annotated[
 
 def main() -> None:
     """The entry point. Exit codes: 0 done, 1 some cells failed, 2 bad input, 130 interrupted."""
-    # The user's own models and attacks lie where the command is run; appended, they can shadow nothing.
-    sys.path.append(os.getcwd())
     app()
 
 

@@ -66,8 +66,8 @@ def did_you_mean(word: object, names: Iterable[str], aliases: Mapping[str, str] 
 def nearest(word: object, names: Iterable[str], aliases: Mapping[str, str] | None = None) -> str | None:
     """The name that a word most likely stands for, if any.
 
-    One spelt alike but for case, "-", "_" and spaces; else one that is also known by that word (`aliases`: such
-    a word, squeezed, to a name); else one spelt nearly so.
+    One spelt alike but for case, "-", "_" and spaces; else one that is also known by that word (`aliases`:
+    such a word, squeezed, to a name); else one spelt nearly so.
     """
     names = list(names)
     squeezed = {squeeze(name): name for name in names}

@@ -42,6 +42,7 @@ ROOMS = (
     "workers.machine",
     "workers.metrics",
     "workers.shards",
+    "workers.factories",
     "workers.unit",
     "workers.recipe",
     "workers.flags",

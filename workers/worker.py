@@ -13,6 +13,7 @@ import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from workers import factories
 from workers.machine import resident_bytes
 from workers.unit import Failed, Report, Runner, Unit, WorkerSettings
 from workers.version import VERSION
@@ -42,9 +43,7 @@ class Worker:
             )
         if log:
             _redirect_output(Path(log))
-        for path in settings.python_path:
-            if path not in sys.path:
-                sys.path.append(path)
+        factories.look_in(settings.python_path)
         self.settings = settings
         self._runner: Runner | None = None
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from orchestrator.errors import Problem, did_you_mean
 from orchestrator.grid.aliases import ALIASES
 from orchestrator.grid.document import Document, Keys
-from orchestrator.grid.factories import fingerprint
+from workers import factories
 
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 """A name that a person gives: it becomes part of file names."""
@@ -22,9 +22,10 @@ WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 class Checker:
     """Collects problems, each with its place in the document, instead of stopping at the first."""
 
-    def __init__(self, document: Document, problems: list[Problem]) -> None:
+    def __init__(self, document: Document, problems: list[Problem], python_path: tuple[str, ...]) -> None:
         self.document = document
         self.problems = problems
+        self.python_path = python_path  # where a factory's module is looked for first
         self.path: Keys = ()
 
     @contextmanager
@@ -110,8 +111,8 @@ class Checker:
             return None, {}
         with self.at("factory"):
             try:
-                return str(factory), fingerprint(str(factory))
-            except ValueError as error:
+                return str(factory), factories.identity(factories.find(str(factory), self.python_path))
+            except (OSError, ValueError) as error:
                 self.problem(str(error))
                 return str(factory), {}
 

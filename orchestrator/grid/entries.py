@@ -140,6 +140,9 @@ class Grid(_Frozen):
     exclude: tuple[Exclude, ...] = ()
     warnings: tuple[str, ...] = ()
     text: str = ""  # the YAML of the grid as run, overrides applied
+    python_path: tuple[
+        str, ...
+    ] = ()  # where factories were looked for: the grid's folder, the working folder
 
 
 def options_text(given: Mapping[str, Any]) -> str:

@@ -18,15 +18,26 @@ from orchestrator.grid.epsilons import EpsilonParser
 from orchestrator.grid.excludes import check_excludes, parse_exclude
 from orchestrator.grid.models import check_images, parse_model, parse_train
 
-_KEYS = [name for name in Grid.model_fields if name not in ("warnings", "text")] + ["epsilons"]
+_NOT_WRITTEN = ("warnings", "text", "python_path")
+_KEYS = [name for name in Grid.model_fields if name not in _NOT_WRITTEN] + ["epsilons"]
 _RESERVED_NAMES = ("victims",)  # the default cache of victims lies beside the sweeps
 
 _T = TypeVar("_T")
 
 
-def parse_grid(document: Document, source: str, *, default_name: str, problems: list[Problem]) -> Grid:
-    """Check a document against everything the registries know. Raises GridError with every problem."""
-    parser = _Parser(document, problems)
+def parse_grid(
+    document: Document,
+    source: str,
+    *,
+    default_name: str,
+    python_path: tuple[str, ...],
+    problems: list[Problem],
+) -> Grid:
+    """Check a document against everything the registries know. Raises GridError with every problem.
+
+    Modules of factories are looked for in the folders of `python_path` first.
+    """
+    parser = _Parser(document, problems, python_path)
     grid = parser.grid(default_name)
     if parser.problems or grid is None:
         raise GridError(source, parser.problems)
@@ -91,6 +102,7 @@ class _Parser(Checker):
             exclude=tuple(excludes.values()),
             warnings=tuple(dict.fromkeys(epsilons.warnings)),
             text=yaml.safe_dump(data, sort_keys=False, allow_unicode=True),
+            python_path=self.python_path,
             **whole,
         )
 

@@ -184,7 +184,7 @@ def _settings(
         run_id=run_id,
         data_dir=absolute(options.data_dir) if options.data_dir else None,
         provenance={key: value for key, value in record.items() if key not in ("started_at", "retry_failed")},
-        python_path=(str(Path.cwd()),),
+        python_path=prepared.grid.python_path,
         runner=options.runner,
     )
 
