@@ -57,6 +57,13 @@ CacheOption = Annotated[str | None, typer.Option(help="The cache of victims. [de
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Try again what failed for good in an earlier run.")
 ]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE,…",
+        help="Only the cells that agree: model=small_cnn,attack=fgsm. Repeat it for more of them.",
+    ),
+]
 FormatOption = Annotated[
     str, typer.Option("--format", "-f", metavar="|".join(FORMATS), help="How to print it.")
 ]
@@ -99,6 +106,7 @@ def run(
     address: Annotated[
         str, typer.Option(help="local: start Ray here. auto, or host:port: join that cluster.")
     ] = "local",
+    only: OnlyOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     retry_failed: RetryOption = False,
     max_failures: Annotated[
@@ -134,6 +142,7 @@ def run(
             cpus_per_worker=cpus_per_worker,
             gpus_per_worker=gpus_per_worker,
             retry_failed=retry_failed,
+            only=tuple(only or ()),
             max_failures=max_failures,
             unit_timeout=None if unit_timeout is None else parse_duration(unit_timeout, "--unit-timeout"),
             stop_after=None if stop_after is None else parse_duration(stop_after, "--stop-after"),
@@ -141,7 +150,9 @@ def run(
             cache_dir=cache_dir,
         )
         options.check()
-        prepared = prepare(loaded, options.output, data_dir=data_dir, retry_failed=retry_failed)
+        prepared = prepare(
+            loaded, options.output, data_dir=data_dir, retry_failed=retry_failed, only=options.only
+        )
         _warn(prepared.warnings)
         from orchestrator import show
 
@@ -161,6 +172,7 @@ def plan(
     grid: GridArgument,
     output: OutputOption = None,
     overrides: SetOption = None,
+    only: OnlyOption = None,
     retry_failed: RetryOption = False,
     data_dir: DataOption = None,
 ) -> None:
@@ -171,7 +183,11 @@ def plan(
 
         loaded = _load(grid, overrides)
         prepared = prepare(
-            loaded, output or f"outputs/{loaded.name}", data_dir=data_dir, retry_failed=retry_failed
+            loaded,
+            output or f"outputs/{loaded.name}",
+            data_dir=data_dir,
+            retry_failed=retry_failed,
+            only=only or (),
         )
         _warn(prepared.warnings)
         show.plan(_console(), prepared)

@@ -13,7 +13,7 @@ from orchestrator.grid.checker import WORD, Checker, kind, show
 from orchestrator.grid.datasets import parse_dataset
 from orchestrator.grid.defences import parse_defence
 from orchestrator.grid.document import Document, Keys
-from orchestrator.grid.entries import AttackEntry, Exclude, Grid
+from orchestrator.grid.entries import AttackEntry, Grid, Selector
 from orchestrator.grid.epsilons import EpsilonParser
 from orchestrator.grid.excludes import check_excludes, parse_exclude
 from orchestrator.grid.models import check_images, parse_model, parse_train
@@ -83,7 +83,8 @@ class _Parser(Checker):
         self._distinct("seeds", seeds)
         name = self._name(data.get("name", default_name))
         excludes = self._excludes(epsilons)
-        check_excludes(self, excludes, models, names, attacks, defences, seeds)
+        width = epsilons.pixel_range.width
+        check_excludes(self, excludes, models, names, attacks, defences, seeds, width)
         check_images(self, models, datasets, list(excludes.values()))
         stored = [(attack, images) for attack, images in found if images is not None]
         check_stored(self, stored, datasets, list(excludes.values()))
@@ -132,7 +133,7 @@ class _Parser(Checker):
         with self.at(*path):
             return parse(raw)
 
-    def _excludes(self, epsilons: EpsilonParser) -> dict[Keys, Exclude]:
+    def _excludes(self, epsilons: EpsilonParser) -> dict[Keys, Selector]:
         """By their places in the document."""
         excludes = {}
         for path, raw in self._items("exclude", []):

@@ -21,6 +21,7 @@ class RunOptions:
     cpus_per_worker: int | None = None
     gpus_per_worker: float | None = None
     retry_failed: bool = False
+    only: tuple[str, ...] = ()  # "model=small_cnn,attack=fgsm": the cells to compute; none: all of the grid
     max_failures: str | None = None  # "5" or "10%"
     unit_timeout: float | None = None  # seconds; None: as the backend has it; 0: no limit
     stop_after: float | None = None  # seconds
@@ -38,6 +39,8 @@ class RunOptions:
                 option = f"--{name.replace('_', '-')}"
                 raise UserError(f"{option} has no meaning with --backend {self.backend}: {why}")
         self.allowed_failures(0)
+        if isinstance(self.only, str):
+            raise UserError(f'only: found "{self.only}"; a list such as ["{self.only}"] is allowed')
         data = self.data_dir
         # On a cluster the folder may be one that only its machines see.
         if data and self.address == "local" and "://" not in data and not Path(data).expanduser().is_dir():

@@ -30,6 +30,8 @@ from workers.shards import dimensions
 from workers.storage import absolute
 from workers.unit import WorkerSettings
 
+_OF_THE_RUN = ("started_at", "retry_failed", "only")  # said of a run, and not with each of its shards
+
 
 @dataclass
 class Summary:
@@ -85,6 +87,7 @@ def _run_sweep(
         "grid": prepared.grid.name,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "retry_failed": options.retry_failed,
+        "only": _selection(plan),
         **provenance(),
     }
     state = SweepState(
@@ -121,6 +124,16 @@ def _run_sweep(
     return Summary(state, code, failures, run_id)
 
 
+def _selection(plan: Plan) -> dict[str, list[str]] | None:
+    """What --only asks for, by id; None for the whole grid. A failure of the rest outlives --retry-failed."""
+    if plan.cell_count == plan.grid_cell_count:
+        return None
+    return {
+        "victims": [victim.victim_id for victim, _ in plan.selected],
+        "cells": [cell.cell_id for _, runs in plan.selected for run in runs for cell in run.cells],
+    }
+
+
 def wanted_cells(plan: Plan) -> pa.Table:
     """The cells of a plan's grid, as `results.schemas.WANTED`."""
     rows: dict[str, list[Any]] = {name: [] for name in WANTED.names}
@@ -135,10 +148,10 @@ def wanted_cells(plan: Plan) -> pa.Table:
 
 
 def _lasting_failures(plan: Plan, store: Store, accepted: Accepted) -> list[Failure]:
-    """The final failures that leave a hole in the grid as it is now."""
+    """The final failures that leave a hole in what is asked for now."""
     missing: dict[str, list[Interval]] = {}
     victims = set()
-    for victim, runs in plan.victims:
+    for victim, runs in plan.selected:
         for run in runs:
             for cell in run.cells:
                 if left := subtract(plan.wanted(victim), accepted.coverage.get(cell.cell_id, ())):
@@ -162,7 +175,7 @@ def _lasting_failures(plan: Plan, store: Store, accepted: Accepted) -> list[Fail
 def _as_before(prepared: Prepared) -> bool:
     """Whether the latest run into this folder asked for the same cells."""
     before, plan = prepared.store.wanted(), prepared.plan
-    if before.num_rows != plan.cell_count:
+    if before.num_rows != plan.grid_cell_count:
         return False
     wanted = {
         (cell.cell_id, plan.examples[victim.dataset.name])
@@ -183,7 +196,7 @@ def _settings(
         cache=absolute(options.cache_dir) if options.cache_dir else beside(output, "victims"),
         run_id=run_id,
         data_dir=absolute(options.data_dir) if options.data_dir else None,
-        provenance={key: value for key, value in record.items() if key not in ("started_at", "retry_failed")},
+        provenance={key: value for key, value in record.items() if key not in _OF_THE_RUN},
         python_path=prepared.grid.python_path,
         runner=options.runner,
     )

@@ -129,13 +129,18 @@ class Store:
     def failures(self) -> list[Failure]:
         """Every failed attempt, oldest first. `final` is false for those that a later `--retry-failed`
         run has put behind us."""
-        retried = max((run for run in self.run_ids() if self._run(run).get("retry_failed")), default="")
+        retries = [(run, record) for run in self.run_ids() if (record := self._run(run)).get("retry_failed")]
         files = self.folder.files(layout.FAILURES, recursive=True)
         names = [self.folder.relative(file.path) for file in files]
         with ThreadPoolExecutor(_READERS) as pool:
             read = pool.map(lambda name: from_json(Failure, self._read_json(name)), names)
             failures = [failure for failure in read if failure]
-        settled = [replace(one, final=one.final and one.run_id >= retried) for one in failures]
+        settled = [
+            replace(one, final=False)
+            if any(run > one.run_id and _retried(record, one) for run, record in retries)
+            else one
+            for one in failures
+        ]
         return sorted(settled, key=lambda one: (one.at, one.unit_id, one.attempt))
 
     def failed(self) -> tuple[dict[str, list[Interval]], frozenset[str]]:
@@ -231,6 +236,16 @@ class Store:
         except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}
+
+
+def _retried(record: Mapping[str, Any], failure: Failure) -> bool:
+    """Whether a `--retry-failed` run tries all of it again: with --only it may be a part, or nothing."""
+    only = record.get("only")
+    if not isinstance(only, Mapping):
+        return True
+    if failure.attack_id is None:
+        return failure.victim_id in only.get("victims", ())
+    return set(failure.cells) <= set(only.get("cells", ()))
 
 
 def _victim_row(manifest: Mapping[str, Any]) -> dict[str, Any]:
