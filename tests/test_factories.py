@@ -38,7 +38,8 @@ def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here" / "there").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    others = [finder for finder in sys.meta_path if finder is not factories._OWN]
+    monkeypatch.setattr(sys, "meta_path", others)
     monkeypatch.setattr(factories, "_loaded", {})
     monkeypatch.setattr(factories, "_OWN", factories._OwnModules())
     for name in ("nearby_things", "nearby_package"):
