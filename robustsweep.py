@@ -60,7 +60,9 @@ def run(grid: str | Grid, output: str | None = None, *, quiet: bool = False, **o
     except TypeError as error:
         raise UserError(f"run: {error}") from None
     asked.check()
-    prepared = prepare(loaded, asked.output, data_dir=asked.data_dir, retry_failed=asked.retry_failed)
+    prepared = prepare(
+        loaded, asked.output, data_dir=asked.data_dir, retry_failed=asked.retry_failed, only=asked.only
+    )
     return run_sweep(prepared, asked, make_progress(Console(quiet=quiet)))
 
 

@@ -57,6 +57,13 @@ CacheOption = Annotated[str | None, typer.Option(help="The cache of victims. [de
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Try again what failed for good in an earlier run.")
 ]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE,…",
+        help="Only the cells that agree: model=small_cnn,attack=fgsm. Repeat it for more of them.",
+    ),
+]
 FormatOption = Annotated[
     str, typer.Option("--format", "-f", metavar="|".join(FORMATS), help="How to print it.")
 ]
@@ -64,8 +71,6 @@ FormatOption = Annotated[
 
 def main() -> None:
     """The entry point. Exit codes: 0 done, 1 some cells failed, 2 bad input, 130 interrupted."""
-    # The user's own models and attacks lie where the command is run; appended, they can shadow nothing.
-    sys.path.append(os.getcwd())
     app()
 
 
@@ -101,6 +106,7 @@ def run(
     address: Annotated[
         str, typer.Option(help="local: start Ray here. auto, or host:port: join that cluster.")
     ] = "local",
+    only: OnlyOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     retry_failed: RetryOption = False,
     max_failures: Annotated[
@@ -136,6 +142,7 @@ def run(
             cpus_per_worker=cpus_per_worker,
             gpus_per_worker=gpus_per_worker,
             retry_failed=retry_failed,
+            only=tuple(only or ()),
             max_failures=max_failures,
             unit_timeout=None if unit_timeout is None else parse_duration(unit_timeout, "--unit-timeout"),
             stop_after=None if stop_after is None else parse_duration(stop_after, "--stop-after"),
@@ -143,7 +150,9 @@ def run(
             cache_dir=cache_dir,
         )
         options.check()
-        prepared = prepare(loaded, options.output, data_dir=data_dir, retry_failed=retry_failed)
+        prepared = prepare(
+            loaded, options.output, data_dir=data_dir, retry_failed=retry_failed, only=options.only
+        )
         _warn(prepared.warnings)
         from orchestrator import show
 
@@ -163,6 +172,7 @@ def plan(
     grid: GridArgument,
     output: OutputOption = None,
     overrides: SetOption = None,
+    only: OnlyOption = None,
     retry_failed: RetryOption = False,
     data_dir: DataOption = None,
 ) -> None:
@@ -173,7 +183,11 @@ def plan(
 
         loaded = _load(grid, overrides)
         prepared = prepare(
-            loaded, output or f"outputs/{loaded.name}", data_dir=data_dir, retry_failed=retry_failed
+            loaded,
+            output or f"outputs/{loaded.name}",
+            data_dir=data_dir,
+            retry_failed=retry_failed,
+            only=only or (),
         )
         _warn(prepared.warnings)
         show.plan(_console(), prepared)
@@ -317,7 +331,7 @@ def _text_format(name: str):  # type: ignore[no-untyped-def]  # Format is import
 
     if name not in FORMATS:
         near = did_you_mean(name, FORMATS)
-        raise UserError(f'--format: found "{name}"; allowed: {", ".join(FORMATS)}{near}')
+        raise UserError(f'--format: found "{name}"; {near}allowed: {", ".join(FORMATS)}')
     console = Console()
     return text_format(name, colour=True, width=console.width) if console.is_terminal else text_format(name)
 

@@ -9,7 +9,8 @@ UserError
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -53,7 +54,30 @@ class GridError(UserError):
         super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in self.problems)]))
 
 
-def did_you_mean(word: object, allowed: Iterable[str]) -> str:
-    """`; did you mean "fgsm"?` for a near miss, else an empty text."""
-    near = get_close_matches(str(word).lower(), list(allowed), n=1, cutoff=0.6)
-    return f'; did you mean "{near[0]}"?' if near else ""
+def did_you_mean(word: object, names: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
+    """`did you mean "fgsm"? ` for a near miss among the names, else an empty text.
+
+    It goes before the list of what is allowed, which can be long. `aliases` are as of `nearest`.
+    """
+    near = nearest(word, names, aliases)
+    return f'did you mean "{near}"? ' if near else ""
+
+
+def nearest(word: object, names: Iterable[str], aliases: Mapping[str, str] | None = None) -> str | None:
+    """The name that a word most likely stands for, if any.
+
+    One spelt alike but for case, "-", "_" and spaces; else one that is also known by that word (`aliases`:
+    such a word, squeezed, to a name); else one spelt nearly so.
+    """
+    names = list(names)
+    squeezed = {squeeze(name): name for name in names}
+    other = (aliases or {}).get(squeeze(word))
+    if found := squeezed.get(squeeze(word)) or (other if other in names else None):
+        return found
+    near = get_close_matches(str(word).lower(), names, n=1, cutoff=0.6)
+    return near[0] if near else None
+
+
+def squeeze(word: object) -> str:
+    """A word without case, "-", "_", "&" and spaces: ResNet-50 V2 and resnet50_v2 are one."""
+    return re.sub(r"[-_&\s]", "", str(word).lower())

@@ -50,7 +50,8 @@ def plan(console: Console, prepared: Prepared) -> None:
             f"epsilons on the [0, 1] scale (in brackets: as written, on {escape(str(grid.pixel_range))})",
             highlight=False,
         )
-    parts = [f"{todo.cell_count:,} cells: {todo.done_cells:,} done, {todo.open_cells:,} to do"]
+    part = "" if todo.cell_count == todo.grid_cell_count else f" of the grid's {todo.grid_cell_count:,}"
+    parts = [f"{todo.cell_count:,}{part} cells: {todo.done_cells:,} done, {todo.open_cells:,} to do"]
     if todo.failed_cells:
         parts.append(f"{todo.failed_cells:,} failed earlier (--retry-failed tries them again)")
     console.print(", ".join(parts), highlight=False)
@@ -89,7 +90,7 @@ def _plan_rows(prepared: Prepared) -> Iterator[tuple[str, ...]]:
     grid, plan = prepared.grid, prepared.plan
     left = {victim.victim.victim_id: victim for victim in plan.todo}
     rows: dict[tuple[str, str], _PlanRow] = {}
-    for victim, runs in plan.victims:
+    for victim, runs in plan.selected:
         but_for_seed = repr(replace(victim, victim_id="", seed=0))
         for attack, cells in runs:
             row = rows.setdefault((but_for_seed, attack.attack_id), _PlanRow(victim, attack))
@@ -143,7 +144,9 @@ def summary(console: Console, prepared: Prepared, result: Summary) -> None:
     """What came of a run: counts, failures with their reasons, where the tables are."""
     state = result.state
     location = escape(prepared.store.shown)
-    head = f"{state.cells_done:,} of {state.cells:,} cells done"
+    grid_cells = prepared.plan.grid_cell_count
+    selected = "" if state.cells == grid_cells else "selected "
+    head = f"{state.cells_done:,} of {state.cells:,} {selected}cells done"
     if state.units:
         parts = [_count(state.units_done, "unit")]
         parts += [f"{_count(n, 'victim')} {_PAST[how]}" for how, n in state.prepared.items() if n]
@@ -167,6 +170,8 @@ def summary(console: Console, prepared: Prepared, result: Summary) -> None:
         )
     if state.state == "interrupted":
         console.print("[yellow]stopped before the end; the same command goes on from here[/]")
+    if selected:
+        console.print(f"the tables show all {grid_cells:,} cells of the grid", highlight=False)
     console.print(
         f"tables are in {location}/tables; robustsweep table {location} shows them",
         highlight=False,

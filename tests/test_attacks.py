@@ -242,7 +242,7 @@ class Corners(Attack):
 
 
 def test_a_users_own_attack():
-    config = {"name": "mine", "factory": f"{__name__}:Corners", "norm": "linf", "tries": 3, "source": "ab12"}
+    config = {"name": "mine", "factory": f"{__name__}:Corners", "norm": "linf", "tries": 3}
     attack = build(config)
     assert attack == Corners(tries=3)
     images = np.linspace(0.3, 0.49, 20, dtype=np.float32).reshape(20, 1, 1, 1)

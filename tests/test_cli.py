@@ -99,11 +99,11 @@ def test_a_bad_grid_is_one_clear_error(case: str, command: str, tmp_path: Path) 
         (["run", "digits", "--backend", "inline", "--unit-timeout", "1m"], "--unit-timeout has no meaning"),
         (
             ["run", "digits", "--backend", "rays"],
-            '--backend: found "rays"; allowed: ray, inline; did you mean "ray"?',
+            '--backend: found "rays"; did you mean "ray"? allowed: ray, inline',
         ),
         (
             ["table", "nowhere", "-f", "jsno"],
-            '--format: found "jsno"; allowed: rich, md, csv, json; did you mean',
+            '--format: found "jsno"; did you mean "json"? allowed: rich, md, csv, json',
         ),
         (["run", "digits", "-o", "nonsense://x"], "cannot open nonsense://x"),
         (

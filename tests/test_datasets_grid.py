@@ -121,7 +121,7 @@ def test_every_problem_is_told_with_its_line() -> None:
         (6, '"mnist" is the name of a registered dataset'),
         (7, "a dataset needs a name"),
         (8, "{name: birds, path: data/birds.npz}"),
-        (9, 'unknown option of dataset birds "sise"; allowed: path, size, train; did you mean "size"?'),
+        (9, 'unknown option of dataset birds "sise"; did you mean "size"? allowed: path, size, train'),
         (10, "found 0; a whole number of pixels"),
         (11, "found a list; an .npz file or a folder"),
         (12, 'unknown option of dataset digits "size"; allowed: train'),

@@ -59,7 +59,10 @@ def test_all_problems_come_at_once_each_with_its_line(tmp_path: Path) -> None:
     )
     assert [text.split(":")[0] for text in found] == [f"line {n}" for n in (1, 2, 3, 5, 6, 7, 8)]
     assert 'did you mean "models"?' in found[0]
-    assert 'unknown model "small_cn"' in found[1] and ", small_cnn, vgg16" in found[1]
+    assert found[1].startswith(
+        'line 2: models[0]: unknown model "small_cn"; did you mean "small_cnn"? allowed: '
+    )
+    assert found[1].endswith(", small_cnn, vgg16, vgg19, wide_cnn, xception")
     assert 'did you mean "digits"?' in found[2]
     assert 'did you mean "fgsm"?' in found[3]
     assert 'attacks[1].stepz: unknown option of attack bim "stepz"' in found[4]
@@ -70,7 +73,14 @@ def test_all_problems_come_at_once_each_with_its_line(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("epsilons: [-0.1]", "epsilon -0.1 is negative; 0 or more is allowed"),
-        ("epsilons: [1.5]", "epsilon 1.5 is more than the pixel range [0, 1] is wide"),
+        (
+            "epsilons: [8]",
+            "epsilon 8 is more than the pixel range [0, 1] is wide; did you mean 8/255, or pixel_range: "
+            "[0, 255]? at most 1 is allowed",
+        ),
+        ("epsilons: [255.0]", "did you mean 255/255, or pixel_range: [0, 255]?"),
+        ("epsilons: [256]", "epsilon 256 is more than the pixel range [0, 1] is wide; at most 1 is allowed"),
+        ("epsilons: [1.5]", "epsilon 1.5 is more than the pixel range [0, 1] is wide; at most 1 is allowed"),
         ("epsilons: [.nan]", "found nan; a finite number is allowed"),
         ("epsilons: [.inf]", "found inf; a finite number is allowed"),
         ('epsilons: ["8/0"]', 'found "8/0": a division by zero'),
@@ -108,12 +118,18 @@ def test_all_problems_come_at_once_each_with_its_line(tmp_path: Path) -> None:
         ("keep: some", 'a whole number, 0 or more, is allowed or "all"'),
         ("seeds: [-1]", "found -1; a whole number, 0 to 2147483647"),
         ("seeds: [1, 1]", '"1" stands twice'),
+        ("seeds: 3", "seeds: found 3; a list is allowed: [3] for the seed 3, [0, 1, 2] for 3 seeds"),
+        ("seeds: 0", "found 0; a list is allowed: [0] for the seed 0"),
+        ("seeds: 1", "found 1; a list is allowed: [1] for the seed 1, [0] for 1 seed"),
+        ("seeds: 10", "[10] for the seed 10, [0, …, 9] for 10 seeds"),
+        ("seeds: -1", "found -1; a whole number, 0 to 2147483647, is allowed"),
         ("pixel_range: [1, 1]", "two numbers, low then high"),
         ("pixel_range: 255", "two numbers, low then high"),
         ("name: ../evil", "and not a path"),
         ("name: victims", "the cache of victims lies there"),
-        ("exclude: [{model: wide_cnn}]", '"wide_cnn" matches nothing in this grid, which has: small_cnn'),
-        ("exclude: [{epsilon: 0.3}]", '"0.3" matches nothing in this grid, which has: 0, 0.1'),
+        ("exclude: [{model: wide_cnn}]", '"wide_cnn" matches nothing in this grid; it has: small_cnn'),
+        ("exclude: [{epsilon: 0.3}]", '"0.3" matches nothing in this grid; it has: 0, 0.1'),
+        ("exclude: [{attack: FGSM}]", 'did you mean "fgsm"? it has: fgsm'),
         ("exclude: [{modle: small_cnn}]", 'did you mean "model"?'),
         ("exclude: [small_cnn]", "a mapping such as {model: small_cnn, epsilon: 0.3} is allowed"),
     ],
@@ -211,6 +227,107 @@ def test_set_overrides_anything(tmp_path: Path) -> None:
         load_grid(path, ["examples=many"])
     with pytest.raises(GridError, match="not valid YAML"):
         load_grid(path, ["examples=["])
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "registered"),
+    [
+        ("attacks", "cw", "carlini_wagner"),
+        ("attacks", "c&w", "carlini_wagner"),
+        ("attacks", "carlini", "carlini_wagner"),
+        ("attacks", "Carlini & Wagner", "carlini_wagner"),
+        ("attacks", "autoattack", "standard"),
+        ("attacks", "AA", "standard"),
+        ("attacks", "ifgsm", "bim"),
+        ("attacks", "I-FGSM", "bim"),
+        ("attacks", "projected_gradient_descent", "pgd"),
+        ("attacks", "deep_fool", "deepfool"),
+        ("datasets", "cifar-10", "cifar10"),
+        ("datasets", "cifar_10", "cifar10"),
+        ("datasets", "CIFAR 10", "cifar10"),
+        ("datasets", "cifar-100", "cifar100"),
+        ("datasets", "fashion-mnist", "fashion_mnist"),
+        ("datasets", "fmnist", "fashion_mnist"),
+        ("models", "resnet50v2", "resnet50_v2"),
+        ("models", "mobilenetv2", "mobilenet_v2"),
+        ("models", "inceptionv3", "inception_v3"),
+        ("models", "inception-v3", "inception_v3"),
+        ("models", "resnet-50", "resnet50"),
+        ("models", "EfficientNetB0", "efficientnet_b0"),
+    ],
+)
+def test_other_names_are_hints(tmp_path: Path, section: str, name: str, registered: str) -> None:
+    kept = [one for one in GOOD.splitlines() if not one.startswith(f"{section}:")]
+    [found] = [
+        text
+        for text in problems(tmp_path, "\n".join([*kept, f"{section}: ['{name}']"]))
+        if f"{section}[0]" in text
+    ]
+    assert f'"{name}"' in found and f'; did you mean "{registered}"? allowed: ' in found
+
+
+@pytest.mark.parametrize(
+    ("epsilons", "pixel_range", "warned"),
+    [
+        ("[8/255]", "[0, 1]", True),
+        ("[' 8/255 ', 1]", "[0.5, 1.5]", True),
+        ("{digits: [4/255]}", "[0, 1]", True),
+        ("8/255", "[0, 1]", True),
+        ("[0.03]", "[0, 1]", False),  # tiny too, but nobody's habit from linf
+        ("[36/255, 128/255]", "[0, 1]", False),  # usual in l2
+        ("[0/255, 0.5]", "[0, 1]", False),
+        ("[8/255]", "[0, 255]", False),  # another warning says what it is
+    ],
+)
+def test_linf_epsilons_in_l2_are_a_warning(
+    tmp_path: Path, epsilons: str, pixel_range: str, warned: bool
+) -> None:
+    text = f"{GOOD}pixel_range: {pixel_range}\n".replace("[0, 0.1]", f"{{linf: 8/255, l2: {epsilons}}}")
+    grid = load_grid(write(tmp_path, text.replace("[fgsm]", "[{name: fgsm, norm: l2}, fgsm]")))
+    found = [warning for warning in grid.warnings if warning.startswith("l2 epsilon")]
+    assert len(found) == warned
+    if warned:
+        assert "/255 is tiny" in found[0] and "0.5 is usual in l2 for CIFAR-10" in found[0]
+
+
+def test_a_wide_epsilon_on_another_scale_suggests_that_scale(tmp_path: Path) -> None:
+    text = GOOD.replace("[0, 0.1]", "[8]") + "pixel_range: [-1, 1]\n"
+    [found] = problems(tmp_path, text)
+    assert "[-1, 1] is wide; did you mean pixel_range: [0, 255]? at most 2 is allowed" in found
+
+
+def test_a_lone_seed_is_refused_on_the_command_line_too(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    with pytest.raises(GridError, match=r"1 problem\n  seeds: found 3; .* \[0, 1, 2\] for 3 seeds"):
+        load_grid(path, ["seeds=3"])
+    assert load_grid(path, ["seeds=[3]"]).seeds == (3,)
+
+
+@pytest.mark.parametrize(
+    ("asked", "near"),
+    [
+        ("digist.yaml", "digits"),
+        ("nowhere/digits.yml", "digits"),
+        ("mien.yaml", "mine.yaml"),
+        ("mine", "mine.yaml"),
+        ("grids/foo.yaml", "grids/fool.yaml"),
+        ("grids/digist.yaml", "grids/digits.yml"),  # lies there, so that one and not the shipped one
+        ("digit", "digits"),
+        ("qqqq.yaml", None),
+        ("no/such/folder/", None),
+    ],
+)
+def test_a_missing_grid_says_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, near: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grids").mkdir()
+    for name in ("mine.yaml", "grids/fool.yaml", "grids/digits.yml", "grids/notes.txt"):
+        (tmp_path / name).write_text(GOOD)
+    with pytest.raises(UserError) as caught:
+        load_grid(asked)
+    hint = f'; did you mean "{near}"?' if near else ";"
+    assert f"{hint} shipped grids: {', '.join(shipped_grids())}" in str(caught.value)
 
 
 def test_numbers_are_exact() -> None:

@@ -43,6 +43,7 @@ ROOMS = (
     "workers.metrics",
     "workers.shards",
     "workers.code",
+    "workers.factories",
     "workers.unit",
     "workers.recipe",
     "workers.flags",

@@ -452,7 +452,7 @@ def test_python_variables_are_invisible_to_the_connection_itself(small):
     [
         ("SELECT getenv('HOME')", "getenv"),
         ("SELECT robust_acuracy FROM cells", 'Candidate bindings: "robust_accuracy"'),
-        ("FROM cell", "there is no view 'cell' (did you mean cells?)"),
+        ("FROM cell", 'there is no view "cell"; did you mean "cells"? a query is one SELECT'),
         ("SELEC 1", 'syntax error at or near "SELEC"'),
         ("SELECT $1", "parameters"),
         ("SELECT st_area(1)", "spatial"),

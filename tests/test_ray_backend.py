@@ -100,6 +100,24 @@ class Machines:
         return str(self.cluster.address)
 
 
+def test_workers_import_from_beside_the_grid_first(
+    tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although Ray puts the driver's working folder on their path."""
+    folder = tmp_path / "grids"
+    folder.mkdir()
+    (folder / "nearby_runner.py").write_text("from tests.support.runners import MadeUp as Runner\n")
+    (tmp_path / "nearby_runner.py").write_text("raise RuntimeError('not this one')\n")
+    root = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    summary = sweep(
+        write_grid(folder / "g.yaml"), output, backend="ray", runner="nearby_runner:Runner", workers=1
+    )
+    assert (summary.exit_code, summary.state.cells_done) == (0, 2)
+
+
 @pytest.fixture(scope="module")
 def machines() -> Iterator[Machines]:
     machines = Machines()

@@ -56,7 +56,7 @@ def normalised(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("nets")
     (folder / "normalised_for_tests.py").write_text(NORMALISED)
     sys.path.append(str(folder))
-    yield model_spec("mine", source="0" * 64, factory="normalised_for_tests:normalised")
+    yield model_spec("mine", factory="normalised_for_tests:normalised")
     sys.path.remove(str(folder))
 
 

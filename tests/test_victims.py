@@ -107,7 +107,7 @@ def test_wrong_models_are_refused(model: dict[str, Any], shape: tuple[int, int, 
 
 
 def test_a_users_constructor_gets_its_options(factories: str) -> None:
-    mine = model_spec("mine", source="0" * 64, factory=f"{factories}:linear", bias=False)
+    mine = model_spec("mine", factory=f"{factories}:linear", bias=False)
     assert build_model(mine, SHAPE, 10).count_params() == 640
 
 

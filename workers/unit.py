@@ -124,8 +124,8 @@ class AttackSpec:
     @property
     def config(self) -> dict[str, Any]:
         """What `workers.attacks.build` takes."""
-        factory = {"factory": self.factory} if self.factory else {}
-        return {"name": self.name, "norm": self.norm, **factory, **self.options}
+        own = {"factory": self.factory, "version": self.version, "source": self.source}
+        return {"name": self.name, "norm": self.norm, **(own if self.factory else {}), **self.options}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ class WorkerSettings:
     gpus: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict)  # the driver's: git commit, versions
     memory_limit: int | None = None  # bytes of resident memory above which a worker retires
-    python_path: tuple[str, ...] = ()  # where the user's own modules are importable from
+    python_path: tuple[str, ...] = ()  # where the user's own modules are importable from, the first first
     runner: str = DEFAULT_RUNNER
     token: str = ""  # a file that the driver has left in output and cache, to be found there by every worker
 

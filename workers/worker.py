@@ -13,6 +13,7 @@ import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from workers import factories
 from workers.code import Code, this_code
 from workers.machine import resident_bytes
 from workers.storage import has_token, redacted
@@ -43,9 +44,7 @@ class Worker:
             )
         if log:
             _redirect_output(Path(log))
-        for path in settings.python_path:
-            if path not in sys.path:
-                sys.path.append(path)
+        factories.look_in(settings.python_path)
         self.settings = settings
         self._runner: Runner | None = None
 

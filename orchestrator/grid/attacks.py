@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.grid.checker import Checker, show
-from orchestrator.grid.entries import AttackEntry, DatasetEntry, EpsilonList, Exclude
+from orchestrator.grid.entries import AttackEntry, DatasetEntry, EpsilonList, Selector
 from orchestrator.grid.epsilons import EpsilonParser
 from workers.attacks import REGISTRY, Stored
 from workers.attacks.stored_images import StoredImages, StoredImagesError, read_stored
@@ -126,7 +126,7 @@ def check_stored(
     check: Checker,
     attacks: Sequence[tuple[AttackEntry, StoredImages]],
     datasets: Sequence[DatasetEntry],
-    excludes: Sequence[Exclude],
+    excludes: Sequence[Selector],
 ) -> None:
     """Note every such attack and dataset, not excluded, whose images, epsilons or examples do not agree."""
     for attack, stored in attacks:

@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.errors import Problem, did_you_mean
+from orchestrator.grid.aliases import ALIASES
 from orchestrator.grid.document import Document, Keys
-from orchestrator.grid.factories import fingerprint
+from workers import factories
 
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 """A name that a person gives: it becomes part of file names."""
@@ -21,9 +22,10 @@ WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 class Checker:
     """Collects problems, each with its place in the document, instead of stopping at the first."""
 
-    def __init__(self, document: Document, problems: list[Problem]) -> None:
+    def __init__(self, document: Document, problems: list[Problem], python_path: tuple[str, ...]) -> None:
         self.document = document
         self.problems = problems
+        self.python_path = python_path  # where a factory's module is looked for first
         self.path: Keys = ()
 
     @contextmanager
@@ -43,7 +45,8 @@ class Checker:
 
     def unknown(self, what: str, found: object, allowed: Iterable[str]) -> None:
         names = sorted(allowed)
-        self.problem(f'unknown {what} "{found}"; allowed: {", ".join(names)}{did_you_mean(found, names)}')
+        near = did_you_mean(found, names, ALIASES)
+        self.problem(f'unknown {what} "{found}"; {near}allowed: {", ".join(names)}')
 
     def broken(self, key: str) -> bool:
         """Whether something is wrong in one of the grid's top-level keys."""
@@ -91,10 +94,10 @@ class Checker:
             self.problem(f"a {what} needs a name; allowed: {', '.join(sorted(allowed))}")
             return None
         if not WORD.fullmatch(name):
-            more = ""
+            hint = did_you_mean(name, allowed, ALIASES)
             if "/" in name or name.endswith((".keras", ".npz", ".h5")):
-                more = "; it looks like a path, and a name is one word"
-            self.problem(f'"{name}" is not a {what} name; allowed: {", ".join(sorted(allowed))}{more}')
+                hint = "it looks like a path, and a name is one word; "
+            self.problem(f'"{name}" is no {what} name; {hint}allowed: {", ".join(sorted(allowed))}')
             return None
         if not any(key in entry for key in own) and name not in allowed:
             self.unknown(what, name, allowed)
@@ -108,8 +111,8 @@ class Checker:
             return None, {}
         with self.at("factory"):
             try:
-                return str(factory), fingerprint(str(factory))
-            except ValueError as error:
+                return str(factory), factories.identity(factories.find(str(factory), self.python_path))
+            except (OSError, ValueError) as error:
                 self.problem(str(error))
                 return str(factory), {}
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.errors import did_you_mean
+from orchestrator.grid.aliases import ALIASES
 from orchestrator.grid.checker import WORD, Checker, kind, show
 from orchestrator.grid.entries import DatasetEntry
 from orchestrator.grid.models import parse_train
@@ -56,13 +57,15 @@ def _name(check: Checker, name: Any, *, own: bool) -> str | None:
             return name
         check.problem(f'"{name}" is not a name of {scheme.library}; such as {scheme.example} is allowed')
     elif not WORD.fullmatch(name):
-        check.problem(f'"{name}" is not a dataset name; allowed: {allowed}')
+        near = did_you_mean(name, DATASETS, ALIASES)
+        check.problem(f'"{name}" is not a dataset name; {near}allowed: {allowed}')
     elif own and name in DATASETS:
         check.problem(f'"{name}" is the name of a registered dataset; data of your own need another')
     elif own or name in DATASETS:
         return name
     else:
-        check.problem(f'unknown dataset "{name}"; allowed: {allowed}{did_you_mean(name, DATASETS)}')
+        near = did_you_mean(name, DATASETS, ALIASES)
+        check.problem(f'unknown dataset "{name}"; {near}allowed: {allowed}')
     return None
 
 

@@ -98,8 +98,8 @@ class AttackEntry(_Frozen):
         return options_text({**self.given, **({"path": self.path} if self.path else {})})
 
 
-class Exclude(_Frozen):
-    """Cells that a grid leaves out: all those that agree with every key given here."""
+class Selector(_Frozen):
+    """Cells of a grid, which `exclude` leaves out and `--only` keeps: all that agree with every key given."""
 
     model: str | int | None = None
     dataset: str | int | None = None
@@ -112,14 +112,14 @@ class Exclude(_Frozen):
     @property
     def keys(self) -> dict[str, Any]:
         """What it says, without the keys that it leaves open."""
-        return {key: value for key in Exclude.model_fields if (value := getattr(self, key)) is not None}
+        return {key: value for key in Selector.model_fields if (value := getattr(self, key)) is not None}
 
     def covers(self, **place: Any) -> bool:
-        """Whether all of a place is left out, be it a cell or only, say, a model and a dataset."""
+        """Whether it has all of a place, be it a cell or only, say, a model and a dataset."""
         return all(place.get(key) == value for key, value in self.keys.items())
 
     def concerns(self, **place: Any) -> bool:
-        """Whether some of a place may be left out: nothing that is said of it disagrees."""
+        """Whether it may have some of a place: nothing that is said of it disagrees."""
         return all(place.get(key, value) == value for key, value in self.keys.items())
 
 
@@ -138,9 +138,12 @@ class Grid(_Frozen):
     keep: int | Literal["all"] = 8
     seeds: tuple[int, ...] = (0,)
     attack_seed: int = 0
-    exclude: tuple[Exclude, ...] = ()
+    exclude: tuple[Selector, ...] = ()
     warnings: tuple[str, ...] = ()
     text: str = ""  # the YAML of the grid as run, overrides applied
+    python_path: tuple[
+        str, ...
+    ] = ()  # where factories were looked for: the grid's folder, the working folder
 
 
 def options_text(given: Mapping[str, Any]) -> str:

@@ -11,6 +11,9 @@ from orchestrator.grid.entries import EpsilonList
 from orchestrator.grid.numbers import PixelRange, exact, number_text
 from workers.norms import NORMS
 
+_LEVELS = 255  # of an 8-bit pixel, above black
+_LARGEST_LINF = Fraction(16, 255)  # beyond what is usual in linf; 36/255 and 128/255 are usual in l2
+
 
 class EpsilonParser:
     """Reads pixel quantities as written on the grid's pixel range, noting problems with `check`."""
@@ -88,15 +91,32 @@ class EpsilonParser:
                 elif norm == "linf" and epsilon > 1:
                     self.check.problem(
                         f"epsilon {value} is more than the pixel range {self.pixel_range} is wide; "
-                        f"at most {number_text(width)} is allowed"
+                        f"{self._meant(exact(value))}at most {number_text(width)} is allowed"
                     )
                 elif epsilon in found:
                     self.check.problem(f"epsilon {value} stands here twice")
                 else:
                     found.append(epsilon)
-                    if width != 1 and isinstance(value, str) and value.strip().endswith("/255"):
-                        self.warnings.append(
-                            f"epsilon {value} is written on the pixel range {self.pixel_range}: it is "
-                            f"{number_text(epsilon)} on the [0, 1] scale, where {value} is usually meant"
-                        )
+                    if isinstance(value, str) and value.strip().endswith("/255"):
+                        self._warn_of_fraction(value.strip(), epsilon, norm)
         return tuple(sorted(found))
+
+    def _meant(self, written: Fraction) -> str:
+        """What a linf epsilon that is wider than the pixel range was probably meant to be."""
+        if written.denominator != 1 or not 2 <= written <= _LEVELS:
+            return ""
+        fraction = f"{written}/{_LEVELS}, or " if self.pixel_range.width == 1 else ""
+        return f"did you mean {fraction}pixel_range: [0, {_LEVELS}]? "
+
+    def _warn_of_fraction(self, value: str, epsilon: Fraction, norm: str) -> None:
+        """Of an epsilon written as n/255 where that is seldom what was meant."""
+        if self.pixel_range.width != 1:
+            self.warnings.append(
+                f"epsilon {value} is written on the pixel range {self.pixel_range}: it is "
+                f"{number_text(epsilon)} on the [0, 1] scale, where {value} is usually meant"
+            )
+        elif norm == "l2" and 0 < epsilon <= _LARGEST_LINF:
+            self.warnings.append(
+                f"l2 epsilon {value} is tiny: it bounds the length of the whole change, not that of a pixel; "
+                f"n/255 is usually meant for linf, and 0.5 is usual in l2 for CIFAR-10"
+            )

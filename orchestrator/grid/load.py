@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from orchestrator.errors import Problem, UserError, did_you_mean
+from orchestrator.errors import Problem, UserError, nearest
 from orchestrator.grid.document import Document, parse_yaml, read_yaml
 from orchestrator.grid.entries import Grid
 from orchestrator.grid.parse import parse_grid
@@ -24,27 +24,34 @@ def shipped_grids() -> dict[str, str]:
 
 def load_grid(location: str, overrides: Sequence[str] = ()) -> Grid:
     """Read and check a grid. GridError lists every problem; nothing has run by then."""
-    document, source = _read(location)
+    document, source, folder = _read(location)
     problems: list[Problem] = []
     for override in overrides:
         _apply_override(document, override, problems)
     default_name = Path(location).stem if re.search(r"\.ya?ml$", location) else location
-    return parse_grid(document, source, default_name=default_name, problems=problems)
+    here = str(Path.cwd())
+    python_path = (here,) if folder in (None, here) else (folder, here)
+    return parse_grid(document, source, default_name=default_name, python_path=python_path, problems=problems)
 
 
-def _read(location: str) -> tuple[Document, str]:
+def _read(location: str) -> tuple[Document, str, str | None]:
+    """A grid, what to call it in messages, and its folder, absolute; a shipped grid's folder is nobody's."""
     path = Path(location).expanduser()
     if path.exists():
-        return read_yaml(path), location
+        return read_yaml(path), location, str(path.absolute().parent)
     shipped = shipped_grids()
     if location in shipped:
-        return parse_yaml(shipped[location], f"grid {location}"), f"grid {location}"
+        return parse_yaml(shipped[location], f"grid {location}"), f"grid {location}", None
     if re.fullmatch(r"[\w-]+", location):
-        raise UserError(
-            f'no grid "{location}": neither a file here nor a shipped grid; '
-            f"shipped: {', '.join(shipped)}{did_you_mean(location, shipped)}"
-        )
-    raise UserError(f"no such file: {location}")
+        what = f'no grid "{location}": neither a file here nor a shipped grid'
+    else:
+        what = f"no such file: {location}"
+    # By its stem, as it would be typed: a file that lies where the missing one was looked for goes first.
+    there = {file.stem: str(file) for file in sorted(path.parent.glob("*.y*ml"))}
+    known = {**{name: name for name in shipped}, **there}
+    near = nearest(re.sub(r"\.\w+$", "", path.name), known)
+    hint = f'did you mean "{known[near]}"? ' if near else ""
+    raise UserError(f"{what}; {hint}shipped grids: {', '.join(shipped)}")
 
 
 def _apply_override(document: Document, override: str, problems: list[Problem]) -> None:

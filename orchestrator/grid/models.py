@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.grid.checker import Checker, kind, show
-from orchestrator.grid.entries import DatasetEntry, Exclude, ModelEntry
+from orchestrator.grid.entries import DatasetEntry, ModelEntry, Selector
 from workers.recipe import Recipe
 from workers.storage import absolute
 from workers.unit import Weights
@@ -135,7 +135,7 @@ def check_images(
     check: Checker,
     models: Sequence[ModelEntry],
     datasets: Sequence[DatasetEntry],
-    excludes: Sequence[Exclude],
+    excludes: Sequence[Selector],
 ) -> None:
     """Note every pair of a model and a dataset, not excluded, whose images the model cannot take."""
     for model in models:

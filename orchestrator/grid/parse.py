@@ -13,20 +13,31 @@ from orchestrator.grid.checker import WORD, Checker, kind, show
 from orchestrator.grid.datasets import parse_dataset
 from orchestrator.grid.defences import parse_defence
 from orchestrator.grid.document import Document, Keys
-from orchestrator.grid.entries import AttackEntry, Exclude, Grid
+from orchestrator.grid.entries import AttackEntry, Grid, Selector
 from orchestrator.grid.epsilons import EpsilonParser
 from orchestrator.grid.excludes import check_excludes, parse_exclude
 from orchestrator.grid.models import check_images, parse_model, parse_train
 
-_KEYS = [name for name in Grid.model_fields if name not in ("warnings", "text")] + ["epsilons"]
+_NOT_WRITTEN = ("warnings", "text", "python_path")
+_KEYS = [name for name in Grid.model_fields if name not in _NOT_WRITTEN] + ["epsilons"]
 _RESERVED_NAMES = ("victims",)  # the default cache of victims lies beside the sweeps
 
 _T = TypeVar("_T")
 
 
-def parse_grid(document: Document, source: str, *, default_name: str, problems: list[Problem]) -> Grid:
-    """Check a document against everything the registries know. Raises GridError with every problem."""
-    parser = _Parser(document, problems)
+def parse_grid(
+    document: Document,
+    source: str,
+    *,
+    default_name: str,
+    python_path: tuple[str, ...],
+    problems: list[Problem],
+) -> Grid:
+    """Check a document against everything the registries know. Raises GridError with every problem.
+
+    Modules of factories are looked for in the folders of `python_path` first.
+    """
+    parser = _Parser(document, problems, python_path)
     grid = parser.grid(default_name)
     if parser.problems or grid is None:
         raise GridError(source, parser.problems)
@@ -68,11 +79,12 @@ class _Parser(Checker):
         keep: int | Literal["all"] = "all"
         if data.get("keep") != "all":
             keep = self.whole_number("keep", 8, least=0, also='or "all"')
-        seeds = self._entries("seeds", self._seed, [0])
+        seeds = self._seeds()
         self._distinct("seeds", seeds)
         name = self._name(data.get("name", default_name))
         excludes = self._excludes(epsilons)
-        check_excludes(self, excludes, models, names, attacks, defences, seeds)
+        width = epsilons.pixel_range.width
+        check_excludes(self, excludes, models, names, attacks, defences, seeds, width)
         check_images(self, models, datasets, list(excludes.values()))
         stored = [(attack, images) for attack, images in found if images is not None]
         check_stored(self, stored, datasets, list(excludes.values()))
@@ -91,6 +103,7 @@ class _Parser(Checker):
             exclude=tuple(excludes.values()),
             warnings=tuple(dict.fromkeys(epsilons.warnings)),
             text=yaml.safe_dump(data, sort_keys=False, allow_unicode=True),
+            python_path=self.python_path,
             **whole,
         )
 
@@ -120,7 +133,7 @@ class _Parser(Checker):
         with self.at(*path):
             return parse(raw)
 
-    def _excludes(self, epsilons: EpsilonParser) -> dict[Keys, Exclude]:
+    def _excludes(self, epsilons: EpsilonParser) -> dict[Keys, Selector]:
         """By their places in the document."""
         excludes = {}
         for path, raw in self._items("exclude", []):
@@ -135,6 +148,19 @@ class _Parser(Checker):
                 if one in ids[:i]:
                     name = one[0] if isinstance(one, tuple) else one
                     self.problem(f'"{name}" stands twice with the same options')
+
+    def _seeds(self) -> list[int]:
+        raw = self.document.data.get("seeds")
+        if not isinstance(raw, int) or isinstance(raw, bool) or raw < 0:
+            return self._entries("seeds", self._seed, [0])
+        # Elsewhere a lone entry may stand without brackets; here it is as often meant as a count.
+        readings = f"[{raw}] for the seed {raw}"
+        if raw:
+            first = "0" if raw == 1 else "0, 1" if raw == 2 else "0, 1, 2" if raw == 3 else f"0, …, {raw - 1}"
+            readings += f", [{first}] for {raw} seed{'' if raw == 1 else 's'}"
+        with self.at("seeds"):
+            self.problem(f"found {raw}; a list is allowed: {readings}")
+        return []
 
     def _seed(self, raw: Any) -> int | None:
         if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**31:

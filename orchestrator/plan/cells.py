@@ -85,18 +85,23 @@ def count(victims: Iterable[VictimCells]) -> int:
 
 def _epsilons(grid: Grid, entry: AttackEntry, victim: VictimSpec) -> Iterator[Fraction]:
     """Those of an attack on a victim that the grid does not leave out."""
-    place = {
+    where = place(victim, entry)
+    excludes = [exclude for exclude in grid.exclude if exclude.concerns(**where)]
+    for epsilon in entry.epsilons[victim.dataset.name]:
+        if not any(exclude.covers(**where, epsilon=epsilon) for exclude in excludes):
+            yield epsilon
+
+
+def place(victim: VictimSpec, attack: AttackEntry | AttackSpec) -> dict[str, str | int]:
+    """What a `Selector` may say of the cells of an attack on a victim, but for their epsilons."""
+    return {
         "model": victim.model.name,
         "dataset": victim.dataset.name,
         "defence": victim.defence.name,
         "seed": victim.seed,
-        "attack": entry.name,
-        "norm": entry.norm,
+        "attack": attack.name,
+        "norm": attack.norm,
     }
-    excludes = [exclude for exclude in grid.exclude if exclude.concerns(**place)]
-    for epsilon in entry.epsilons[victim.dataset.name]:
-        if not any(exclude.covers(**place, epsilon=epsilon) for exclude in excludes):
-            yield epsilon
 
 
 def canonical(value: Any) -> str:

@@ -92,13 +92,19 @@ class Plan:
     """What a run would do. Units are generated from it one at a time, never listed."""
 
     victims: list[VictimCells]  # the whole grid
+    selected: list[VictimCells]  # what of it is to be done now: all, or what --only asks for
     examples: Mapping[str, int]  # wanted, by dataset name: the grid's, capped at the test split
     todo: list[VictimPlan]  # the victims with something left to do
     slice_size: int
     keep: int
-    cell_count: int = 0
+    cell_count: int = 0  # selected ones, like the two below
     done_cells: int = 0
     failed_cells: int = 0  # failed for good in an earlier run, and not to be tried again now
+
+    @property
+    def grid_cell_count(self) -> int:
+        """Of the whole grid, selected or not."""
+        return count(self.victims)
 
     @property
     def open_cells(self) -> int:
@@ -136,14 +142,16 @@ def make_plan(
     coverage: Mapping[str, Sequence[Interval]],
     failed: Mapping[str, Sequence[Interval]] | None = None,
     failed_victims: Collection[str] = (),
+    selected: Sequence[VictimCells] | None = None,
 ) -> Plan:
-    """Plan what is missing.
+    """Plan what is missing of the selected cells; by default all are.
 
     `coverage` and `failed` give, by cell id, sorted disjoint intervals that accepted shards cover and that
     failed for good; what failed is left out unless it is covered after all.
     """
-    plan = Plan(list(victims), examples, [], slice_size, keep, cell_count=count(victims))
-    for victim, runs in victims:
+    chosen = list(victims if selected is None else selected)
+    plan = Plan(list(victims), chosen, examples, [], slice_size, keep, cell_count=count(chosen))
+    for victim, runs in chosen:
         todo = VictimPlan(victim)
         for run in runs:
             missing = _missing(plan, victim, run, coverage, failed or {}, victim.victim_id in failed_victims)

@@ -6,7 +6,6 @@ Python variables; and before a statement runs, its syntax tree may name only the
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from orchestrator.errors import QueryError
+from orchestrator.errors import QueryError, did_you_mean
 from orchestrator.results import views
 from orchestrator.results.measured import MEASURED
 from orchestrator.results.schemas import Results
@@ -139,9 +138,8 @@ def _check(node: dict[str, Any], subqueries: set[str]) -> None:
         path = [node[part] for part in ("catalog_name", "schema_name", "table_name") if node.get(part)]
         name = str(path[-1]).lower()
         if len(path) > 1 or (name not in VIEWS and name not in subqueries):
-            close = difflib.get_close_matches(name, [*VIEWS, *subqueries], n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise QueryError(f"there is no view {'.'.join(path)!r}{hint}: {_ALLOWED}")
+            near = did_you_mean(name, [*VIEWS, *sorted(subqueries)])
+            raise QueryError(f'there is no view "{".".join(path)}"; {near}{_ALLOWED}')
     elif kind == "TABLE_FUNCTION":
         name = node["function"].get("function_name", "")
         if name.lower() not in TABLE_FUNCTIONS:

@@ -21,6 +21,7 @@ class RunOptions:
     cpus_per_worker: int | None = None
     gpus_per_worker: float | None = None
     retry_failed: bool = False
+    only: tuple[str, ...] = ()  # "model=small_cnn,attack=fgsm": the cells to compute; none: all of the grid
     max_failures: str | None = None  # "5" or "10%"
     unit_timeout: float | None = None  # seconds; None: as the backend has it; 0: no limit
     stop_after: float | None = None  # seconds
@@ -32,12 +33,14 @@ class RunOptions:
         """UserError for what can be seen to be wrong before anything runs."""
         if self.backend not in BACKENDS:
             near = did_you_mean(self.backend, BACKENDS)
-            raise UserError(f'--backend: found "{self.backend}"; allowed: {", ".join(BACKENDS)}{near}')
+            raise UserError(f'--backend: found "{self.backend}"; {near}allowed: {", ".join(BACKENDS)}')
         for name, why in BACKENDS[self.backend].refused.items():
             if getattr(self, name) != getattr(RunOptions, name):
                 option = f"--{name.replace('_', '-')}"
                 raise UserError(f"{option} has no meaning with --backend {self.backend}: {why}")
         self.allowed_failures(0)
+        if isinstance(self.only, str):
+            raise UserError(f'only: found "{self.only}"; a list such as ["{self.only}"] is allowed')
         data = self.data_dir
         # On a cluster the folder may be one that only its machines see.
         if data and self.address == "local" and "://" not in data and not Path(data).expanduser().is_dir():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from orchestrator.errors import UserError
 from orchestrator.grid.entries import DatasetEntry, Grid, ModelEntry
 from orchestrator.plan.cells import expand
+from orchestrator.plan.only import select
 from orchestrator.plan.units import Plan, make_plan
 from orchestrator.run.options import RunOptions
 from orchestrator.store.accepted import Accepted
@@ -28,12 +29,20 @@ class Prepared:
     warnings: list[str] = field(default_factory=list)
 
 
-def prepare(grid: Grid, output: str, *, data_dir: str | None = None, retry_failed: bool = False) -> Prepared:
-    """Plan a grid against what its output folder holds. Writes nothing."""
+def prepare(
+    grid: Grid,
+    output: str,
+    *,
+    data_dir: str | None = None,
+    retry_failed: bool = False,
+    only: Sequence[str] = (),
+) -> Prepared:
+    """Plan a grid, or what `only` selects of it, against what its output folder holds. Writes nothing."""
     store = Store(output)
     victims = list(expand(grid))
     if not victims:
         raise UserError(f"grid {grid.name}: exclude leaves no cell at all")
+    selected = select(victims, only, grid.pixel_range.width) if only else victims
     warnings = list(grid.warnings)
     examples = {}
     pairs = {(each.victim.model.name, each.victim.dataset.name) for each in victims}
@@ -55,6 +64,7 @@ def prepare(grid: Grid, output: str, *, data_dir: str | None = None, retry_faile
         coverage=accepted.coverage,
         failed=failed,
         failed_victims=failed_victims,
+        selected=selected,
     )
     warnings += accepted.warnings()
     return Prepared(grid, store, accepted, plan, warnings)

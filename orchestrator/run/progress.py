@@ -28,7 +28,7 @@ class SweepState:
     """Where a run stands. Its size does not grow with the sweep."""
 
     grid: str
-    cells: int  # of the whole grid
+    cells: int  # of the grid, or of what --only asks for
     cells_done: int
     units: int  # of this run, trainings included
     units_done: int = 0

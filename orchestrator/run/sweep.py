@@ -31,6 +31,8 @@ from workers.shards import dimensions
 from workers.storage import absolute, redacted, token_in
 from workers.unit import WorkerSettings
 
+_OF_THE_RUN = ("started_at", "retry_failed", "only")  # said of a run, and not with each of its shards
+
 
 @dataclass
 class Summary:
@@ -133,6 +135,7 @@ def _compute(
         "grid": prepared.grid.name,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "retry_failed": options.retry_failed,
+        "only": _selection(plan),
         **provenance(),
     }
 
@@ -167,6 +170,16 @@ def _tokens(settings: WorkerSettings) -> Iterator[str]:
         yield token
 
 
+def _selection(plan: Plan) -> dict[str, list[str]] | None:
+    """What --only asks for, by id; None for the whole grid. A failure of the rest outlives --retry-failed."""
+    if plan.cell_count == plan.grid_cell_count:
+        return None
+    return {
+        "victims": [victim.victim_id for victim, _ in plan.selected],
+        "cells": [cell.cell_id for _, runs in plan.selected for run in runs for cell in run.cells],
+    }
+
+
 def wanted_cells(plan: Plan) -> pa.Table:
     """The cells of a plan's grid, as `results.schemas.WANTED`."""
     rows: dict[str, list[Any]] = {name: [] for name in WANTED.names}
@@ -181,10 +194,10 @@ def wanted_cells(plan: Plan) -> pa.Table:
 
 
 def _missing(plan: Plan, accepted: Accepted) -> dict[str, list[Interval]]:
-    """What each cell of the grid lacks, by its id; cells that are done are left out."""
+    """What each cell that is asked for lacks, by its id; cells that are done are left out."""
     lacking = {
         cell.cell_id: subtract(plan.wanted(victim), accepted.coverage.get(cell.cell_id, ()))
-        for victim, runs in plan.victims
+        for victim, runs in plan.selected
         for run in runs
         for cell in run.cells
     }
@@ -192,10 +205,10 @@ def _missing(plan: Plan, accepted: Accepted) -> dict[str, list[Interval]]:
 
 
 def _lasting_failures(plan: Plan, store: Store, missing: Mapping[str, Sequence[Interval]]) -> list[Failure]:
-    """The final failures that leave a hole in the grid as it is now."""
+    """The final failures that leave a hole in what is asked for now."""
     victims = {
         victim.victim_id
-        for victim, runs in plan.victims
+        for victim, runs in plan.selected
         if any(cell.cell_id in missing for run in runs for cell in run.cells)
     }
     lasting = []
@@ -216,7 +229,7 @@ def _lasting_failures(plan: Plan, store: Store, missing: Mapping[str, Sequence[I
 def _as_before(prepared: Prepared) -> bool:
     """Whether the latest run into this folder asked for the same cells."""
     before, plan = prepared.store.wanted(), prepared.plan
-    if before.num_rows != plan.cell_count:
+    if before.num_rows != plan.grid_cell_count:
         return False
     wanted = {
         (cell.cell_id, plan.examples[victim.dataset.name])
@@ -237,8 +250,8 @@ def _settings(
         cache=absolute(options.cache_dir) if options.cache_dir else beside(output, "victims"),
         run_id=run_id,
         data_dir=absolute(options.data_dir) if options.data_dir else None,
-        provenance={key: value for key, value in record.items() if key not in ("started_at", "retry_failed")},
-        python_path=(str(Path.cwd()),),
+        provenance={key: value for key, value in record.items() if key not in _OF_THE_RUN},
+        python_path=prepared.grid.python_path,
         runner=options.runner,
     )
 

@@ -165,15 +165,19 @@ class Store:
     def failures(self) -> list[Failure]:
         """Every failed attempt, oldest first. `final` is false for those that a later `--retry-failed`
         run has put behind us."""
-        runs = self.run_ids()
-        retried = [place for place, run_id in enumerate(runs) if self._run(run_id).get("retry_failed")]
-        since = set(runs[retried[-1] :] if retried else runs)
+        place = {run_id: number for number, run_id in enumerate(self.run_ids())}
+        retries = [(run, record) for run in place if (record := self._run(run)).get("retry_failed")]
         files = self.folder.files(layout.FAILURES, recursive=True)
         names = [self.folder.relative(file.path) for file in files]
         with ThreadPoolExecutor(_READERS) as pool:
             read = pool.map(lambda name: from_json(Failure, self._read_json(name)), names)
             failures = [failure for failure in read if failure]
-        settled = [replace(one, final=one.final and one.run_id in since) for one in failures]
+        settled = [
+            replace(one, final=False)
+            if any(place[run] > place.get(one.run_id, 0) and _retried(record, one) for run, record in retries)
+            else one
+            for one in failures
+        ]
         return sorted(settled, key=lambda one: (one.at, one.unit_id, one.attempt))
 
     def failed(self) -> tuple[dict[str, list[Interval]], frozenset[str]]:
@@ -294,6 +298,16 @@ class Store:
 def _reason(error: OSError) -> str:
     text = str(error).strip()
     return redacted(text.splitlines()[0]) if text else type(error).__name__
+
+
+def _retried(record: Mapping[str, Any], failure: Failure) -> bool:
+    """Whether a `--retry-failed` run tries all of it again: with --only it may be a part, or nothing."""
+    only = record.get("only")
+    if not isinstance(only, Mapping):
+        return True
+    if failure.attack_id is None:
+        return failure.victim_id in only.get("victims", ())
+    return set(failure.cells) <= set(only.get("cells", ()))
 
 
 def _victim_row(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def sweep(
     loaded = grid if isinstance(grid, Grid) else load_grid(str(grid), overrides)
     values: dict[str, Any] = {"backend": "inline", "runner": "tests.support.runners:Misbehaving", **options}
     run = RunOptions(output=str(output), **values)
-    prepared = prepare(loaded, run.output, retry_failed=run.retry_failed)
+    prepared = prepare(loaded, run.output, retry_failed=run.retry_failed, only=run.only)
     injected: dict[str, Any] = {"clock": clock, "backend": pool}
     given = {name: value for name, value in injected.items() if value}
     return run_sweep(prepared, run, progress or Quiet(), **given)

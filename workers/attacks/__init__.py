@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from workers.attacks.apgd import APGD
@@ -26,6 +25,7 @@ from workers.attacks.pgd import PGD
 from workers.attacks.square import Square
 from workers.attacks.standard import Standard
 from workers.attacks.stored import Stored
+from workers.factories import load
 from workers.network import NoGradientError
 
 __all__ = [
@@ -69,22 +69,20 @@ REGISTRY: dict[str, type[Attack]] = {
     )
 }
 
-_IDENTITY = ("version", "source")
-
 
 def build(config: Mapping[str, Any]) -> Attack:
     """Make the attack that a configuration describes.
 
-    `name` selects from `REGISTRY`, the other keys are its options; `version` and `source`, which only
-    identify it, are ignored. With `factory: "package.module:object"` that object is called with the options
-    instead, and `name` is a label. Raises ValueError for an unknown name, pydantic's ValidationError for
-    wrong options, ImportError or AttributeError for a factory that cannot be found.
+    `name` selects from `REGISTRY`, the other keys are its options. With `factory: "package.module:object"`
+    that object is called with the options instead, and `name` is a label; `version` and `source` identify it,
+    and are no options. Raises ValueError for an unknown name, pydantic's ValidationError for wrong options,
+    ImportError or AttributeError for a factory that cannot be found, or is not the one identified.
     """
-    options = {key: value for key, value in config.items() if key not in _IDENTITY}
+    options = dict(config)
     name, factory = options.pop("name", None), options.pop("factory", None)
+    version, source = options.pop("version", None), options.pop("source", None)
     if factory is not None:
-        module, _, attribute = factory.partition(":")
-        attack: Attack = getattr(import_module(module), attribute)(**options)
+        attack: Attack = load(factory, version=version, source=source)(**options)
         return attack
     if name not in REGISTRY:
         raise ValueError(f"found attack {name!r}; allowed: {', '.join(sorted(REGISTRY))}")

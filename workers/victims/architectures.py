@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
 
+from workers.factories import load
 from workers.unit import ModelSpec
 from workers.victims.applications import APPLICATIONS
 from workers.victims.base import Architecture, ArchitectureError, Shape
@@ -38,7 +38,7 @@ def build_model(model: ModelSpec, shape: Shape, classes: int, *, pretrained: boo
         check_logits(saved, shape, classes, name=model.path)
         return saved
     if model.factory:
-        built = _import(model.factory)(**model.options, input_shape=shape, classes=classes)
+        built = _own(model.factory, model)(**model.options, input_shape=shape, classes=classes)
         check_logits(built, shape, classes, name=model.factory)
         return built
     if model.name not in ARCHITECTURES:
@@ -90,10 +90,10 @@ def check_logits(model: Any, shape: Shape, classes: int, *, name: str) -> None:
         )
 
 
-def _import(factory: str) -> Callable[..., Any]:
-    module, _, attribute = factory.partition(":")
+def _own(factory: str, model: ModelSpec) -> Callable[..., Any]:
+    """A user's constructor: the one that the spec identifies, where it does."""
     try:
-        constructor: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        constructor: Callable[..., Any] = load(factory, version=model.version, source=model.source)
     except (ImportError, AttributeError, ValueError) as error:
         raise ArchitectureError(f'cannot import "{factory}": {error}') from error
     return constructor
