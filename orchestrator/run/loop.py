@@ -39,6 +39,7 @@ class Loop:
         state: SweepState,
         clock: Callable[[], float],
     ) -> None:
+        self.plan = plan
         self.store = store
         self.options = options
         self.run_id = run_id
@@ -109,7 +110,9 @@ class Loop:
                 other = self.upkeep.news.popleft()
                 if self.share.of == 1:
                     self.share = self.upkeep.peers.share
-                    self.scheduler.preferred = self.share.has
+                    # Another run of this grid has its victims in the same order, whatever is left of them.
+                    place = {victim.victim_id: place for place, (victim, _) in enumerate(self.plan.victims)}
+                    self.scheduler.preferred = lambda name: place[name] % self.share.of == self.share.rank
                 self.progress.say(
                     f"warning: run {other.run_id} on {other.host} is writing to this folder too; "
                     "what one has done the other leaves out, but some units may be computed twice"
