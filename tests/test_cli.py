@@ -250,6 +250,16 @@ def test_tables_in_every_format(finished: Path) -> None:
     assert [record["robust_accuracy"] for record in records] == [0.9, 0.72]
 
 
+def test_tables_follow_the_grid_also_when_only_its_order_has_changed(tmp_path: Path) -> None:
+    for moods in (["work", "more"], ["more", "work"]):
+        sweep(write_grid(tmp_path / "moods.yaml", moods), tmp_path / "out")
+        records = json.loads(robustsweep("table", "out", "-f", "json").stdout)
+        assert list(dict.fromkeys(record["attack"] for record in records)) == moods
+        assert [
+            line.split(",")[5] for line in Path("out/tables/robustness.csv").read_text().split()[1::2]
+        ] == (moods)
+
+
 def test_queries_in_every_format(finished: Path) -> None:
     sql = "SELECT epsilon, robust_accuracy FROM cells ORDER BY epsilon"
     expected = [{"epsilon": 0.0, "robust_accuracy": 0.9}, {"epsilon": 0.1, "robust_accuracy": 0.72}]
