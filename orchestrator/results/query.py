@@ -73,14 +73,15 @@ class Answer:
     batches: Iterator[pa.RecordBatch]  # to be taken once
     limit: int  # bytes: the memory that the query was allowed
 
-    def held(self, share: int = 1) -> Iterator[pa.RecordBatch]:
+    def held(self, share: int = 1, least: int = 0) -> Iterator[pa.RecordBatch]:
         """The batches, for who holds all of them: QueryError once they are larger than `limit / share`.
 
-        What is made of a batch may be many times its size; `share` leaves room for that.
+        What is made of a batch may be many times its size; `share` leaves room for that. `least`: as how many
+        bytes a value counts at the least.
         """
         taken, most = 0, self.limit // share
         for batch in self.batches:
-            taken += batch.nbytes
+            taken += max(batch.nbytes, least * batch.num_rows * batch.num_columns)
             if taken > most:
                 raise QueryError(
                     f"{_TOO_LARGE} (its answer is larger than {most / 1e6:,.0f} MB): aggregate or filter "

@@ -21,6 +21,9 @@ FORMATS: dict[str, str] = {
 }
 """A format's name -> "module:Class", a `Format`."""
 
+BINARY = ("parquet", "arrow")
+"""The formats that are no text: `results.export` writes them to a file."""
+
 
 def text_format(name: str, *, colour: bool = False, width: int | None = None) -> Format:
     """The format of that name; ValueError for another.
