@@ -117,10 +117,7 @@ def test_a_bad_grid_is_one_clear_error(case: str, command: str, tmp_path: Path) 
         (["plan", "digits", "-f", "jsn"], '--format: found "jsn"; allowed: rich, json; did you mean "json"?'),
         (["status", "nowhere", "-f", "csv"], '--format: found "csv"; allowed: rich, json'),
         (["table", "nowhere", "-f", "parquet"], '--format: found "parquet"; allowed: rich, md, csv, json'),
-        (
-            ["query", "nowhere", "SELECT 1", "-f", "parkay"],
-            "allowed: rich, md, csv, json, parquet, arrow; did",
-        ),
+        (["query", "nowhere", "SELECT 1", "-f", "paquet"], "json, parquet, arrow; did you mean"),
         (["query", "nowhere", "SELECT 1", "-f", "arrow"], "--format arrow is no text that could be printed"),
         (["query", "nowhere"], "found no SQL; one of these is allowed: the statement itself, - to read it"),
         (
