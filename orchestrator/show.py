@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import chain
 
 from rich import box
 from rich.console import Console
@@ -92,7 +93,7 @@ def _plan_table(prepared: Prepared, width: int | None) -> Iterator[layout.Line]:
         layout.Column("cells", [f"{row.cells:,}" for row in rows], right=True),
         layout.Column("to do", [f"{row.todo:,}" for row in rows], right=True),
     ]
-    return layout.table(columns, width) or layout.blocks(columns, width)
+    return layout.table(columns, width) or chain(layout.blocks(columns, width), [""])
 
 
 def _epsilons(epsilons: Iterable[Fraction], grid: Grid) -> str:
