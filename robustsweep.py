@@ -69,17 +69,17 @@ def run(grid: str | Grid, output: str | None = None, *, quiet: bool = False, **o
 def cells(output: str) -> pa.Table:
     """The results of a sweep's latest grid, a row for each cell (the view `cells`)."""
     from orchestrator.results.tables import cells_table
-    from orchestrator.store.folder import Store
+    from orchestrator.store.locate import existing_output
 
-    return cells_table(Store.existing(output).results())
+    return cells_table(existing_output(output).results())
 
 
 def query(output: str, sql: str) -> pa.Table:
     """The answer to one SELECT over a sweep's views; UserError for anything else."""
     from orchestrator.results.query import run_query
-    from orchestrator.store.folder import Store
+    from orchestrator.store.locate import existing_output
 
-    return run_query(Store.existing(output).results(), sql)
+    return run_query(existing_output(output).results(), sql)
 
 
 def attack(

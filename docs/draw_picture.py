@@ -14,13 +14,13 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from orchestrator.results.tables import cells_table, robustness_tables
-from orchestrator.results.text import render_robustness
+from orchestrator.results.text import text_format
 from orchestrator.store.folder import Store
 
 
 def main() -> None:
     tables = robustness_tables(cells_table(Store.existing(sys.argv[1]).results()))
-    text = Text.from_ansi(render_robustness(tables, "rich", colour=True))
+    text = Text.from_ansi(text_format("rich", colour=True).robustness(tables))
     width = max(line.cell_len for line in text.split())
     with open("/dev/null", "w") as nowhere:
         console = Console(record=True, width=width, file=nowhere)

@@ -3,20 +3,42 @@ so that `--help` costs nothing."""
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from enum import StrEnum
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from orchestrator.results.text import FORMATS
-from orchestrator.run.backends.registry import BACKENDS
+from orchestrator import completion
+from orchestrator.arguments import (
+    RECORD_FORMATS,
+    AnswerFormatOption,
+    BackendOption,
+    CacheOption,
+    DataOption,
+    FormatOption,
+    GridArgument,
+    Listing,
+    OnlyOption,
+    OutOption,
+    OutputArgument,
+    OutputOption,
+    RecordFormatOption,
+    RetryOption,
+    SetOption,
+    answer_format,
+    check_format,
+    parse_duration,
+    query_text,
+)
+from orchestrator.results.text import BINARY, FORMATS
+from orchestrator.store import OUTPUTS
 from workers.version import VERSION
 
 app = typer.Typer(
@@ -28,47 +50,6 @@ app = typer.Typer(
 )
 
 
-class Listing(StrEnum):
-    models = "models"
-    datasets = "datasets"
-    attacks = "attacks"
-    grids = "grids"
-    victims = "victims"
-
-
-GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="A grid file, or a shipped grid's name.")]
-OutputArgument = Annotated[str, typer.Argument(metavar="OUTPUT", help="A sweep's output folder or URI.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override a value of the grid: examples=100, epsilons.linf=[0,0.1].",
-    ),
-]
-OutputOption = Annotated[
-    str | None, typer.Option("--output", "-o", help="Output folder or URI. [default: outputs/<grid name>]")
-]
-DataOption = Annotated[
-    str | None,
-    typer.Option(envvar="ROBUSTSWEEP_DATA", help="Folder or URI with <dataset>.npz files in Keras' layout."),
-]
-CacheOption = Annotated[str | None, typer.Option(help="The cache of victims. [default: outputs/victims]")]
-RetryOption = Annotated[
-    bool, typer.Option("--retry-failed", help="Try again what failed for good in an earlier run.")
-]
-OnlyOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="KEY=VALUE,…",
-        help="Only the cells that agree: model=small_cnn,attack=fgsm. Repeat it for more of them.",
-    ),
-]
-FormatOption = Annotated[
-    str, typer.Option("--format", "-f", metavar="|".join(FORMATS), help="How to print it.")
-]
-
-
 def main() -> None:
     """The entry point. Exit codes: 0 done, 1 some cells failed, 2 bad input, 130 interrupted."""
     app()
@@ -77,7 +58,7 @@ def main() -> None:
 @app.callback(invoke_without_command=True)
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+        bool, typer.Option("--version", "-V", help="Show the version and exit.", is_eager=True)
     ] = False,
 ) -> None:
     if version:
@@ -90,9 +71,7 @@ def run(
     grid: GridArgument,
     output: OutputOption = None,
     overrides: SetOption = None,
-    backend: Annotated[
-        str, typer.Option(metavar="|".join(BACKENDS), help="ray: a pool of workers. inline: this process.")
-    ] = "ray",
+    backend: BackendOption = "ray",
     workers: Annotated[
         int | None, typer.Option(min=1, help="How many workers. [default: as many as the machines carry]")
     ] = None,
@@ -135,7 +114,7 @@ def run(
 
         loaded = _load(grid, overrides)
         options = RunOptions(
-            output=output or f"outputs/{loaded.name}",
+            output=output or f"{OUTPUTS}/{loaded.name}",
             backend=backend,
             address=address,
             workers=workers,
@@ -175,38 +154,51 @@ def plan(
     only: OnlyOption = None,
     retry_failed: RetryOption = False,
     data_dir: DataOption = None,
+    format: RecordFormatOption = "rich",
 ) -> None:
     """Show what a run would do: cells, what is there already, what is missing. Writes nothing."""
     with _user_errors():
+        check_format(format, RECORD_FORMATS)
         from orchestrator import show
+        from orchestrator.overview import plan_record
         from orchestrator.run.prepare import prepare
 
         loaded = _load(grid, overrides)
         prepared = prepare(
             loaded,
-            output or f"outputs/{loaded.name}",
+            output or f"{OUTPUTS}/{loaded.name}",
             data_dir=data_dir,
             retry_failed=retry_failed,
             only=only or (),
         )
         _warn(prepared.warnings)
-        show.plan(_console(), prepared)
+        if format == "json":
+            _print_record(plan_record(prepared))
+        else:
+            show.plan(_console(), prepared)
 
 
 @app.command()
-def status(output: OutputArgument) -> None:
+def status(output: OutputArgument, format: RecordFormatOption = "rich") -> None:
     """Show how far a sweep is, and whether its run is alive."""
     with _user_errors():
+        check_format(format, RECORD_FORMATS)
         from orchestrator import show
-        from orchestrator.store.folder import Store
+        from orchestrator.overview import status_record
+        from orchestrator.store.locate import existing_output
 
-        show.status(_console(), Store.existing(output))
+        store = existing_output(output)
+        if format == "json":
+            _print_record(status_record(store))
+        else:
+            show.status(_console(), store)
 
 
 @app.command()
 def table(output: OutputArgument, format: FormatOption = "rich") -> None:
     """Show the robustness table of a sweep, from every shard there is by now."""
     with _user_errors():
+        check_format(format, FORMATS)
         from orchestrator.results.tables import cells_table, robustness_tables
 
         form = _text_format(format)
@@ -216,8 +208,13 @@ def table(output: OutputArgument, format: FormatOption = "rich") -> None:
 @app.command()
 def query(
     output: OutputArgument,
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT over the views below.")],
-    format: FormatOption = "rich",
+    sql: Annotated[
+        str | None,
+        typer.Argument(metavar="SQL|-", help="One SELECT over the views below; -: from standard input."),
+    ] = None,
+    file: Annotated[str | None, typer.Option(metavar="FILE", help="Read the SELECT from a file.")] = None,
+    format: AnswerFormatOption = None,
+    out: OutOption = None,
 ) -> None:
     """Ask a sweep's results in SQL.
 
@@ -225,10 +222,20 @@ def query(
     "SELECT model, avg(robust_accuracy) FROM cells WHERE epsilon = 0.1 GROUP BY model".
     """
     with _user_errors():
-        from orchestrator.results.query import run_query
+        kind, statement = answer_format(format, out), query_text(sql, file)
+        from orchestrator.results.export import answer_text, write_answer, write_text
+        from orchestrator.results.query import answering
 
-        form = _text_format(format)
-        print(form.table(run_query(_results(output), sql)), end="")
+        results = _results(output)
+        ask = partial(answering, results, statement)
+        if out is None:
+            with ask() as answer:
+                for piece in answer_text(answer, _text_format(kind)):
+                    sys.stdout.write(piece)
+        elif kind in BINARY:
+            write_answer(ask, kind, out)
+        else:
+            write_text(ask, kind, out)
 
 
 @app.command("list")
@@ -250,7 +257,14 @@ def list_(
 
 @app.command()
 def clean(
-    what: Annotated[str, typer.Argument(metavar="victims|OUTPUT", help="The cache, or an output folder.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="victims|OUTPUT",
+            help="The cache, or an output folder.",
+            autocompletion=completion.cleanable,
+        ),
+    ],
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="VICTIM", help="Victims of the cache to remove: ids or patterns like 'x-*'."),
@@ -294,19 +308,6 @@ def init(
 # -- helpers ----------------------------------------------------------------------------------------------
 
 
-def parse_duration(text: str, option: str) -> float:
-    """Seconds of "90", "90s", "10m", "2h" or "1h30m"; UserError for anything else."""
-    from orchestrator.errors import UserError
-
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
-    if not match or not text:
-        raise UserError(f'{option}: found "{text}"; a time such as 90s, 10m or 1h30m is allowed')
-    hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return float(hours * 3600 + minutes * 60 + seconds)
-
-
 def _load(grid: str, overrides: list[str] | None):  # type: ignore[no-untyped-def]  # Grid is imported late
     from orchestrator.grid.load import load_grid
 
@@ -314,9 +315,9 @@ def _load(grid: str, overrides: list[str] | None):  # type: ignore[no-untyped-de
 
 
 def _results(output: str):  # type: ignore[no-untyped-def]  # Results is imported late
-    from orchestrator.store.folder import Store
+    from orchestrator.store.locate import existing_output
 
-    store = Store.existing(output)
+    store = existing_output(output)
     accepted = store.accepted_shards()
     _warn(accepted.warnings())
     with suppress(OSError):  # a reader may have no right to write
@@ -326,14 +327,14 @@ def _results(output: str):  # type: ignore[no-untyped-def]  # Results is importe
 
 def _text_format(name: str):  # type: ignore[no-untyped-def]  # Format is imported late
     """In colour and the terminal's width where a person is looking; neither in a pipe or a file."""
-    from orchestrator.errors import UserError, did_you_mean
     from orchestrator.results.text import text_format
 
-    if name not in FORMATS:
-        near = did_you_mean(name, FORMATS)
-        raise UserError(f'--format: found "{name}"; {near}allowed: {", ".join(FORMATS)}')
     console = Console()
     return text_format(name, colour=True, width=console.width) if console.is_terminal else text_format(name)
+
+
+def _print_record(record: dict[str, Any]) -> None:
+    print(json.dumps(record, indent=2, ensure_ascii=False))
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import chain
 
 from rich import box
 from rich.console import Console
@@ -16,6 +16,8 @@ from rich.table import Table
 from orchestrator.clean import Removal
 from orchestrator.grid.entries import Grid
 from orchestrator.grid.numbers import number_text
+from orchestrator.overview import plan_rows
+from orchestrator.results.text import layout
 from orchestrator.run.prepare import Prepared
 from orchestrator.run.progress import duration
 from orchestrator.run.status import settled_life
@@ -33,18 +35,19 @@ def plain_table(*columns: str, right: int = 0) -> Table:
     """A plain table; the last `right` columns hold numbers."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i >= len(columns) - right else "left", overflow="fold")
+        number = i >= len(columns) - right
+        table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number)
     return table
 
 
 def plan(console: Console, prepared: Prepared) -> None:
     """What a run would do."""
     grid, todo = prepared.grid, prepared.plan
-    console.print(f"[bold]{escape(grid.name)}[/] into {escape(prepared.store.shown)}", highlight=False)
-    table = plain_table("model", "dataset", "attack", "epsilon", "examples", "cells", "to do", right=3)
-    for row in _plan_rows(prepared):
-        table.add_row(*map(escape, row))
-    console.print(table)
+    console.print(
+        f"[bold]{escape(grid.name)}[/] into {escape(prepared.store.shown)}", highlight=False, soft_wrap=True
+    )
+    for line in _plan_table(prepared, console.width if console.is_terminal else None):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     if grid.pixel_range.width != 1:
         console.print(
             f"epsilons on the [0, 1] scale (in brackets: as written, on {escape(str(grid.pixel_range))})",
@@ -74,45 +77,26 @@ def _to_prepare(victims: Mapping[Preparation, int]) -> str:
     return f"victims: {'; '.join(parts)}"
 
 
-@dataclass
-class _PlanRow:
-    """One victim, its seeds together, under one attack."""
-
-    victim: VictimSpec
-    attack: AttackSpec
-    epsilons: set[Fraction] = field(default_factory=set)
-    cells: int = 0
-    missing: int = 0
-
-
-def _plan_rows(prepared: Prepared) -> Iterator[tuple[str, ...]]:
-    """Keyed by what is run, never by its label: two things may share one."""
-    grid, plan = prepared.grid, prepared.plan
-    left = {victim.victim.victim_id: victim for victim in plan.todo}
-    rows: dict[tuple[str, str], _PlanRow] = {}
-    for victim, runs in plan.selected:
-        but_for_seed = repr(replace(victim, victim_id="", seed=0))
-        for attack, cells in runs:
-            row = rows.setdefault((but_for_seed, attack.attack_id), _PlanRow(victim, attack))
-            row.epsilons.update(cell.exact for cell in cells)
-            row.cells += len(cells)
-            if victim.victim_id in left:
-                row.missing += left[victim.victim_id].missing(attack)
+def _plan_table(prepared: Prepared, width: int | None) -> Iterator[layout.Line]:
+    rows = plan_rows(prepared)
     victims = _told_apart(
-        (row.victim.victim_id, _victim(row.victim), row.victim.dataset.name) for row in rows.values()
+        (row.victim.victim_id, _victim(row.victim), row.victim.dataset.name) for row in rows
     )
-    attacks = _told_apart((row.attack.attack_id, _attack(row.attack), "") for row in rows.values())
-    for row in rows.values():
-        dataset = row.victim.dataset.name
-        yield (
-            victims[row.victim.victim_id],
-            dataset,
-            attacks[row.attack.attack_id],
-            " ".join(_both_scales(epsilon, grid) for epsilon in sorted(row.epsilons)),
-            f"{plan.examples[dataset]:,}",
-            f"{row.cells:,}",
-            f"{row.missing:,}",
-        )
+    attacks = _told_apart((row.attack.attack_id, _attack(row.attack), "") for row in rows)
+    columns = [
+        layout.Column("model", [victims[row.victim.victim_id] for row in rows], breaks=True),
+        layout.Column("dataset", [row.victim.dataset.name for row in rows], breaks=True),
+        layout.Column("attack", [attacks[row.attack.attack_id] for row in rows], breaks=True),
+        layout.Column("epsilon", [_epsilons(row.epsilons, prepared.grid) for row in rows], breaks=True),
+        layout.Column("examples", [f"{row.examples:,}" for row in rows], right=True),
+        layout.Column("cells", [f"{row.cells:,}" for row in rows], right=True),
+        layout.Column("to do", [f"{row.todo:,}" for row in rows], right=True),
+    ]
+    return layout.table(columns, width) or chain(layout.blocks(columns, width), [""])
+
+
+def _epsilons(epsilons: Iterable[Fraction], grid: Grid) -> str:
+    return " ".join(_both_scales(epsilon, grid) for epsilon in sorted(epsilons))
 
 
 def _victim(victim: VictimSpec) -> str:

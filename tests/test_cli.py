@@ -8,17 +8,21 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from orchestrator.cli import app, parse_duration
+from orchestrator.arguments import parse_duration
+from orchestrator.cli import app
 from orchestrator.errors import UserError
 from orchestrator.grid.load import load_grid
 from orchestrator.run.prepare import prepare
 from orchestrator.run.sweep import wanted_cells
 from orchestrator.store.folder import Store
+from orchestrator.store.records import Status
 from tests.support.sweeps import sweep, write_grid
 from workers.version import VERSION
 
@@ -110,7 +114,23 @@ def test_a_bad_grid_is_one_clear_error(case: str, command: str, tmp_path: Path) 
             ["run", "digits", "--set", "datasets=[mnist]", "--data-dir", "no/such/folder"],
             "--data-dir: no folder no/such",
         ),
-        (["status", "nowhere"], "no such output folder: nowhere"),
+        (["plan", "digits", "-f", "jsn"], '--format: found "jsn"; did you mean "json"? allowed: rich, json'),
+        (["status", "nowhere", "-f", "csv"], '--format: found "csv"; allowed: rich, json'),
+        (["table", "nowhere", "-f", "parquet"], '--format: found "parquet"; allowed: rich, md, csv, json'),
+        (
+            ["query", "nowhere", "SELECT 1", "-f", "paquet"],
+            'found "paquet"; did you mean "parquet"? allowed: rich, md, csv, json, parquet, arrow',
+        ),
+        (["query", "nowhere", "SELECT 1", "-f", "arrow"], "--format arrow is no text that could be printed"),
+        (["query", "nowhere"], "found no SQL; one of these is allowed: the statement itself, - to read it"),
+        (
+            ["query", "nowhere", "SELECT 1", "--file", "x.sql"],
+            "found SQL and --file; one of these is allowed",
+        ),
+        (["query", "nowhere", "-", "--file", "x.sql"], "found SQL and --file; one of these"),
+        (["query", "nowhere", "--file", "no/x.sql"], "--file: cannot read no/x.sql: No such file"),
+        (["query", "nowhere", "--file", "."], "--file: cannot read .: Is a directory"),
+        (["status", "nowhere"], "no such output folder: nowhere, nor outputs/nowhere"),
         (["table", "nowhere"], "no such output folder: nowhere"),
         (["query", "nowhere", "SELECT 1"], "no such output folder: nowhere"),
         (["table", "."], ". is not an output folder"),
@@ -200,6 +220,36 @@ def test_a_plan_says_what_failed(failed: Path) -> None:
     assert "4 cells: 2 done, 2 to do" in again
 
 
+def test_a_plan_as_json(failed: Path, tmp_path: Path) -> None:
+    grid = write_grid(tmp_path / "moods.yaml", ["raise", "work", "more"], epsilons=[0, "8/255"], seeds=[0, 1])
+    result = robustsweep("plan", grid, "-o", failed, "-f", "json")
+    record = json.loads(result.stdout)
+    counts = {name: record[name] for name in ("cells", "done", "failed", "todo", "units")}
+    assert counts == {"cells": 12, "done": 1, "failed": 1, "todo": 10, "units": 12}
+    assert (record["grid"], record["output"]) == ("moods", str(failed))
+    assert record["victims"] == {"train": 2, "fine-tune": 0, "load": 0}
+    assert [(row["attack"], row["cells"], row["todo"]) for row in record["rows"]] == [
+        ("raise", 4, 3),
+        ("work", 4, 3),
+        ("more", 4, 4),
+    ]
+    assert record["rows"][0] == {
+        "model": "small_cnn",
+        "model_options": "",
+        "dataset": "digits",
+        "defence": "none",
+        "seeds": [0, 1],
+        "attack": "raise",
+        "attack_options": "mood=raise",
+        "norm": "linf",
+        "adaptive": True,
+        "epsilons": [0.0, 8 / 255],
+        "examples": 100,
+        "cells": 4,
+        "todo": 3,
+    }
+
+
 def test_warnings_go_to_standard_error(tmp_path: Path) -> None:
     result = robustsweep("plan", "digits", "--set", "examples=9999")
     assert result.exit_code == 0
@@ -250,6 +300,16 @@ def test_tables_in_every_format(finished: Path) -> None:
     assert [record["robust_accuracy"] for record in records] == [0.9, 0.72]
 
 
+def test_tables_follow_the_grid_also_when_only_its_order_has_changed(tmp_path: Path) -> None:
+    for moods in (["work", "more"], ["more", "work"]):
+        sweep(write_grid(tmp_path / "moods.yaml", moods), tmp_path / "out")
+        records = json.loads(robustsweep("table", "out", "-f", "json").stdout)
+        assert list(dict.fromkeys(record["attack"] for record in records)) == moods
+        assert [
+            line.split(",")[5] for line in Path("out/tables/robustness.csv").read_text().split()[1::2]
+        ] == (moods)
+
+
 def test_queries_in_every_format(finished: Path) -> None:
     sql = "SELECT epsilon, robust_accuracy FROM cells ORDER BY epsilon"
     expected = [{"epsilon": 0.0, "robust_accuracy": 0.9}, {"epsilon": 0.1, "robust_accuracy": 0.72}]
@@ -275,6 +335,61 @@ def test_a_wrong_query_is_one_clear_error(finished: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
     assert "nothing" in result.stderr
     assert robustsweep("query", finished, "COPY cells TO 'x.csv'").exit_code == 2
+
+
+def test_a_syntax_error_shows_its_place_on_standard_error(finished: Path) -> None:
+    result = robustsweep("query", finished, "SELECT n\nFROM cells WHERE = 3")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        'error: syntax error at or near "=", line 2:\n  FROM cells WHERE = 3\n                   ^\n'
+    )
+
+
+def test_sql_comes_from_standard_input_or_a_file_too(finished: Path) -> None:
+    sql = "SELECT epsilon\nFROM cells -- an umlaut: ü\nORDER BY 1 DESC LIMIT 1"
+    Path("q.sql").write_text(sql)
+    expected = "epsilon\n0.1\n"
+    assert robustsweep("query", finished, "--file", "q.sql", "-f", "csv").stdout == expected
+    arguments = ["query", str(finished), "-", "-f", "csv"]
+    assert CliRunner().invoke(app, arguments, input=sql).stdout == expected
+    nothing = CliRunner().invoke(app, arguments, input="")
+    assert nothing.exit_code == 2 and nothing.stderr.startswith("error: no statement: a query is one SELECT")
+    garbled = CliRunner().invoke(app, arguments, input=b"SELECT '\xff'")
+    assert garbled.stderr == "error: the SQL in standard input is no text in UTF-8\n"
+    Path("q.sql").write_bytes(b"SELECT '\xff'")
+    assert "the SQL in q.sql is no text in UTF-8" in robustsweep("query", finished, "--file", "q.sql").stderr
+
+
+def test_an_answer_goes_to_a_file(finished: Path) -> None:
+    sql = "SELECT epsilon, robust_accuracy FROM cells ORDER BY epsilon"
+    for name, options in (("a.parquet", []), ("b", ["-f", "parquet"])):
+        result = robustsweep("query", finished, sql, "--out", name, *options)
+        assert (result.exit_code, result.output) == (0, "")
+        assert pq.read_table(name)["robust_accuracy"].to_pylist() == [0.9, 0.72]
+    for name, options in (
+        ("a.csv", []),
+        ("a.json", []),
+        ("a.md", []),
+        ("a.txt", []),
+        ("a.log", ["-f", "csv"]),
+    ):
+        robustsweep("query", finished, sql, "--out", name, *options)
+        form = options[-1:] or {"csv": ["csv"], "json": ["json"], "md": ["md"]}.get(name[2:], ["rich"])
+        assert Path(name).read_text() == robustsweep("query", finished, sql, "-f", *form).stdout
+    before = Path("a.csv").read_text()
+    assert robustsweep("query", finished, "SELECT nothing", "--out", "a.csv").exit_code == 2
+    assert Path("a.csv").read_text() == before
+    assert not list(Path().glob(".*"))
+
+
+def test_a_sweep_is_called_by_its_name_too(finished: Path) -> None:
+    Path("outputs").mkdir()
+    Path("outputs/moods").symlink_to(finished)
+    for command in (["table", "moods"], ["status", "moods"], ["query", "moods", "FROM cells"]):
+        result = robustsweep(*command, "-f", "json")
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout == robustsweep(command[0], finished, *command[2:], "-f", "json").stdout
+    assert 'nor outputs/mood; did you mean "moods"?' in robustsweep("table", "mood").stderr
 
 
 def test_results_read_around_broken_shards(finished: Path) -> None:
@@ -337,7 +452,8 @@ def test_init_writes_a_grid_that_plans_and_never_overwrites(tmp_path: Path) -> N
 
 
 def test_version_and_help() -> None:
-    assert robustsweep("--version").stdout == f"robustsweep {VERSION}\n"
+    for option in ("--version", "-V"):
+        assert robustsweep(option).stdout == f"robustsweep {VERSION}\n"
     text = robustsweep("--help").stdout
     assert all(command in text for command in ("run", "plan", "status", "table", "query", "list", "init"))
     assert "--retry-failed" in robustsweep("run", "--help").stdout
@@ -348,6 +464,26 @@ def test_a_pipe_is_as_wide_as_its_lines_need(finished: Path, monkeypatch: pytest
     result = robustsweep("plan", "digits", "--set", "pixel_range=[-1, 1]")
     assert max(len(line) for line in result.stdout.splitlines()) > 80
     assert "\x1b" not in result.stdout
+
+
+def test_a_status_as_json(failed: Path, tmp_path: Path) -> None:
+    record = json.loads(robustsweep("status", failed, "-f", "json").stdout)
+    assert list(record) == [*(each.name for each in fields(Status)), "life"]
+    assert (record["life"], record["state"], record["cells_done"], record["units_failed"]) == (
+        "ended",
+        "finished",
+        2,
+        2,
+    )
+    assert record["run_id"] == Store(str(failed)).run_ids()[-1]
+    prepared = prepare(load_grid(str(write_grid(tmp_path / "moods.yaml"))), "out")
+    prepared.store.start_run("20300101T000000", grid_text="", wanted=wanted_cells(prepared.plan), record={})
+    begun = json.loads(robustsweep("status", "out", "-f", "json").stdout)
+    assert list(begun) == list(record)
+    assert {name: value for name, value in begun.items() if value is not None} == {
+        "run_id": "20300101T000000",
+        "life": "unknown",
+    }
 
 
 def test_status_of_a_finished_run(finished: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from orchestrator.grid.load import load_grid
-from orchestrator.results.query import VIEWS, run_query
+from orchestrator.results.fence import VIEWS
+from orchestrator.results.query import run_query
 from orchestrator.run.options import RunOptions
 from orchestrator.run.prepare import prepare
 from orchestrator.run.progress import PlainProgress

@@ -17,8 +17,11 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     "robustsweep",
     "orchestrator.cli",
+    "orchestrator.arguments",
+    "orchestrator.completion",
     "orchestrator.listing",
     "orchestrator.show",
+    "orchestrator.overview",
     "orchestrator.clean",
     "orchestrator.run",
     "orchestrator.plan",

@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from orchestrator.results.query import VIEWS, QueryError, connect, run_query
+from orchestrator.errors import QueryError
+from orchestrator.results.fence import VIEWS, checked
+from orchestrator.results.query import answering, connect, run_query
 from tests.support.results import Cell, results_of
 from workers.shards import SCHEMA
 
@@ -453,10 +455,13 @@ def test_python_variables_are_invisible_to_the_connection_itself(small):
         ("SELECT getenv('HOME')", "getenv"),
         ("SELECT robust_acuracy FROM cells", 'Candidate bindings: "robust_accuracy"'),
         ("FROM cell", 'there is no view "cell"; did you mean "cells"? a query is one SELECT'),
-        ("SELEC 1", 'syntax error at or near "SELEC"'),
         ("SELECT $1", "parameters"),
         ("SELECT st_area(1)", "spatial"),
         ("SELECT CAST('x' AS INTEGER)", "Could not convert string 'x' to INT32"),
+        ('FROM cells WHERE model = "small_cnn"', "; a text takes single quotes: 'small_cnn'"),
+        ('SELECT "small_cnn"', "; a text takes single quotes: 'small_cnn'"),
+        (f"SELECT 1{' + 1' * 900}", "the query is nested too deeply"),
+        ("SELECT error('midway') FROM range(300_000) WHERE range = 299_999", "midway"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(small, sql, message):
@@ -465,6 +470,107 @@ def test_what_is_wrong_is_said_in_one_line(small, sql, message):
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "LINE 1" not in str(caught.value)
+
+
+SYNTAX_ERRORS = {
+    "SELEC 1": """\
+syntax error at or near "SELEC", line 1:
+  SELEC 1
+  ^^^^^""",
+    "SELECT n\nFROM cells\nWHERE n = = 3\nORDER BY n": """\
+syntax error at or near "=", line 3:
+  WHERE n = = 3
+            ^""",
+    "SELECT 'abc": """\
+unterminated string literal, line 1:
+  SELECT 'abc
+         ^""",
+}
+
+
+@pytest.mark.parametrize(("sql", "message"), SYNTAX_ERRORS.items())
+def test_a_syntax_error_shows_its_place(small, sql, message):
+    with pytest.raises(QueryError) as caught:
+        run_query(small, sql)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("sql", ["SELECT nothing FROM cells", "SELECT robust_accuracyy FROM cells"])
+def test_only_what_stands_in_double_quotes_is_taken_for_a_text(small, sql):
+    with pytest.raises(QueryError) as caught:
+        run_query(small, sql)
+    assert "single quotes" not in str(caught.value)
+
+
+CATALOG = sorted(
+    {
+        *(name for (name,) in duckdb.sql("SELECT view_name FROM duckdb_views() WHERE internal").fetchall()),
+        *("wanted", "coverage", "secret.csv"),
+    }
+)
+"""What DuckDB knows by name beside the views; a text in quotes is a file's name to it."""
+
+SCREENS = [
+    # The name holds somewhere, but not where it is used.
+    'WITH x AS (WITH "{name}" AS (SELECT 1) SELECT 1) SELECT * FROM "{name}"',
+    'SELECT (WITH "{name}" AS (SELECT 1) SELECT count(*) FROM "{name}") AS n, * FROM "{name}"',
+    'SELECT * FROM "{name}", (WITH "{name}" AS (SELECT 1) FROM "{name}") y',
+    '(WITH "{name}" AS (SELECT 1) FROM "{name}") UNION ALL FROM "{name}"',
+    'WITH x AS (FROM "{name}"), "{name}" AS (SELECT 1) FROM x',
+    # A subquery's own name means itself only where it is recursive, and there not in its first part.
+    'WITH "{name}" AS (FROM "{name}") FROM "{name}"',
+    'WITH "{name}" AS MATERIALIZED (SELECT 1 FROM "{name}") FROM "{name}"',
+    'WITH RECURSIVE "{name}" AS (FROM "{name}") FROM "{name}"',
+    'WITH RECURSIVE "{name}"(i) AS '
+    '(SELECT count(*) FROM "{name}" UNION ALL SELECT i + 1 FROM "{name}" WHERE i < 3) FROM "{name}"',
+    # A qualified name is never that of a subquery.
+    'WITH "{name}" AS (SELECT 1) FROM main."{name}"',
+    'WITH "{name}" AS (SELECT 1) FROM pg_catalog."{name}"',
+    'WITH "{name}" AS (SELECT 1) FROM information_schema."{name}"',
+    'WITH "{name}" AS (SELECT 1) FROM input."{name}"',
+    'WITH "{name}" AS (SELECT 1) FROM "{name}"()',
+]
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_catalog_stays_closed_behind_the_names_of_subqueries(connection, screen):
+    for name in CATALOG:
+        with pytest.raises(QueryError, match="a query is one SELECT over the views"):
+            checked(connection, screen.format(name=name))
+
+
+def test_names_are_compared_as_duckdb_does(small):
+    kelvin = "duc\u212adb_settings"  # lower case of its third letter: k, in Unicode alone
+    with pytest.raises(QueryError, match='there is no view "duckdb_settings"'):
+        run_query(small, f'WITH "{kelvin}" AS (SELECT 1) FROM duckdb_settings')
+    assert only(small, "WITH Held AS (SELECT max(n) AS n FROM Cells) FROM hELD")["n"] == 4
+
+
+def test_a_subquery_by_a_name_of_the_catalog_is_itself(small):
+    assert rows(small, "WITH duckdb_settings AS (SELECT 7 AS n) SELECT * FROM duckdb_settings") == [{"n": 7}]
+    assert rows(small, "WITH cells AS (SELECT 7 AS n FROM cells LIMIT 1) FROM cells") == [{"n": 7}]
+
+
+@pytest.mark.parametrize(
+    "sql", ["FROM range(200_000_000)", "SELECT repeat('x', 1000) AS x FROM range(1_000_000)"]
+)
+def test_the_cap_on_memory_covers_the_answer(small, sql):
+    before = memory()
+    with pytest.raises(
+        QueryError, match=r"more memory than it is allowed \(its answer is larger than 50 MB\)"
+    ):
+        run_query(small, sql, memory_limit="50MB")
+    assert memory() - before < 300
+
+
+def memory():
+    """Resident memory of this process, in MB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def test_an_answer_that_is_taken_batch_by_batch_may_be_larger(small):
+    with answering(small, "FROM range(20_000_000)", memory_limit="50MB") as answer:
+        assert sum(batch.num_rows for batch in answer.batches) == 20_000_000
 
 
 def test_memory_is_capped_and_nothing_spills(small, tmp_path, monkeypatch):
@@ -481,11 +587,11 @@ import os, signal, threading, time
 from tests.support.results import Cell, results_of
 from orchestrator.results import query
 signal.signal(signal.SIGINT, signal.default_int_handler)
-checked = query._checked
+checked = query.checked
 def then_interrupt(*args):
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     return checked(*args)
-query._checked = then_interrupt
+query.checked = then_interrupt
 endless = "SELECT count(*) FROM range(10_000_000_000) a, range(1000) b WHERE a.range * b.range % 7 = 3"
 try:
     query.run_query(results_of([Cell(rows=[{}])]), endless)

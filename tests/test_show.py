@@ -85,3 +85,22 @@ def test_a_model_that_is_only_loaded_is_not_trained(tmp_path: Path) -> None:
     assert "victims: 1 to train, or find in the cache; 1 to load" in text
     only = shown(write_grid(tmp_path / "g.yaml", models=models[:1]), tmp_path / "out")
     assert "victims: 1 to load" in only
+
+
+def test_a_plan_breaks_no_number_and_fits_its_terminal(tmp_path: Path) -> None:
+    grid = write_grid(
+        tmp_path / "g.yaml",
+        models=["small_cnn", "wide_cnn"],
+        attacks=["fgsm", {"name": "carlini_wagner", "norm": "l2", "epsilons": [0, 0.5, 1]}],
+        epsilons=[0, 0.01, "6/255", "8/255", 0.1, 0.15],
+    )
+    words = set(shown(grid, tmp_path / "out").split())
+    assert {"6/255", "8/255", "0.15"} <= words
+    for width in (120, 80, 60, 40):
+        with open("/dev/null", "w") as nowhere:
+            console = Console(width=width, record=True, file=nowhere, force_terminal=True)
+            show.plan(console, prepare(load_grid(str(grid)), str(tmp_path / "out")))
+        lines = console.export_text().splitlines()[1:]
+        table = lines[: next(i for i, line in enumerate(lines) if " cells: " in line)]
+        assert max(map(len, table)) <= width
+        assert {word for word in " ".join(table).split() if word[0].isdigit()} <= words

@@ -7,13 +7,17 @@ import io
 import json
 from datetime import date
 from decimal import Decimal
+from fractions import Fraction
 
 import pyarrow as pa
 import pytest
 
+from orchestrator.grid.numbers import number_text
 from orchestrator.results.query import connect, run_query
 from orchestrator.results.tables import RECORDS, cells_table, robustness_records, robustness_tables
 from orchestrator.results.text import FORMATS, text_format
+from orchestrator.results.text.base import Columns
+from orchestrator.results.text.robustness import epsilon_text
 from tests.support.results import Cell, results_of
 
 BROKEN = {"success": True, "distance": 0.05}
@@ -34,30 +38,45 @@ def table_of(*cells, **others):
     return table
 
 
-def test_cells_come_in_one_order_whatever_the_order_of_the_grid():
+def test_cells_come_in_the_order_of_the_grid():
     cells = [
-        Cell(
-            dataset=dataset,
-            model=model,
-            defence=defence,
-            attack=attack,
-            epsilon=epsilon,
-            seed=seed,
-            rows=held(4),
-        )
-        for seed in (1, 0)
-        for epsilon in (0.3, 0.1)
-        for attack in ("pgd", "fgsm")
-        for defence in ("none", "jpeg")
-        for model in ("b", "a")
+        Cell(model=model, dataset=dataset, defence=defence, seed=seed, attack=attack, epsilon=epsilon)
+        for model in ("b", "a", "c")
         for dataset in ("mnist", "cifar10")
+        for defence in ("none", "jpeg")
+        for seed in (1, 0)
+        for attack in ("pgd", "fgsm")
+        for epsilon in (0.1, 0.3)
     ]
-    table = cells_table(results_of(cells))
-    assert table.equals(cells_table(results_of(cells[::-1])))
-    names = ("dataset", "model", "defence", "attack", "epsilon", "seed")
-    keys = [tuple(row[name] for name in names) for row in table.to_pylist()]
-    assert keys == sorted(keys)
-    assert len(keys) == len(cells)
+    for grid in (cells, cells[::-1]):
+        table = cells_table(results_of(grid))
+        assert table["cell_id"].to_pylist() == [cell.cell_id for cell in grid]
+
+
+def test_tables_and_their_rows_come_in_the_order_of_the_grid():
+    cells = [
+        Cell(model=model, dataset=dataset, defence=defence, attack=attack, norm=norm, seed=seed, rows=held(4))
+        for model in ("wide", "small")
+        for dataset in ("mnist", "digits")
+        for defence in ("none", "jpeg")
+        for seed in (1, 0)
+        for norm in ("linf", "l2")
+        for attack in ("pgd", "fgsm")
+    ]
+    left_out = [cell for cell in cells if (cell.model, cell.dataset, cell.norm) != ("wide", "digits", "linf")]
+    for grid in (cells, left_out):
+        tables = tables_of(*grid)
+        found = {(table.dataset, table.norm): table.rows for table in tables}
+        assert [dataset for dataset, _ in found] == ["mnist", "mnist", "digits", "digits"]
+        assert [(row.model, row.defence, row.attack) for row in found["mnist", "linf"]] == [
+            (model, defence, attack)
+            for model in ("wide", "small")
+            for defence in ("none", "jpeg")
+            for attack in ("pgd", "fgsm")
+        ]
+    records = robustness_records(tables)
+    assert records["model"].to_pylist()[:8:4] == ["wide", "small"]
+    assert records["attack"].to_pylist()[:2] == ["pgd", "fgsm"]
 
 
 def test_seeds_give_mean_and_sd_and_intervals_are_not_pooled():
@@ -117,11 +136,11 @@ def test_one_table_for_each_dataset_and_norm_with_its_own_epsilons():
     ]
     tables = tables_of(*cells)
     assert [(t.dataset, t.norm, t.epsilons) for t in tables] == [
-        ("cifar10", "linf", (EIGHT,)),
-        ("mnist", "l2", (2.0,)),
         ("mnist", "linf", (0.1, 0.2, 0.3)),
+        ("mnist", "l2", (2.0,)),
+        ("cifar10", "linf", (EIGHT,)),
     ]
-    bim, fgsm = tables[2].rows
+    fgsm, bim = tables[0].rows
     assert [entry is not None for entry in bim.entries] == [False, True, False]
     assert [entry is not None for entry in fgsm.entries] == [True, False, True]
 
@@ -136,11 +155,11 @@ def test_options_and_oblivious_attacks_have_rows_and_labels_of_their_own():
     ]
     rows = table_of(*(Cell(rows=held(4), **variant) for variant in variants)).rows
     assert [(row.model_label, row.defence, row.attack_label) for row in rows] == [
-        ("resnet50_v2", "jpeg", "pgd"),
         ("resnet50_v2", "none", "pgd"),
         ("resnet50_v2", "none", "pgd (oblivious)"),
         ("resnet50_v2", "none", "pgd (steps=40)"),
         ("resnet50_v2 (width=64)", "none", "pgd"),
+        ("resnet50_v2", "jpeg", "pgd"),
     ]
 
 
@@ -150,7 +169,7 @@ def test_victims_that_differ_in_more_than_their_seed_are_not_averaged():
         cells.column_names.index("victim_id"), "victim_id", pa.array(["resnet50_v2-mnist-jpeg-0f9a3c"])
     )
     (table,) = robustness_tables(pa.concat_tables([cells, other]))
-    assert [row.defence for row in table.rows] == ["jpeg [0f9a3c]", "jpeg [peg-s0]"]
+    assert [row.defence for row in table.rows] == ["jpeg [peg-s0]", "jpeg [0f9a3c]"]
     assert all(row.entries[0].seeds == 1 for row in table.rows)
 
 
@@ -167,6 +186,15 @@ def example():
 
 
 MARKDOWN = """\
+### mnist, linf: robust accuracy by epsilon
+
+| model | defence | attack | clean | 0 | 8/255 | 0.1 | n |
+| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |
+| resnet50_v2 | none | fgsm | 90.0% | 90.0% | 30.0% | partial 2/10 | 10 |
+| resnet50_v2 | none | pgd (steps=40) (oblivious) | – | – | missing | – | – |
+
+n = 10 test examples; epsilon on the [0, 1] scale; 95% intervals (test sampling only) at most ±24.8 points
+
 ### mnist, l2: robust accuracy by epsilon
 
 | model | defence | attack | clean | 1.5 | n |
@@ -175,15 +203,6 @@ MARKDOWN = """\
 
 n = 4 test examples; epsilon on the [0, 1] scale; 95% intervals (test sampling only) at most ±33.8 points; \
 mean ± SD over training seeds
-
-### mnist, linf: robust accuracy by epsilon
-
-| model | defence | attack | clean | 0 | 0.03137 | 0.1 | n |
-| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |
-| resnet50_v2 | none | fgsm | 90.0% | 90.0% | 30.0% | partial 2/10 | 10 |
-| resnet50_v2 | none | pgd (steps=40) (oblivious) | – | – | missing | – | – |
-
-n = 10 test examples; epsilon on the [0, 1] scale; 95% intervals (test sampling only) at most ±24.8 points
 """
 
 
@@ -204,12 +223,154 @@ def test_robustness_as_rich_has_the_same_words_uncut_and_without_control_codes(e
             assert line in text.splitlines()
 
 
-def test_colours_are_those_of_the_terminal_and_narrow_terminals_cut_nothing(example, monkeypatch):
+def test_colours_are_those_of_the_terminal(example, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
-    text = text_format("rich", colour=True, width=60).robustness(example)
-    assert "\x1b[32m90.0%" in text
-    assert "\x1b[31m30.0%" in text
-    assert "…" not in text
+    for width in (160, 60, 20):
+        text = text_format("rich", colour=True, width=width).robustness(example)
+        assert "\x1b[32m90.0%" in text
+        assert "\x1b[31m30.0%" in text
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[3" not in text_format("rich", colour=True).robustness(example)
+
+
+def grid_of(models, defences, attacks, epsilons=(0.0, 0.05, 0.1, 0.15, 0.2, 0.3)):
+    return tables_of(
+        *(
+            Cell(
+                model=model,
+                defence=defence,
+                attack=attack,
+                attack_options=options,
+                epsilon=e,
+                rows=held(3, 1),
+            )
+            for model in models
+            for defence in defences
+            for attack, options in attacks
+            for e in epsilons
+        )
+    )
+
+
+DIGITS = grid_of(["small_cnn", "wide_cnn"], ["none"], [("fgsm", ""), ("pgd", "restarts=2, steps=10")])
+
+AT_60 = """\
+mnist, linf: robust accuracy by epsilon
+
+small_cnn, fgsm
+  clean   100.0%
+  0        75.0%
+  0.05     75.0%
+  0.1      75.0%
+  0.15     75.0%
+  0.2      75.0%
+  0.3      75.0%
+
+small_cnn, pgd (restarts=2, steps=10)
+  clean   100.0%
+"""
+
+CAPTION = "defence none; n = 4 test examples; epsilon on the [0, 1] scale; 95% intervals"
+
+
+def drawn(tables, width):
+    text = text_format("rich", width=width).robustness(tables)
+    assert max(map(len, text.splitlines())) <= width
+    return text
+
+
+def test_a_table_that_fits_is_drawn_as_in_a_pipe():
+    whole = text_format("rich").robustness(DIGITS)
+    widest = max(len(line) for line in whole.splitlines()[:-1])
+    table, _, caption = drawn(DIGITS, widest).partition("n = 4 test")
+    assert whole.startswith(table) and " ".join(f"n = 4 test{caption}".split()) in whole
+
+
+def test_what_is_the_same_in_every_row_goes_first():
+    text = drawn(DIGITS, 100)
+    assert text.splitlines()[1].split() == [
+        "model",
+        "attack",
+        "clean",
+        "0",
+        "0.05",
+        "0.1",
+        "0.15",
+        "0.2",
+        "0.3",
+    ]
+    assert "pgd (restarts=2, steps=10)" in text
+    assert CAPTION in " ".join(text.split())
+
+
+def test_then_labels_break_at_spaces():
+    text = drawn(DIGITS, 85)
+    assert "pgd (restarts=2,   " in text and " steps=10)\n" in text
+    assert text.count("75.0%") == 24
+
+
+def test_then_rows_stand_one_below_another():
+    text = drawn(DIGITS, 60)
+    assert text.startswith(AT_60)
+    assert CAPTION in " ".join(text.split())
+
+
+def test_what_is_the_same_in_every_row_names_at_least_one_thing():
+    text = drawn(grid_of(["small_cnn"], ["jpeg"], [("fgsm", "")]), 70)
+    assert text.splitlines()[1].split()[:2] == ["model", "clean"]
+    assert "defence jpeg; attack fgsm; n = 4 test examples" in " ".join(text.split())
+
+
+def test_seeds_that_leave_the_table_are_in_the_caption():
+    cells = [Cell(seed=seed, epsilon=e, rows=held(2, 2)) for seed in (0, 1) for e in (0.1, 0.2)]
+    text = drawn(tables_of(*cells), 60)
+    assert "defence none; attack fgsm; n = 4 × 2 seeds; epsilon" in " ".join(text.split())
+    assert "100.0 ± 0.0%" in text
+
+
+@pytest.mark.parametrize("width", range(20, 140, 7))
+def test_numbers_are_never_broken(width, example):
+    for tables in (DIGITS, [table for table in example if table.norm == "linf"]):
+        words = set(text_format("md").robustness(tables).replace("|", " ").split())
+        text = text_format("rich", width=width).robustness(tables)
+        numbers = {word for word in text.split() if word[0].isdigit()}
+        assert numbers <= words
+
+
+def test_holes_break_before_their_numbers():
+    cells = [Cell(epsilon=i / 10, examples=1000, rows=held(10)) for i in range(5)]
+    text = drawn(tables_of(*cells), 80)
+    assert text.splitlines()[3].split() == ["resnet50_v2", "–", *["partial"] * 5]
+    assert text.splitlines()[4].split() == ["10/1000"] * 5
+
+
+@pytest.mark.parametrize("n", [8, 1, 2, 4, 6, 16, 127, 254])
+def test_levels_of_8_bit_pixels_are_shown_as_they_are_written(n):
+    (table,) = grid_of(["m"], ["none"], [("fgsm", "")], [0.0, n / 255, 1.0])
+    assert f"| 0 | {n}/255 | 1 |" in text_format("md").robustness([table])
+    assert number_text(Fraction(n, 255)) == f"{n}/255" == epsilon_text(float(Fraction(n, 255)))
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [
+        ("0.1", "0.1"),
+        ("51/255", "0.2"),
+        ("1/3", "1/3"),
+        ("1", "1"),
+        ("0", "0"),
+        ("0.031", "0.031"),
+        ("0.5", "0.5"),
+        ("2", "2"),
+    ],
+)
+def test_other_epsilons_are_decimals(epsilon, text):
+    assert epsilon_text(float(Fraction(epsilon))) == text == number_text(Fraction(epsilon))
+
+
+def test_epsilons_that_would_look_alike_are_shown_whole():
+    (table,) = grid_of(["m"], ["none"], [("fgsm", "")], [8 / 255, 0.0313725, 0.03137251])
+    assert "| 0.0313725 | 0.03137251 | 8/255 |" in text_format("md").robustness([table])
 
 
 def test_robustness_for_programs_is_long_and_in_shares(example):
@@ -281,6 +442,58 @@ please
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_value_in_every_form(form):
     assert text_format(form).table(VALUES) == GOLDEN[form]
+
+
+def test_csv_keeps_an_empty_text_apart_from_a_missing_value():
+    table = pa.table({"a": ["", None, "x"], "b": pa.array([None, 1, 2]), "c": ["", "\r", None]})
+    assert text_format("csv").table(table) == 'a,b,c\n"",,""\n,1,"\r"\nx,2,\n'
+    rows = list(csv.reader(io.StringIO('"",,""\n')))
+    assert rows == [["", "", ""]]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_table_in_parts_is_that_of_the_whole(form):
+    batches = VALUES.to_batches(max_chunksize=1)
+    pieces = text_format(form).pieces(Columns.parts(VALUES.schema, batches))
+    assert "".join(pieces) == GOLDEN[form]
+    pieces = text_format(form).pieces(Columns.parts(VALUES.schema, []))
+    assert "".join(pieces) == text_format(form).table(VALUES.slice(0, 0))
+
+
+WIDE = pa.table(
+    {
+        "cell_id": ["a" * 30, "b" * 30],
+        "error": ["ValueError: " + "this unit raises " * 5 + "at 0.123456", None],
+        "traceback": ["Traceback:\n  File x.py\n    raise", "\x1b[31m\ttab"],
+        "n": [123456, 7],
+    }
+)
+
+BY_ROW = """\
+cell_id:   aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+error:     ValueError: this unit raises this
+           unit raises this unit raises this
+           unit raises this unit raises at
+           0.123456
+traceback: Traceback:
+             File x.py
+               raise
+n:         123456
+
+cell_id:   bbbbbbbbbbbbbbbbbbbbbbbbbbbbbb
+error:     –
+traceback: [31m    tab
+n:         7
+"""
+
+
+def test_rows_that_do_not_fit_stand_one_below_another():
+    assert text_format("rich", width=46).table(WIDE) == BY_ROW
+    assert len(text_format("rich").table(WIDE).splitlines()[0]) > 100
+    narrow = WIDE.select(["cell_id", "n"])
+    assert text_format("rich", width=46).table(narrow) == text_format("rich").table(narrow)
+    empty = text_format("rich", width=20).table(WIDE.slice(0, 0))
+    assert empty == "no rows of cell_id,\nerror, traceback, n\n"
 
 
 def test_json_is_strict():

@@ -46,6 +46,10 @@ def exact(value: Any) -> Fraction:
 
 
 def number_text(value: Fraction) -> str:
-    """A fraction for people: "0.1" where the decimal is short and exact, else "8/255"."""
+    """A fraction for people: "0.1" where the decimal is short and exact, else "8/255" (and "6/255")."""
     decimal = f"{float(value):.6g}"
-    return decimal if Fraction(decimal) == value else f"{value.numerator}/{value.denominator}"
+    if Fraction(decimal) == value:
+        return decimal
+    # Levels of 8-bit pixels are never written in their lowest terms.
+    lowest = value.denominator == 3 or 255 % value.denominator or not 0 < value < 1
+    return f"{value.numerator}/{value.denominator}" if lowest else f"{value * 255}/255"

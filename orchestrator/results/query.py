@@ -1,32 +1,32 @@
 """SQL over an output folder: the views, and nothing else of the machine.
 
 Two fences, each enough for most escapes: DuckDB's own settings, locked, close files, network, extensions and
-Python variables; and before a statement runs, its syntax tree may name only the views and harmless functions.
+Python variables; and before a statement runs, its syntax tree may name only the views and harmless functions
+(`orchestrator.results.fence`).
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
 
-from orchestrator.errors import QueryError, did_you_mean
+from orchestrator.errors import QueryError
 from orchestrator.results import views
+from orchestrator.results.fence import ALLOWED, checked
 from orchestrator.results.measured import MEASURED
 from orchestrator.results.schemas import Results
 from workers.machine import available_cpus
 
-VIEWS = ("examples", "cells", "worst_case", "victims", "history", "failures")
+_ROWS = 65_536  # of a batch
 
-TABLE_FUNCTIONS = ("generate_series", "range", "unnest")
-"""The functions that a query may select from; all others read files, settings or DuckDB's internals."""
-
-_ALLOWED = f"a query is one SELECT over the views {', '.join(VIEWS)}"
+_T = TypeVar("_T")
 
 
 def connect(
@@ -68,99 +68,105 @@ def connect(
     return connection
 
 
-def run_query(
+@dataclass(frozen=True)
+class Answer:
+    """What a query answers. DuckDB works on a batch when it is asked for, and QueryError may come of that."""
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]  # to be taken once
+    limit: int  # bytes: the memory that the query was allowed
+
+    def held(self, share: int = 1, least: int = 0) -> Iterator[pa.RecordBatch]:
+        """The batches, for who holds all of them: QueryError once they are larger than `limit / share`.
+
+        What is made of a batch may be many times its size; `share` leaves room for that. `least`: as how many
+        bytes a value counts at the least.
+        """
+        taken, most = 0, self.limit // share
+        for batch in self.batches:
+            taken += max(batch.nbytes, least * batch.num_rows * batch.num_columns)
+            if taken > most:
+                raise QueryError(
+                    f"{_TOO_LARGE} (its answer is larger than {most / 1e6:,.0f} MB): aggregate or filter "
+                    "more, or write it to a file with --format parquet --out FILE"
+                )
+            yield batch
+
+
+@contextmanager
+def answering(
     results: Results, sql: str, *, memory_limit: str = "2GB", threads: int | None = None
-) -> pa.Table:
+) -> Iterator[Answer]:
     """Run one SELECT (or `WITH … SELECT`, `FROM …`, `DESCRIBE view`) over the views of `results`.
 
-    Sums and other whole numbers come as int64 where they fit. Raises QueryError, with a message of one
-    line, for anything that is not one SELECT over the views, and for whatever DuckDB says is wrong with it.
+    Raises QueryError for anything that is not one SELECT over the views, and for whatever DuckDB says is
+    wrong with it. Its message has one line; that of a syntax error shows the place as well.
     """
     cells = "cells" in sql.lower()  # else what the view stands on need not be measured
     with connect(results, cells=cells, memory_limit=memory_limit, threads=threads) as connection:
         try:
-            return _integers(_interruptibly(connection, _checked(connection, sql)))
+            (limit,) = connection.execute("SELECT parse_formatted_bytes($1)", [memory_limit]).fetchall()[0]
+            statement = checked(connection, sql)
         except duckdb.Error as error:
-            raise QueryError(_one_line(error)) from None
+            raise QueryError(_message(error, sql)) from None
+        with ThreadPoolExecutor(1) as pool:
+
+            def run(work: Callable[[], _T]) -> _T:
+                """Interruptibly: DuckDB itself may look for signals only at the end."""
+                running = pool.submit(work)
+                try:
+                    return running.result()
+                except KeyboardInterrupt:
+                    connection.interrupt()
+                    raise
+                except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow's reader has its own
+                    raise QueryError(_message(error, sql)) from None
+
+            def batches() -> Generator[pa.RecordBatch]:
+                while (batch := run(lambda: next(reader, None))) is not None:
+                    yield batch
+
+            reader = run(lambda: connection.sql(statement).to_arrow_reader(_ROWS))
+            with closing(batches()) as taken:
+                yield Answer(reader.schema, taken, limit)
 
 
-def _interruptibly(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
-    """Run a statement such that Ctrl-C ends it: DuckDB itself may look for signals only at the end."""
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(lambda: connection.sql(sql).to_arrow_table())
-        try:
-            return running.result()
-        except KeyboardInterrupt:
-            connection.interrupt()
-            raise
+def run_query(
+    results: Results, sql: str, *, memory_limit: str = "2GB", threads: int | None = None
+) -> pa.Table:
+    """The whole answer of `answering`; QueryError also where it is larger than `memory_limit`.
+
+    Sums and other whole numbers come as int64 where they fit.
+    """
+    with answering(results, sql, memory_limit=memory_limit, threads=threads) as answer:
+        return _integers(pa.Table.from_batches(answer.held(), answer.schema))
 
 
-def _checked(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
-    """The statement of `sql`, once it is known to be one SELECT that names only what is allowed."""
-    statements = connection.extract_statements(sql)
-    if len(statements) != 1:
-        found = f"{len(statements)} statements" if statements else "no statement"
-        raise QueryError(f"{found}: {_ALLOWED}")
-    statement = statements[0]
-    if statement.type != duckdb.StatementType.SELECT:
-        raise QueryError(f"{_kind(statement)} is not allowed: {_ALLOWED}")
-    text = statement.query
-    serialised = connection.execute("SELECT json_serialize_sql($sql)", {"sql": text}).fetchall()[0][0]
-    tree = json.loads(serialised)
-    if tree["error"]:
-        raise QueryError(f"{tree['error_message']}: {_ALLOWED}")
-    nodes = list(_nodes(tree["statements"]))
-    subqueries = {entry["key"].lower() for node in nodes for entry in node.get("cte_map", {}).get("map", ())}
-    for node in nodes:
-        _check(node, subqueries)
-    return text
+_TOO_LARGE = "the query needs more memory than it is allowed"
 
 
-def _kind(statement: duckdb.Statement) -> str:
-    """What a statement that is no SELECT is, in the words that its author used."""
-    if statement.type == duckdb.StatementType.MULTI:
-        return "PIVOT without IN (…)"
-    return str(statement.query.split()[0].upper().rstrip(";"))
-
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every object of a parsed JSON document, outermost first."""
-    if isinstance(tree, dict):
-        yield tree
-    for child in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        yield from _nodes(child)
-
-
-def _check(node: dict[str, Any], subqueries: set[str]) -> None:
-    """Raise QueryError if a node of the syntax tree names a table, function or command not allowed."""
-    kind = node.get("type")
-    if kind == "BASE_TABLE":
-        path = [node[part] for part in ("catalog_name", "schema_name", "table_name") if node.get(part)]
-        name = str(path[-1]).lower()
-        if len(path) > 1 or (name not in VIEWS and name not in subqueries):
-            near = did_you_mean(name, [*VIEWS, *sorted(subqueries)])
-            raise QueryError(f'there is no view "{".".join(path)}"; {near}{_ALLOWED}')
-    elif kind == "TABLE_FUNCTION":
-        name = node["function"].get("function_name", "")
-        if name.lower() not in TABLE_FUNCTIONS:
-            raise QueryError(
-                f"{name}() is not allowed after FROM (only {', '.join(TABLE_FUNCTIONS)}): {_ALLOWED}"
-            )
-    elif kind == "SHOW_REF" and not node.get("query") and node.get("table_name") != '"tables"':
-        raise QueryError(f"only SHOW TABLES and DESCRIBE are allowed of that kind: {_ALLOWED}")
-    elif isinstance(kind, str) and re.fullmatch(r"(INSERT|UPDATE|DELETE|MERGE)\w*_NODE", kind):
-        raise QueryError(f"{kind.partition('_')[0]} is not allowed: {_ALLOWED}")
-
-
-def _one_line(error: duckdb.Error) -> str:
-    """DuckDB's message without its class and the picture of the statement, candidates kept."""
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return "the query needs more memory than it is allowed: aggregate or filter more"
-    text = str(error).partition("\n\nLINE ")[0].partition(": ")[2] or str(error)
-    line = " ".join(text.split())
+def _message(error: Exception, sql: str) -> str:
+    """DuckDB's message without its class, candidates kept; the place of a syntax error below it."""
+    if isinstance(error, duckdb.OutOfMemoryException) or str(error).startswith("Out of Memory"):
+        return f"{_TOO_LARGE}: aggregate or filter more"
+    text, _, picture = str(error).partition("\n\nLINE ")
+    line = " ".join((text.partition(": ")[2] or text).split())
     if isinstance(error, duckdb.PermissionException):
-        return f"{line}: {_ALLOWED}"
+        return f"{line}: {ALLOWED}"
+    if isinstance(error, duckdb.ParserException) and picture:
+        return f"{line}, {_place(picture)}"
+    column = re.match(r'Referenced column "(.+?)" (was )?not found', line)
+    if column and f'"{column[1]}"' in sql:
+        return f"{line}; a text takes single quotes: '{column[1]}'"
     return line
+
+
+def _place(picture: str) -> str:
+    """What DuckDB draws behind "LINE ", as "line 3:" with the line and its mark below."""
+    number, _, rest = picture.partition(": ")
+    words, _, mark = rest.partition("\n")
+    indent = len(f"LINE {number}: ")
+    return f"line {number}:\n  {words.rstrip()}\n  {mark[indent:].rstrip()}"
 
 
 def _integers(table: pa.Table) -> pa.Table:

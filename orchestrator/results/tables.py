@@ -9,21 +9,19 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
 from workers.unit import label
 
-_CELL_ORDER = (
-    "dataset, model, model_options, defence, norm, attack, attack_options, adaptive DESC, epsilon, seed, "
-    "cell_id"
-)
-
 
 def cells_table(results: Results) -> pa.Table:
-    """The `cells` view (see `orchestrator.results.views.CELLS`) as a table, its rows in a fixed order."""
+    """The `cells` view (see `orchestrator.results.views.CELLS`) as a table, its rows in the grid's order:
+    model, dataset, defence, seed, attack, as the grid lists them, then epsilon, ascending."""
     with connect(results) as connection:
-        return connection.sql(f"FROM cells ORDER BY {_CELL_ORDER}").to_arrow_table()
+        cells = connection.sql("FROM cells").to_arrow_table()
+    return cells.take(pc.sort_indices(pc.index_in(cells["cell_id"], value_set=results.wanted["cell_id"])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,9 @@ class RobustnessTable:
 
 
 def robustness_tables(cells: pa.Table) -> list[RobustnessTable]:
-    """Pivot the cells (of `cells_table`) into one table for each (dataset, norm), in that order.
+    """Pivot the cells (of `cells_table`) into one table for each (dataset, norm).
+
+    Datasets, their norms, and the models, defences and attacks in rows come in the order of the cells.
 
     Only training seeds are averaged. Victims that share model, defence and seed but differ otherwise
     (a recipe, an option of the defence) get rows of their own, told apart by the end of their id.
@@ -109,7 +109,9 @@ def robustness_tables(cells: pa.Table) -> list[RobustnessTable]:
         )
         rows = tables.setdefault((cell["dataset"], cell["norm"]), {})
         rows.setdefault(row, []).append(cell)
-    return [_table(dataset, norm, rows) for (dataset, norm), rows in sorted(tables.items())]
+    datasets = list(dict.fromkeys(dataset for dataset, _ in tables))
+    in_order = sorted(tables.items(), key=lambda item: datasets.index(item[0][0]))
+    return [_table(dataset, norm, rows) for (dataset, norm), rows in in_order]
 
 
 RECORDS = pa.schema(
@@ -167,7 +169,7 @@ def _victim_key(cell: dict[str, Any]) -> tuple[str, ...]:
 def _table(dataset: str, norm: str, rows: dict[tuple[Any, ...], list[dict[str, Any]]]) -> RobustnessTable:
     epsilons = tuple(sorted({cell["epsilon"] for cells in rows.values() for cell in cells}))
     return RobustnessTable(
-        dataset, norm, epsilons, tuple(_row(key, cells, epsilons) for key, cells in sorted(rows.items()))
+        dataset, norm, epsilons, tuple(_row(key, cells, epsilons) for key, cells in rows.items())
     )
 
 

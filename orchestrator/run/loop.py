@@ -39,7 +39,6 @@ class Loop:
         state: SweepState,
         clock: Callable[[], float],
     ) -> None:
-        self.plan = plan
         self.store = store
         self.options = options
         self.run_id = run_id
@@ -59,6 +58,7 @@ class Loop:
         )
         self.upkeep = Upkeep(store, run_id, clock=clock)
         self.share = Share()  # of what is to be done, once another run has been seen here
+        self.places = {victim.victim_id: place for place, (victim, _) in enumerate(plan.victims)}
         self.todo = {victim.victim.victim_id: victim for victim in plan.todo}
         # How many units each unfinished cell still waits for.
         self.open_cells: Counter[str] = Counter()
@@ -106,17 +106,7 @@ class Loop:
 
     def _loop(self) -> None:
         while not self.scheduler.finished:
-            while self.upkeep.news:
-                other = self.upkeep.news.popleft()
-                if self.share.of == 1:
-                    self.share = self.upkeep.peers.share
-                    # Another run of this grid has its victims in the same order, whatever is left of them.
-                    place = {victim.victim_id: place for place, (victim, _) in enumerate(self.plan.victims)}
-                    self.scheduler.preferred = lambda name: place[name] % self.share.of == self.share.rank
-                self.progress.say(
-                    f"warning: run {other.run_id} on {other.host} is writing to this folder too; "
-                    "what one has done the other leaves out, but some units may be computed twice"
-                )
+            self._share()
             self._hand_out()
             for event in self.backend.wait(_TICK):
                 match event:
@@ -132,6 +122,22 @@ class Loop:
             self._limits()
             self.state.seconds = self.clock() - self.began
             self.progress.show(self.state)
+
+    def _share(self) -> None:
+        """With the runs that have come since the last look."""
+        while self.upkeep.news:
+            other = self.upkeep.news.popleft()
+            self.progress.say(
+                f"warning: run {other.run_id} on {other.host} is writing to this folder too; "
+                "what one has done the other leaves out, but some units may be computed twice"
+            )
+            if self.share.of == 1:
+                self.share = self.upkeep.peers.share
+                self.scheduler.preferred = self._preferred
+
+    def _preferred(self, victim_id: str) -> bool:
+        """Another run of this grid has its victims in the same order, whatever is left of them."""
+        return self.places[victim_id] % self.share.of == self.share.rank
 
     def _hand_out(self) -> None:
         for worker in list(self.idle):

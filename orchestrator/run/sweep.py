@@ -227,17 +227,17 @@ def _lasting_failures(plan: Plan, store: Store, missing: Mapping[str, Sequence[I
 
 
 def _as_before(prepared: Prepared) -> bool:
-    """Whether the latest run into this folder asked for the same cells."""
+    """Whether the latest run into this folder asked for the same cells, in the order of which tables are."""
     before, plan = prepared.store.wanted(), prepared.plan
     if before.num_rows != plan.grid_cell_count:
         return False
-    wanted = {
+    wanted = [
         (cell.cell_id, plan.examples[victim.dataset.name])
         for victim, runs in plan.victims
         for run in runs
         for cell in run.cells
-    }
-    return wanted == set(zip(before["cell_id"].to_pylist(), before["examples"].to_pylist(), strict=True))
+    ]
+    return wanted == list(zip(before["cell_id"].to_pylist(), before["examples"].to_pylist(), strict=True))
 
 
 def _settings(

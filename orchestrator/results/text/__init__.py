@@ -1,8 +1,8 @@
 """Tables as text: for people (`rich`, `md`) and for programs (`csv`, `json`).
 
-For programs a number is itself: null is an empty CSV field and JSON null; NaN and infinities are `nan`,
-`inf` and `-inf` in CSV, and null in JSON, which has no word for them. For people null is `–`, and a number
-has six digits. Light to import: a format is imported when it is asked for.
+For programs a number is itself: null is an empty CSV field, where an empty text is `""`, and JSON null; NaN
+and infinities are `nan`, `inf` and `-inf` in CSV, and null in JSON, which has no word for them. For people
+null is `–`, and a number has six digits. Light to import: a format is imported when it is asked for.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ FORMATS: dict[str, str] = {
 }
 """A format's name -> "module:Class", a `Format`."""
 
+BINARY = ("parquet", "arrow")
+"""The formats that are no text: `results.export` writes them to a file."""
+
 
 def text_format(name: str, *, colour: bool = False, width: int | None = None) -> Format:
     """The format of that name; ValueError for another.
 
-    `colour` and `width` (columns, beyond which long values wrap) are a terminal's: without them there are no
-    control codes, and a table is as wide as it needs to be.
+    `colour` and `width` (columns, into which a table is made to fit) are a terminal's: without them there are
+    no control codes, and a table is as wide as it needs to be.
     """
     if name not in FORMATS:
         raise ValueError(f"unknown format {name!r}: choose one of {', '.join(FORMATS)}")

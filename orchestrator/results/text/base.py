@@ -6,8 +6,8 @@ import base64
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -36,9 +36,18 @@ class Columns:
         ]
         return cls(unique(table.column_names), rows, numeric)
 
+    @classmethod
+    def parts(cls, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[Columns]:
+        """A table that comes in batches; the first part has no rows, so that there always is one."""
+        yield cls.of(schema.empty_table())
+        yield from (cls.of(pa.Table.from_batches([batch], schema)) for batch in batches)
+
 
 class Format(ABC):
     """A way to write tables as text that ends in a newline."""
+
+    piecemeal = False
+    """Whether `pieces` holds one part at a time, rather than all of them."""
 
     def __init__(self, *, colour: bool = False, width: int | None = None) -> None:
         self.colour, self.width = colour, width
@@ -53,6 +62,12 @@ class Format(ABC):
 
     def table(self, table: pa.Table) -> str:
         return self.columns(Columns.of(table))
+
+    def pieces(self, parts: Iterable[Columns]) -> Iterator[str]:
+        """The text of a table that comes in parts, at least one; together they are that of the whole."""
+        first, *others = parts
+        rows = [row for part in (first, *others) for row in part.rows]
+        yield self.columns(replace(first, rows=rows))
 
 
 class ForPrograms(Format):

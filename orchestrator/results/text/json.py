@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 
 from orchestrator.results.text.base import Columns, ForPrograms, finite, plain
 
 
 class JSON(ForPrograms):
+    piecemeal = True
+
     def columns(self, columns: Columns) -> str:
-        records = [
-            dict(zip(columns.names, map(finite, map(plain, row)), strict=True)) for row in columns.rows
-        ]
-        lines = ",\n".join(
-            f"  {json.dumps(record, ensure_ascii=False, allow_nan=False)}" for record in records
-        )
-        return f"[\n{lines}\n]\n" if lines else "[]\n"
+        return "".join(self.pieces([columns]))
+
+    def pieces(self, parts: Iterable[Columns]) -> Iterator[str]:
+        before = "[\n"
+        for part in parts:
+            records = (dict(zip(part.names, map(finite, map(plain, row)), strict=True)) for row in part.rows)
+            lines = [f"  {json.dumps(record, ensure_ascii=False, allow_nan=False)}" for record in records]
+            if lines:
+                yield before + ",\n".join(lines)
+                before = ",\n"
+        yield "[]\n" if before == "[\n" else "\n]\n"

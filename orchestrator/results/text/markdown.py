@@ -19,15 +19,7 @@ class Markdown(Format):
 
 def _robustness(table: RobustnessTable) -> str:
     names, numeric = words.header(table)
-    rows = [
-        [
-            *words.labels(row),
-            words.percent(row.clean_accuracy, row.clean_sd),
-            *map(words.entry_text, row.entries),
-            words.examples(row),
-        ]
-        for row in table.rows
-    ]
+    rows = [words.cells(row) for row in table.rows]
     return f"### {words.title(table)}\n\n{_table(names, rows, numeric)}\n{words.caption(table)}\n"
 
 

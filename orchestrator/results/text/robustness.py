@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from orchestrator.results.tables import Entry, RobustnessTable, Row
 from orchestrator.results.text.base import NO_VALUE
 from workers.flags import Flag
 
+FIRST_ENTRY = 4
+"""The first of the columns that hold entries."""
+
 
 def header(table: RobustnessTable) -> tuple[list[str], list[bool]]:
     """The names of its columns, and which of them hold numbers."""
-    epsilons = [f"{epsilon:.4g}" for epsilon in table.epsilons]
+    epsilons = list(map(epsilon_text, table.epsilons))
     if len(set(epsilons)) < len(epsilons):
-        epsilons = [repr(epsilon) for epsilon in table.epsilons]
+        pairs = zip(epsilons, table.epsilons, strict=True)
+        epsilons = [text if "/" in text else repr(epsilon) for text, epsilon in pairs]
     names = ["model", "defence", "attack"]
     numbers = ["clean", *epsilons, "n"]
     return names + numbers, [False] * len(names) + [True] * len(numbers)
+
+
+def epsilon_text(epsilon: float) -> str:
+    """An epsilon as a grid writes it: `8/255` where it is the float of that fraction, else as a decimal.
+
+    The same as `orchestrator.grid.numbers.number_text` says of the exact number, but for other fractions.
+    """
+    levels = round(epsilon * 255)
+    if 0 < levels < 255 and epsilon == levels / 255 and float(f"{epsilon:.6g}") != epsilon:
+        return f"{levels // 85}/3" if levels % 85 == 0 else f"{levels}/255"
+    return f"{epsilon:.4g}"
 
 
 def labels(row: Row) -> tuple[str, str, str]:
@@ -23,19 +40,47 @@ def labels(row: Row) -> tuple[str, str, str]:
     return f"{row.model_label} {marks}".rstrip(), row.defence, row.attack_label
 
 
+def cells(row: Row) -> list[str]:
+    """What stands in the columns of `header`."""
+    return [
+        *labels(row),
+        percent(row.clean_accuracy, row.clean_sd),
+        *map(entry_text, row.entries),
+        examples(row),
+    ]
+
+
+def constant(table: RobustnessTable) -> dict[str, str]:
+    """The labels, all but one, and `n`, where they are the same in every row: column -> text."""
+    names, _ = header(table)
+    columns = list(zip(*map(cells, table.rows), strict=True))
+    same = {
+        name: column[0]
+        for name, column in zip(names, columns, strict=True)
+        if name in ("model", "defence", "attack", "n") and len(set(column)) == 1
+    }
+    if {"model", "defence", "attack"} <= same.keys():
+        del same["model"]
+    return same
+
+
 def title(table: RobustnessTable) -> str:
     return f"{table.dataset}, {table.norm}: robust accuracy by epsilon"
 
 
-def caption(table: RobustnessTable) -> str:
-    """How many examples, which scale, how uncertain, and what the marks mean."""
+def caption(table: RobustnessTable, left_out: Mapping[str, str] | None = None) -> str:
+    """How many examples, which scale, how uncertain, and what the marks mean.
+
+    `left_out`: columns that it speaks for, as `constant` gives them.
+    """
+    left_out = left_out or {}
     entries = [entry for row in table.rows for entry in row.entries if entry is not None]
     counts = sorted({entry.n // entry.seeds for entry in entries if entry.status == "done"})
-    parts = ["epsilon on the [0, 1] scale"]
+    parts = [f"{name} {text}" for name, text in left_out.items() if name != "n"]
     if counts:
-        parts.insert(
-            0, f"n = {'–'.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} test examples"
-        )
+        n = left_out.get("n") or "–".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
+        parts.append(f"n = {n} test examples" if n.isdecimal() or "n" not in left_out else f"n = {n}")
+    parts.append("epsilon on the [0, 1] scale")
     halves = [(e.high - e.low) / 2 for e in entries if e.high is not None and e.low is not None]
     if halves:
         parts.append(f"95% intervals (test sampling only) at most ±{100 * max(halves):.1f} points")

@@ -3,54 +3,100 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from orchestrator.results.tables import Entry, RobustnessTable
+from orchestrator.results.text import layout
 from orchestrator.results.text import robustness as words
 from orchestrator.results.text.base import Columns, Format, shown
-
-_UNBOUNDED = 100_000  # columns: wider than any table, so that nothing is cut or wrapped
+from orchestrator.results.text.layout import Column, Line
 
 
 class Terminal(Format):
+    """Within the terminal's width, if it has one: by columns, or where those do not fit, by rows."""
+
     def columns(self, columns: Columns) -> str:
-        rows = [[Text(shown(value)) for value in row] for row in columns.rows]
-        return self._print(_drawn(columns.names, rows, columns.numeric))
+        cells = [[shown(row[i]) for row in columns.rows] for i in range(len(columns.names))]
+        drawn = [
+            Column(name, texts, right=right)
+            for name, texts, right in zip(columns.names, cells, columns.numeric, strict=True)
+        ]
+        lines = layout.table(drawn, self.width)
+        if lines is None and not columns.rows:
+            lines = iter(layout.wrapped(f"no rows of {', '.join(columns.names)}", self.width))
+        return self._text(lines or layout.blocks(drawn, self.width))
 
     def robustness(self, tables: Sequence[RobustnessTable]) -> str:
-        return self._print(Group(*map(_robustness, tables)))
+        return self._text(line for table in tables for line in self._robustness(table)).rstrip("\n") + "\n"
 
-    def _print(self, drawn: RenderableType) -> str:
+    def _robustness(self, table: RobustnessTable) -> Iterator[Line]:
+        """As it is; else without columns that say the same everywhere, labels broken; else by rows."""
+        columns = _columns(table)
+        said: dict[str, str] = {}
+        drawn = layout.table(columns, self.width)
+        if not drawn:
+            said = words.constant(table)
+            columns = [column for column in columns if column.name not in said]
+            broken = [column for column in _columns(table, broken=True) if column.name not in said]
+            drawn = layout.table(columns, self.width) or layout.table(broken, self.width)
+        yield from (Text(line, style="bold") for line in layout.wrapped(words.title(table), self.width))
+        yield from drawn or self._by_row(columns)
+        yield from layout.wrapped(words.caption(table, said), self.width)
+        yield ""
+
+    def _by_row(self, columns: Sequence[Column]) -> Iterator[Line]:
+        labels = [column for column in columns if not column.right]
+        numbers = [column for column in columns if column.right]
+        widest = max(len(cell) for column in numbers for cell in column.cells)
+        names = max(len(column.name) for column in numbers)
+        yield ""
+        for i in range(len(columns[0].cells)):
+            name = ", ".join(column.cells[i] for column in labels)
+            yield from (Text(line, style="bold") for line in layout.wrapped(name, self.width))
+            for column in numbers:
+                style = column.styles[i] if column.styles else ""
+                cell = column.cells[i]
+                yield Text(f"  {column.name:{names}}   {'':{widest - len(cell)}}").append(cell, style=style)
+            yield ""
+
+    def _text(self, lines: Iterable[Line]) -> str:
         stream = io.StringIO()
         console = Console(
             file=stream,
-            width=self.width or _UNBOUNDED,
             color_system="standard" if self.colour else None,
             force_terminal=self.colour,
             legacy_windows=False,
         )
-        console.print(drawn)
-        return "\n".join(line.rstrip() for line in stream.getvalue().strip("\n").split("\n")) + "\n"
+        for line in lines:
+            if isinstance(line, Text):
+                console.print(line, soft_wrap=True)
+            else:
+                stream.write(f"{line}\n")
+        return stream.getvalue()
 
 
-def _robustness(table: RobustnessTable) -> Group:
+def _columns(table: RobustnessTable, *, broken: bool = False) -> list[Column]:
+    """Its columns; `broken`: labels and the marks of holes may be broken at their spaces, numbers never."""
     names, numeric = words.header(table)
-    rows = [
-        [
-            *map(Text, words.labels(row)),
-            Text(words.percent(row.clean_accuracy, row.clean_sd)),
-            *(Text(words.entry_text(entry), style=_style(entry)) for entry in row.entries),
-            Text(words.examples(row)),
-        ]
-        for row in table.rows
+    rows = [words.cells(row) for row in table.rows]
+    columns = [
+        Column(name, [row[i] for row in rows], right=right, breaks=broken and not right)
+        for i, (name, right) in enumerate(zip(names, numeric, strict=True))
     ]
-    drawn = _drawn(names, rows, numeric)
-    return Group(Text(words.title(table), style="bold"), drawn, Text(words.caption(table)), "")
+    for i in range(len(table.epsilons)):
+        entries = [row.entries[i] for row in table.rows]
+        texts = map(words.entry_text, entries)
+        cells = [
+            text.replace(" ", "\n") if broken and entry and entry.mark else text
+            for text, entry in zip(texts, entries, strict=True)
+        ]
+        place = words.FIRST_ENTRY + i
+        columns[place] = replace(columns[place], cells=cells, styles=list(map(_style, entries)))
+    return columns
 
 
 def _style(entry: Entry | None) -> str:
@@ -58,12 +104,3 @@ def _style(entry: Entry | None) -> str:
     if entry is None or entry.value is None:
         return "dim"
     return "green" if entry.value >= 2 / 3 else "red" if entry.value < 1 / 3 else ""
-
-
-def _drawn(names: Sequence[str], rows: Sequence[Sequence[Text]], numeric: Sequence[bool]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False)
-    for name, right in zip(names, numeric, strict=True):
-        table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table

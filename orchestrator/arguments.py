@@ -1,0 +1,173 @@
+"""What commands take: their arguments and options, and what is allowed in them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator import completion
+from orchestrator.results.text import BINARY, FORMATS
+from orchestrator.run.backends.registry import BACKENDS
+
+RECORD_FORMATS = ("rich", "json")
+"""Those of `plan` and `status`."""
+
+ANSWER_FORMATS = (*FORMATS, *BINARY)
+"""Those of `query`."""
+
+
+class Listing(StrEnum):
+    models = "models"
+    datasets = "datasets"
+    attacks = "attacks"
+    grids = "grids"
+    victims = "victims"
+
+
+GridArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="GRID", help="A grid file, or a shipped grid's name.", autocompletion=completion.grids
+    ),
+]
+OutputArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="OUTPUT",
+        help="A sweep's output folder or URI, or its name in outputs/.",
+        autocompletion=completion.outputs,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a value of the grid: examples=100, epsilons.linf=[0,0.1].",
+    ),
+]
+OutputOption = Annotated[
+    str | None, typer.Option("--output", "-o", help="Output folder or URI. [default: outputs/<grid name>]")
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(envvar="ROBUSTSWEEP_DATA", help="Folder or URI with <dataset>.npz files in Keras' layout."),
+]
+CacheOption = Annotated[str | None, typer.Option(help="The cache of victims. [default: outputs/victims]")]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-failed", help="Try again what failed for good in an earlier run.")
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE,…",
+        help="Only the cells that agree: model=small_cnn,attack=fgsm. Repeat it for more of them.",
+    ),
+]
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(BACKENDS),
+        help="ray: a pool of workers. inline: this process.",
+        autocompletion=completion.one_of(BACKENDS),
+    ),
+]
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="|".join(FORMATS),
+        help="How to print it.",
+        autocompletion=completion.one_of(FORMATS),
+    ),
+]
+RecordFormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="|".join(RECORD_FORMATS),
+        help="For people, or for programs.",
+        autocompletion=completion.one_of(RECORD_FORMATS),
+    ),
+]
+AnswerFormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="|".join(ANSWER_FORMATS),
+        help="How to write it. [default: as the name of --out ends; else rich]",
+        autocompletion=completion.one_of(ANSWER_FORMATS),
+    ),
+]
+OutOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Write to a file, which is replaced once the answer is whole."),
+]
+
+
+def parse_duration(text: str, option: str) -> float:
+    """Seconds of "90", "90s", "10m", "2h" or "1h30m"; UserError for anything else."""
+    from orchestrator.errors import UserError
+
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not match or not text:
+        raise UserError(f'{option}: found "{text}"; a time such as 90s, 10m or 1h30m is allowed')
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(hours * 3600 + minutes * 60 + seconds)
+
+
+def check_format(name: str, allowed: Collection[str]) -> None:
+    """UserError for a format that is not there."""
+    from orchestrator.errors import UserError, did_you_mean
+
+    if name not in allowed:
+        near = did_you_mean(name, allowed)
+        raise UserError(f'--format: found "{name}"; {near}allowed: {", ".join(allowed)}')
+
+
+def answer_format(name: str | None, out: str | None) -> str:
+    """The format of an answer: as asked for, else as the name of its file ends, else for people.
+
+    UserError for one that is not there, or that is no text and has no file to go to.
+    """
+    from orchestrator.errors import UserError
+
+    if name is None:
+        ending = Path(out).suffix.removeprefix(".") if out else ""
+        return ending if ending in (*FORMATS, *BINARY) else "rich"
+    check_format(name, (*FORMATS, *BINARY))
+    if name in BINARY and out is None:
+        raise UserError(f"--format {name} is no text that could be printed: --out FILE is needed with it")
+    return name
+
+
+def query_text(sql: str | None, file: str | None) -> str:
+    """The SQL of a query: an argument, standard input where that is `-`, or a file; UserError but for one."""
+    from orchestrator.errors import UserError
+
+    if (sql is None) == (file is None):
+        found = "no SQL" if sql is None else "SQL and --file"
+        raise UserError(
+            f"found {found}; one of these is allowed: the statement itself, - to read it from standard "
+            "input, --file FILE"
+        )
+    source = "standard input" if file is None else file
+    try:
+        if file is not None:
+            return Path(file).expanduser().read_text("utf-8")
+        return sys.stdin.buffer.read().decode() if sql == "-" else str(sql)
+    except OSError as error:
+        raise UserError(f"--file: cannot read {source}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"the SQL in {source} is no text in UTF-8") from None

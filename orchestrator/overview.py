@@ -1,0 +1,89 @@
+"""What `plan` and `status` say, as plain records: `show` prints it for people, JSON holds it for programs.
+
+Their fields are documented in docs/running.md; they are added to, never renamed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from fractions import Fraction
+from typing import Any, get_args
+
+from orchestrator.run.prepare import Prepared
+from orchestrator.run.status import settled_life
+from orchestrator.store.folder import Store
+from orchestrator.store.records import Status
+from workers.unit import AttackSpec, Preparation, VictimSpec, label
+
+
+@dataclass
+class PlanRow:
+    """One victim, its seeds together, under one attack."""
+
+    victim: VictimSpec  # that of the first seed
+    attack: AttackSpec
+    examples: int
+    seeds: list[int] = field(default_factory=list)
+    epsilons: set[Fraction] = field(default_factory=set)  # exact, on the [0, 1] scale
+    cells: int = 0
+    todo: int = 0
+
+
+def plan_rows(prepared: Prepared) -> list[PlanRow]:
+    """Keyed by what is run, never by its label: two things may share one."""
+    plan = prepared.plan
+    left = {victim.victim.victim_id: victim for victim in plan.todo}
+    rows: dict[tuple[str, str], PlanRow] = {}
+    for victim, runs in plan.selected:
+        but_for_seed = repr(replace(victim, victim_id="", seed=0))
+        for attack, cells in runs:
+            new = PlanRow(victim, attack, plan.examples[victim.dataset.name])
+            row = rows.setdefault((but_for_seed, attack.attack_id), new)
+            row.seeds.append(victim.seed)
+            row.epsilons.update(cell.exact for cell in cells)
+            row.cells += len(cells)
+            if victim.victim_id in left:
+                row.todo += left[victim.victim_id].missing(attack)
+    return list(rows.values())
+
+
+def plan_record(prepared: Prepared) -> dict[str, Any]:
+    """What a run would do."""
+    plan = prepared.plan
+    return {
+        "grid": prepared.grid.name,
+        "output": prepared.store.shown,
+        "cells": plan.cell_count,
+        "done": plan.done_cells,
+        "failed": plan.failed_cells,
+        "todo": plan.open_cells,
+        "units": plan.unit_count,
+        "victims": {how: plan.preparations[how] for how in get_args(Preparation)},
+        "rows": [
+            {
+                "model": row.victim.model.name,
+                "model_options": row.victim.model.shown,
+                "dataset": row.victim.dataset.name,
+                "defence": label(row.victim.defence.name, row.victim.defence.shown),
+                "seeds": row.seeds,
+                "attack": row.attack.name,
+                "attack_options": row.attack.shown,
+                "norm": row.attack.norm,
+                "adaptive": row.attack.adaptive,
+                "epsilons": [float(epsilon) for epsilon in sorted(row.epsilons)],
+                "examples": row.examples,
+                "cells": row.cells,
+                "todo": row.todo,
+            }
+            for row in plan_rows(prepared)
+        ],
+    }
+
+
+def status_record(store: Store) -> dict[str, Any]:
+    """Where the latest run is, and whether it lives; of one that left no status, only its id is known."""
+    run_id = store.run_ids()[-1]
+    status = store.read_status(run_id)
+    if status is None:
+        return {**{each.name: None for each in fields(Status)}, "run_id": run_id, "life": "unknown"}
+    return {**asdict(status), "life": settled_life(store, status)}

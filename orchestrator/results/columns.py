@@ -1,0 +1,133 @@
+"""What every column of every view means: `python docs/write_columns.py` writes docs/columns.md from it."""
+
+from __future__ import annotations
+
+_VICTIM = {
+    "model": "the architecture, or the name that the grid gives to a model",
+    "model_options": "its options that differ from their defaults, as `width=64`; an empty text: none do",
+    "dataset": "the dataset",
+    "defence": "the defence with its options; `none`: there is none",
+    "seed": "the training seed",
+    "victim_id": "the victim: model, dataset, recipe, defence and seed",
+}
+
+_CELL = {
+    "cell_id": "the cell: a victim, an attack and an epsilon",
+    **_VICTIM,
+    "attack_id": "the attack with its norm, options and seed",
+    "attack": "the attack, or the name that the grid gives to one",
+    "attack_options": "its options that differ from their defaults; an empty text: none do",
+    "norm": "the norm of epsilon: `linf` or `l2`",
+    "adaptive": "the attack used gradients of the victim as defended; false: those of the undefended network",
+    "epsilon": "the largest distance that counts as a success, on the [0, 1] pixel scale",
+}
+
+_ROBUST = {
+    "robust_accuracy": "share of the `n` examples that the victim gets right and {broken}, in [0, 1]",
+    "robust_low": "lower end of its 95% Wilson interval, for the sampling of test images",
+    "robust_high": "upper end of that interval",
+}
+
+
+def _robust(broken: str) -> dict[str, str]:
+    return {name: meaning.format(broken=broken) for name, meaning in _ROBUST.items()}
+
+
+MEANINGS: dict[str, dict[str, str]] = {
+    "examples": {
+        **_CELL,
+        "position": "place in the evaluation order, from 0: the same in every cell of a dataset",
+        "example_index": "row of the dataset's test split, from 0",
+        "label": "the true class, from 0",
+        "clean_label": "the victim's answer to the clean image; null where its logits are not finite",
+        "clean_confidence": "softmax probability of that answer, in [0, 1]",
+        "clean_correct": "the answer is right; else the example is not attacked",
+        "adv_label": "the victim's answer to the adversarial image; null without success",
+        "adv_confidence": "softmax probability of that answer, in [0, 1]; null without success",
+        "success": "an adversarial image within epsilon was found, as measured from the image alone",
+        "success_uint8": "the image rounded to 8 bits still fools the victim",
+        "linf": "largest change of a pixel, in [0, 1]; null: not attacked; infinite: the attack failed",
+        "l2": "Euclidean distance from the clean image, pixels in [0, 1]; null and infinite likewise",
+        "l0": "pixels (not channels) changed; null and infinite likewise",
+        "forward_calls": "images put through the victim for this row; null where an attack does not say",
+        "gradient_calls": "images whose gradient was taken for this row; null where an attack does not say",
+        "ssim": "structural similarity of the image with the whole budget spent, in [-1, 1]; null where not "
+        "measured, or below 11 pixels",
+        "psnr": "peak signal-to-noise ratio of that image, in dB; infinite: nothing changed",
+        "full_linf": "largest change of a pixel in that image, in [0, 1]",
+        "full_l2": "its Euclidean distance from the clean image",
+        "changed_share": "share of its pixels changed by more than 1/510, in [0, 1]",
+        "flags": "what was wrong where the example was attacked; null: nothing",
+    },
+    "cells": {
+        **_CELL,
+        "n": "examples that are there, of those wanted",
+        "examples": "examples wanted: the first so many of the evaluation order",
+        "clean_accuracy": "share of the `n` examples whose clean image the victim gets right, in [0, 1]",
+        **_robust("the attack does not break"),
+        "attack_success_rate": "share with success of those that the victim gets right, in [0, 1]",
+        "attack_success_rate_uint8": "the same with images rounded to 8 bits",
+        "mean_distance": "mean distance of the successes, in the cell's norm; null without any",
+        "median_distance": "their median distance",
+        "ssim": "mean of `examples.ssim` where it was measured",
+        "psnr": "mean of `examples.psnr` where it was measured, in dB",
+        "forward_calls": "sum over the examples",
+        "gradient_calls": "sum over the examples",
+        "seconds": "of the cell's shards, each divided among its cells",
+        "device": "what the shards were computed on",
+        "flags": "what makes the numbers mean less than they seem, by name",
+        "status": "`done`; `failed`: a unit that it needs ran out of attempts; `partial`; `missing`",
+    },
+    "worst_case": {
+        **_VICTIM,
+        "norm": "the norm of epsilon",
+        "epsilon": "the largest distance that counts, on the [0, 1] pixel scale",
+        "attacks": "the adaptive attacks of that norm with results so far",
+        "n": "examples that every cell with results covers",
+        **_robust("none of the attacks breaks"),
+        "complete": "every wanted adaptive cell of that victim and norm is done",
+    },
+    "victims": {
+        **_VICTIM,
+        "defence": "the defence, without its options; `none`: there is none",
+        "weights": "SHA-256 of its weights, to which the folder is pinned",
+        "parameters": "how many numbers its weights are",
+        "train_examples": "training images that it was fitted on; 0 for a model used as it is",
+        "train_accuracy": "accuracy on them in the last epoch, in [0, 1]; null for a model used as it is",
+        "validation_accuracy": "accuracy on training images held out, in [0, 1]; null likewise",
+        "test_accuracy": "accuracy on the first `test_examples` clean test images, in [0, 1]",
+        "test_examples": "how many those are",
+        "chance": "share of the most frequent class in the test split, in [0, 1]",
+        "seconds": "that training took",
+        "trained_at": "when, ISO 8601 in UTC",
+        "clean_accuracy": "share right of the `n` clean images that any attack has seen, in [0, 1]",
+        "n": "examples that any attack has seen",
+    },
+    "history": {
+        "victim_id": "the victim",
+        "epoch": "from 1, through all phases",
+        "phase": "`scratch`; or `head`, on frozen features, then `fine_tune`",
+        "loss": "cross-entropy on the training images while the epoch went",
+        "accuracy": "accuracy on them then, in [0, 1]",
+        "validation_loss": "cross-entropy on the training images held out",
+        "validation_accuracy": "accuracy on those, in [0, 1]",
+        "seconds": "that the epoch took",
+    },
+    "failures": {
+        "at": "when, ISO 8601 in UTC",
+        "run_id": "the run, a folder in `runs/`",
+        "unit_id": "the unit",
+        "unit": "the unit in words",
+        "victim_id": "its victim",
+        "attack_id": "its attack; null for a training",
+        "cells": "its cells, by id; empty for a training",
+        "start": "its first position of the evaluation order",
+        "stop": "the position behind its last",
+        "attempt": "which attempt it was, from 1",
+        "final": "no attempt was left: the unit counts as failed until a run with `--retry-failed`",
+        "error": "what happened, in one line",
+        "traceback": "Python's traceback, where there is one",
+        "worker": "the worker that it happened on",
+    },
+}
+"""View -> column -> meaning."""
