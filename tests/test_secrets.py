@@ -57,6 +57,9 @@ def test_secrets_of_a_uri_are_nowhere(
         ["status", output],
         ["table", output],
         ["plan", str(grid), "-o", output],
+        ["plan", str(grid), "-o", output, "-f", "json"],
+        ["status", output, "-f", "json"],
+        ["query", output, "FROM failures", "-f", "csv"],
         ["table", output + "x"],
     ):
         result = CliRunner().invoke(app, command)
