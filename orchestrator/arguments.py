@@ -68,6 +68,7 @@ OnlyOption = Annotated[
     typer.Option(
         metavar="KEY=VALUE,…",
         help="Only the cells that agree: model=small_cnn,attack=fgsm. Repeat it for more of them.",
+        autocompletion=completion.parts,
     ),
 ]
 BackendOption = Annotated[
