@@ -51,7 +51,8 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The entry point. Exit codes: 0 done, 1 some cells failed, 2 bad input, 130 interrupted."""
+    """The entry point. Exit codes: 0 done, 1 some cells failed, 2 bad input, 3 the cluster was lost,
+    130 interrupted."""
     app()
 
 
@@ -91,6 +92,9 @@ def run(
     max_failures: Annotated[
         str | None, typer.Option(metavar="N|P%", help="Stop when more units than this have failed for good.")
     ] = None,
+    wait_for_workers: Annotated[
+        str, typer.Option(metavar="TIME", help="How long to wait while no worker lives; 0: for ever.")
+    ] = "10m",
     unit_timeout: Annotated[
         str | None,
         typer.Option(
@@ -106,7 +110,11 @@ def run(
         str | None, typer.Option(help="Where trained victims are kept. [default: OUTPUT/../victims]")
     ] = None,
 ) -> None:
-    """Run a grid. Running it again resumes: only what is missing is computed."""
+    """Run a grid. Running it again resumes: only what is missing is computed.
+
+    Exit codes: 0 everything is done; 1 some cells failed; 2 bad input, or no worker or output folder to go on
+    with; 3 the cluster was lost: the same command resumes; 130 interrupted.
+    """
     with _user_errors():
         from orchestrator.run.options import RunOptions
         from orchestrator.run.prepare import prepare
@@ -123,6 +131,7 @@ def run(
             retry_failed=retry_failed,
             only=tuple(only or ()),
             max_failures=max_failures,
+            wait_for_workers=parse_duration(wait_for_workers, "--wait-for-workers"),
             unit_timeout=None if unit_timeout is None else parse_duration(unit_timeout, "--unit-timeout"),
             stop_after=None if stop_after is None else parse_duration(stop_after, "--stop-after"),
             data_dir=data_dir,
@@ -354,7 +363,7 @@ def _warn(warnings: list[str]) -> None:
 
 @contextmanager
 def _user_errors() -> Iterator[None]:
-    """Bad input ends in one message and exit code 2, without a traceback."""
+    """What a person can mend ends in one message and its exit code, 2 for bad input, without a traceback."""
     from orchestrator.errors import UserError
     from workers.storage import redacted
 
@@ -365,7 +374,7 @@ def _user_errors() -> Iterator[None]:
         _console(stderr=True).print(
             f"[bold red]error:[/] {escape(redacted(str(error)))}", highlight=False, soft_wrap=True
         )
-        raise typer.Exit(2) from None
+        raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:  # `robustsweep query … | head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # nothing is left to say, or to close
         raise typer.Exit(0) from None

@@ -1,10 +1,11 @@
-"""Errors that a person can mend. The command line prints their message and exits with 2.
+"""Errors that a person can mend. The command line prints their message and exits with their code.
 
 UserError
 ├── GridError      what is wrong with a grid, all of it at once
 ├── StoreError     an output folder that cannot be used as asked
 ├── QueryError     SQL that is not one SELECT over the views
 └── BackendError   the machine or the cluster cannot give what was asked for
+    └── ClusterLostError   a cluster that was joined is no more
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from difflib import get_close_matches
 class UserError(Exception):
     """Bad input; the message names what was found, where, and what is allowed."""
 
+    exit_code = 2
+
 
 class StoreError(UserError):
     """An output folder that cannot be used as asked."""
@@ -29,6 +32,12 @@ class QueryError(UserError):
 
 class BackendError(UserError):
     """The machine or the cluster cannot give what was asked for."""
+
+
+class ClusterLostError(BackendError):
+    """A cluster that was joined is no more; the same command resumes once there is one again."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,8 @@ def status(console: Console, store: Store) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_row("run", f"{run_id} of {escape(record.grid)} on {escape(record.host)}, process {record.pid}")
     table.add_row("state", words[answer])
+    if record.note:
+        table.add_row("note", escape(record.note))
     table.add_row("cells", f"{record.cells_done:,} of {record.cells:,} done")
     table.add_row("units", f"{record.units_done:,} of {record.units:,} done, {record.units_failed:,} failed")
     table.add_row("time", f"{duration(record.seconds)}, last heard of {escape(record.updated_at)}")

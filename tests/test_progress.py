@@ -46,7 +46,14 @@ def test_time_left_follows_the_rate_since_evaluation_began() -> None:
     assert training.seconds_left is None
     begun = state(seconds=60.0, work=1000, working_since=50.0)
     assert begun.seconds_left is None
-    assert state(seconds=60.0, work=1000, work_done=250, working_since=50.0).seconds_left == 30.0
+    evaluating = state(seconds=60.0, work=1000, work_done=250, working_since=50.0, workers={"w1": "fgsm"})
+    assert evaluating.seconds_left == 30.0
+
+
+@pytest.mark.parametrize("workers", [{}, {"w1": "", "w2": ""}])
+def test_no_time_is_left_while_nothing_runs(workers: dict[str, str]) -> None:
+    idle = state(seconds=60.0, work=1000, work_done=250, working_since=50.0, workers=workers)
+    assert idle.seconds_left is None
 
 
 def test_a_line_says_how_far_it_is() -> None:
@@ -57,13 +64,15 @@ def test_a_line_says_how_far_it_is() -> None:
             work=1000,
             work_done=250,
             working_since=50.0,
+            workers={"worker-1": "fgsm"},
             units_failed=2,
             note="finishing what is running; once more stops now",
+            waiting="starting workers",
         )
     )
     assert line == (
         "digits: 6/24 cells, 4/10 units, 1 min 00 s so far, about 30 s left, 2 failed, "
-        "finishing what is running; once more stops now"
+        "starting workers; finishing what is running; once more stops now"
     )
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,20 +22,20 @@ from orchestrator.run.backends import Backend, make_backend
 from orchestrator.run.backends import ray as ray_module
 from orchestrator.run.options import RunOptions
 from orchestrator.store.folder import Store
-from tests.support.sweeps import nothing_left_behind, rows, sweep, times_counted, write_grid
+from tests.support.sweeps import Quiet, marked, nothing_left_behind, rows, sweep, times_counted, write_grid
 from tests.support.victims import some_victim
 from workers.code import this_code
 from workers.unit import Training, WorkerSettings
 from workers.worker import Worker
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(60)]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _nothing_left_behind() -> Iterator[None]:
-    """Every process that these tests start is gone after them."""
-    with pytest.MonkeyPatch.context() as patch, nothing_left_behind(patch):
-        yield
+def mark() -> Iterator[str]:
+    """Every process that these tests start is gone after them; all of them bear this mark."""
+    with pytest.MonkeyPatch.context() as patch, nothing_left_behind(patch) as mark:
+        yield mark
 
 
 @pytest.fixture
@@ -83,6 +87,66 @@ def test_every_kind_of_trouble_on_one_machine(
     assert (logs / f"{record.worker}.log").exists()
     assert "A worker died" in (logs / "driver.log").read_text()
     assert len(killed) == 1
+
+
+def ray_process(name: str) -> int:
+    """The id of the one process of the Ray that this process has started whose command ends so."""
+    me, found = str(os.getpid()), {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            command = (folder / "cmdline").read_text().replace("\0", " ").split(" ")[0]
+            found[folder.name] = command, (folder / "stat").read_text().rpartition(")")[2].split()[1]
+    # An agent outlives its raylet by up to a minute, as an orphan.
+    named = ((pid, above) for pid, (command, above) in found.items() if command.endswith(name))
+    [process] = [pid for pid, above in named if me in (above, found.get(above, ("", ""))[1])]
+    return int(process)
+
+
+def killed(names: Iterable[str], output: Path) -> threading.Thread:
+    """Kills one of this process's Ray processes by name, one after another, each once units wait."""
+
+    def kill() -> None:
+        for name in names:
+            when_one_waits(output)
+            for path in (output / "waiting").glob("*.pid"):
+                path.unlink()
+            os.kill(ray_process(name), signal.SIGKILL)
+        when_one_waits(output)
+        (output / "waiting" / "go").touch()
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("name", ["/raylet", "ray::RuntimeEnvAgent"])
+def test_when_ray_dies_here_it_is_started_anew(tmp_path: Path, output: Path, name: str) -> None:
+    grid = write_grid(tmp_path / "g.yaml", ["wait"], examples=60, slice=10)
+    killer, progress = killed([name], output), Quiet()
+    summary = sweep(grid, output, backend="ray", workers=2, progress=progress, wait_for_workers=60.0)
+    killer.join()
+    assert (summary.exit_code, summary.state.units_done, summary.state.units_failed) == (0, 7, 0)
+    [said] = progress.said
+    assert said.startswith("Ray on this machine died (its process raylet ended with ")
+    assert said.endswith("): started anew, 1 of at most 3 times")
+    records = Store(str(output)).failures()
+    assert {(record.attempt, record.final) for record in records} == {(1, False)}
+    assert times_counted(rows(output)) == {1: 120}
+
+
+def test_when_ray_dies_here_again_and_again_the_sweep_ends(
+    tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_module, "_MAX_RESTARTS", 1)
+    grid = write_grid(tmp_path / "g.yaml", ["wait"])
+    killed(["/raylet", "/raylet"], output)
+    with pytest.raises(BackendError, match=r"Ray on this machine died 2 times, .* raylet ended with SIGKILL"):
+        sweep(grid, output, backend="ray", workers=1)
+    store = Store(str(output))
+    status = store.read_status(store.run_ids()[-1])
+    assert (status.state, status.workers) == ("failed", {})
+    assert "Ray on this machine died 2 times" in status.note
+    assert sweep(grid, output, runner="tests.support.runners:MadeUp").exit_code == 0
 
 
 class Machines:
@@ -146,7 +210,7 @@ def test_workers_that_do_not_start_are_one_clear_error(
     machines: Machines, tmp_path: Path, output: Path
 ) -> None:
     with pytest.raises(
-        BackendError, match=r"workers do not start: .*No module named 'tests\.no_such_module'"
+        BackendError, match=r"(?s)workers do not start:.*No module named 'tests\.no_such_module'"
     ):
         sweep(
             write_grid(tmp_path / "g.yaml"),
@@ -164,11 +228,99 @@ def test_workers_with_other_code_are_one_clear_error(
 ) -> None:
     other = replace(this_code(), source="0" * 64)
     monkeypatch.setattr(ray_module, "this_code", lambda: other)
-    differs = (
-        r"workers do not start: .* runs other code than the driver: other source files \(\w+, not 00000000\)"
-    )
-    with pytest.raises(BackendError, match=differs):
+    differs = r"other source files \(\w+, not 00000000\)"
+    with pytest.raises(
+        BackendError, match=rf"(?s)workers do not start:.* runs other code than the driver: {differs}"
+    ):
         sweep(write_grid(tmp_path / "g.yaml"), output, backend="ray", address=machines.address)
+
+
+def test_a_machine_where_no_worker_starts_is_left_out(
+    machines: Machines, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a worker has started elsewhere, too."""
+    monkeypatch.setattr(ray_module, "_MAX_FAILED_STARTS", 1)
+    bad = machines.cluster.add_node(**machines.node, env_vars={"TEST_NO_START": "1"})
+    try:
+        progress, grid = Quiet(), write_grid(tmp_path / "g.yaml")
+        options = {"backend": "ray", "address": machines.address, "runner": "tests.support.runners:Picky"}
+        summary = sweep(grid, output, progress=progress, workers=3, **options)
+        assert (summary.exit_code, summary.state.units_done) == (0, 3)
+        [said] = progress.said
+        assert (
+            f"(node {bad.node_id[:8]}) is left out, as workers do not start there: OSError: not here" in said
+        )
+        assert summary.state.note == said
+    finally:
+        machines.cluster.remove_node(bad)
+
+
+def test_a_cluster_whose_head_is_gone_ends_the_run(tmp_path: Path, output: Path, mark: str) -> None:
+    """As a person sees it: an exit code of its own, the reason on the terminal and in the status."""
+    grid, port, others = write_grid(tmp_path / "g.yaml", ["wait"]), free_port(), marked(mark).keys()
+    head = f"start --head --block --port={port} --include-dashboard=false --num-cpus=1"
+    script = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", *head.split()]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    options: dict[str, Any] = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(script, **{**options, "stderr": subprocess.DEVNULL}):
+        try:
+            until_answered(port)
+            run = [sys.executable, "-c", RUN_AGAINST, str(grid), str(output), f"127.0.0.1:{port}"]
+            with subprocess.Popen(run, **options, text=True) as driver:
+                when_one_waits(output)
+                [gcs] = [
+                    pid for pid, line in marked(mark).items() if "gcs_server" in line and f"={port}" in line
+                ]
+                os.kill(gcs, signal.SIGKILL)
+                _, err = driver.communicate(timeout=40)
+        finally:
+            for pid in marked(mark).keys() - others:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+    assert driver.returncode == 3, err
+    assert err.startswith("error: the cluster was lost: its head at ")
+    assert err.endswith("what is finished is kept, and the same command goes on from there\n")
+    store = Store(str(output))
+    status = store.read_status(store.run_ids()[-1])
+    assert status.state == "failed"
+    assert "the cluster was lost" in status.note
+
+
+RUN_AGAINST = """
+import functools, sys
+from orchestrator import cli
+from orchestrator.run import options
+from orchestrator.run.backends import ray, ray_cluster
+ray_cluster._SILENT_SECONDS = 3.0
+runner = "tests.support.runners:Misbehaving"
+options.RunOptions = functools.partial(options.RunOptions, runner=runner)
+grid, output, address = sys.argv[1:]
+sys.argv = ["robustsweep", "run", grid, "-o", output, "--address", address]
+cli.main()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def until_answered(port: int) -> None:
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.1)
+
+
+def test_nothing_at_an_address_is_said_at_once(tmp_path: Path, output: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(
+        BackendError, match=r"cannot reach Ray at --address 127.0.0.1:\d+: Connection refused"
+    ):
+        sweep(write_grid(tmp_path / "g.yaml"), output, backend="ray", address=f"127.0.0.1:{free_port()}")
+    assert time.monotonic() - began < 10
 
 
 def test_a_worker_above_its_memory_is_replaced_uncharged(

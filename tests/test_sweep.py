@@ -15,7 +15,7 @@ import pytest
 from orchestrator.errors import BackendError, StoreError, UserError
 from orchestrator.grid.load import load_grid
 from orchestrator.results.tables import cells_table
-from orchestrator.run.backends import Backend, make_backend
+from orchestrator.run.backends import Backend, Event, Notice, make_backend
 from orchestrator.run.options import RunOptions
 from orchestrator.run.prepare import prepare
 from orchestrator.run.sweep import Summary
@@ -270,12 +270,15 @@ def scripted(grid: Path, output: Path) -> Callable[..., tuple[Summary, Scripted]
     def run(
         answer: Callable[[Unit, int, Scripted], Answer],
         overrides: list[str] | None = None,
+        *,
+        prepare: Callable[[Scripted], None] = lambda backend: None,
         **options: Any,
     ) -> tuple[Summary, Scripted]:
         def with_training(unit: Unit, attempt: int) -> Answer:
             return backend.runner(unit) if isinstance(unit, Training) else answer(unit, attempt, backend)
 
         backend = Scripted(runner_settings(output), with_training)
+        prepare(backend)
         summary = sweep(
             grid, output, overrides or [], clock=backend.clock, pool=lambda *_, **__: backend, **options
         )
@@ -333,6 +336,60 @@ def test_a_unit_that_hangs_is_ended_and_charged(scripted, output: Path) -> None:
     assert record.error == "TimeoutError: not through after 1 min 00 s (--unit-timeout)"
     assert record.worker == backend.killed[0]
     assert times_counted(rows(output)) == {1: 200}
+
+
+def test_with_no_worker_left_a_sweep_says_so_and_ends_in_time(scripted, grid: Path, output: Path) -> None:  # type: ignore[no-untyped-def]
+    """Workers die and none comes, as when Ray itself has died without a word."""
+    progress, began = Quiet(), []
+
+    def answer(unit: Unit, attempt: int, backend: Scripted) -> Answer:
+        began.append(backend)
+        return "gone"
+
+    with pytest.raises(BackendError, match=r"no worker for 1 min 30 s \(the last one: its process died\)"):
+        scripted(answer, backend="ray", wait_for_workers=90.0, progress=progress)
+    assert 90 <= began[0].seconds < 100
+    assert progress.noted == [
+        "no worker lives, waiting for one, for at most 1 min 30 s (--wait-for-workers)",
+        progress.noted[-1],
+    ]
+    store = Store(str(output))
+    status = store.read_status(store.run_ids()[-1])
+    assert (status.state, status.seconds_left) == ("failed", None)
+    assert "no worker for 1 min 30 s" in status.note
+    assert {record.final for record in failures(output)} == {False}
+    assert sweep(grid, output).exit_code == 0
+    assert times_counted(rows(output)) == {1: 200}
+
+
+def test_without_a_limit_workers_are_waited_for(scripted, output: Path) -> None:  # type: ignore[no-untyped-def]
+    def answer(unit: Unit, attempt: int, backend: Scripted) -> Answer:
+        return "gone" if attempt == 1 else backend.runner(unit)
+
+    def late(backend: Scripted) -> None:
+        wait = backend.wait
+
+        def waiting(timeout: float) -> list[Event]:
+            if backend.seconds > 7200 and backend.workers_ever == 2:
+                backend.replace()
+            return wait(timeout)
+
+        backend.wait = waiting  # type: ignore[method-assign]
+
+    progress = Quiet()
+    summary, _ = scripted(answer, backend="ray", wait_for_workers=0.0, progress=progress, prepare=late)
+    assert summary.exit_code == 0
+    assert progress.noted == ["no worker lives, waiting for one"]
+    assert (summary.state.waiting, summary.state.note) == ("", "")
+
+
+def test_what_the_pool_has_to_say_is_said_and_noted(scripted) -> None:  # type: ignore[no-untyped-def]
+    def talkative(backend: Scripted) -> None:
+        backend.events.append(Notice("a machine is left out"))
+
+    progress = Quiet()
+    summary, _ = scripted(works, progress=progress, prepare=talkative)
+    assert (progress.said, summary.state.note) == (["a machine is left out"], "a machine is left out")
 
 
 def press(number: int) -> None:

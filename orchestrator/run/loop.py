@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from orchestrator.errors import BackendError
 from orchestrator.intervals import subtract
 from orchestrator.plan.units import Gap, Plan
-from orchestrator.run.backends import Backend, Finished, Lost, Ready
+from orchestrator.run.backends import Backend, Finished, Lost, Notice, Ready
 from orchestrator.run.options import RunOptions
 from orchestrator.run.progress import Progress, SweepState, duration
 from orchestrator.run.scheduler import Outcome, Scheduler, VictimWork
@@ -67,10 +68,13 @@ class Loop:
                 units = gap.count(plan.slice_size)
                 self.open_cells.update({cell_id: units for cell_id, _ in gap.cells})
         self.joined: set[str] = set()  # workers that became ready and live
+        self.alone_since = self.began  # when the last of them was lost
+        self.last_loss = ""  # why
         self.idle: dict[str, None] = {}  # workers without a unit, the longest idle first
         self.since: dict[str, float] = {}  # when each worker got its unit
         self.failing: set[str] = set()  # units to be retried; kept only where failures are limited
         self.allowed_failures = options.allowed_failures(self.scheduler.total)
+        self.draining = False
         self.signals = 0
         self.training = TrainingWatch(store.folder, run_id, state)
 
@@ -86,6 +90,7 @@ class Loop:
                 begin()
             status.start()
             self.upkeep.start()  # after that: of two runs that begin at once, at least one sees the other
+            self.alone_since = self.clock()
             with self._signals(), self.progress:  # again: Ray puts a handler of its own on SIGTERM
                 try:
                     self._loop()
@@ -93,8 +98,10 @@ class Loop:
                 except KeyboardInterrupt:
                     self.scheduler.abandon()
                     self.state.state = "interrupted"
-                except BaseException:
+                except BaseException as error:
                     self.state.state = "failed"
+                    if isinstance(error, BackendError):
+                        self.state.note = str(error)
                     raise
                 finally:
                     self.state.workers.clear()
@@ -112,6 +119,7 @@ class Loop:
                 match event:
                     case Ready():
                         self.scheduler.join(event.worker)
+                        self.state.waiting = ""
                         self.joined.add(event.worker)
                         self.idle[event.worker] = None
                         self.state.workers[event.worker] = ""
@@ -119,6 +127,10 @@ class Loop:
                         self._finished(event)
                     case Lost():
                         self._lost(event.worker, event.reason, charged=event.charged)
+                    case Notice():
+                        self.progress.say(event.text)
+                        if not self.draining:
+                            self.state.note = event.text
             self._limits()
             self.state.seconds = self.clock() - self.began
             self.progress.show(self.state)
@@ -209,9 +221,12 @@ class Loop:
         self.since.pop(worker, None)
         self.training.ended(worker)
         self.state.workers.pop(worker, None)
+        self.last_loss = reason
         if worker not in self.joined:
             return  # it never became ready, so the scheduler has not heard of it
         self.joined.remove(worker)
+        if not self.joined:
+            self.alone_since = self.clock()
         outcome = self.scheduler.lose(worker, charged=charged)
         if outcome is not None:
             self._failed(outcome, worker, reason, "")
@@ -262,11 +277,28 @@ class Loop:
                     limit = duration(timeout)
                     reason = f"TimeoutError: not through after {limit} (--unit-timeout)"
                     self._lost(worker, reason, charged=True)
+        if not self.joined and not self.scheduler.finished:
+            self._without_workers(now - self.alone_since)
         if self.options.stop_after is not None and now - self.began >= self.options.stop_after:
             self._drain(f"--stop-after {duration(self.options.stop_after)}: finishing what is running")
 
+    def _without_workers(self, seconds: float) -> None:
+        """Say that no worker lives; BackendError once that has been so for too long."""
+        limit = self.options.wait_for_workers
+        if limit and seconds >= limit:
+            why = f" (the last one: {self.last_loss})" if self.last_loss else ""
+            raise BackendError(
+                f"no worker for {duration(limit)}{why}: what is finished is kept, and the same command goes "
+                "on from there; --wait-for-workers sets how long to wait"
+            )
+        until = f", for at most {duration(limit)} (--wait-for-workers)" if limit else ""
+        self.state.waiting = (
+            f"no worker lives, waiting for one{until}" if self.last_loss else "starting workers"
+        )
+
     def _drain(self, note: str) -> None:
-        if not self.state.note:
+        if not self.draining:
+            self.draining = True
             self.state.note = note
             self.scheduler.drain()
 

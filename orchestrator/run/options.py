@@ -24,6 +24,7 @@ class RunOptions:
     only: tuple[str, ...] = ()  # "model=small_cnn,attack=fgsm": the cells to compute; none: all of the grid
     max_failures: str | None = None  # "5" or "10%"
     unit_timeout: float | None = None  # seconds; None: as the backend has it; 0: no limit
+    wait_for_workers: float = 600.0  # seconds that a run goes on while no worker lives; 0: for ever
     stop_after: float | None = None  # seconds
     data_dir: str | None = None
     cache_dir: str | None = None

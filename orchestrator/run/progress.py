@@ -38,6 +38,7 @@ class SweepState:
     prepared: Counter[Preparation] = field(default_factory=Counter)  # victims made ready, rather than found
     state: RunState = "running"
     note: str = ""  # "finishing what is running; Ctrl-C again stops now"
+    waiting: str = ""  # why nothing runs: "waiting for workers"
     workers: dict[str, str] = field(default_factory=dict)  # worker -> what it is on
     trainings: dict[str, tuple[str, str]] = field(default_factory=dict)  # worker -> (label, how far)
     failures: deque[str] = field(
@@ -51,11 +52,16 @@ class SweepState:
 
     @property
     def seconds_left(self) -> float | None:
-        """From the rate since evaluation began; None before there is one."""
-        if self.working_since is None or not self.work_done:
+        """From the rate since evaluation began; None before there is one, and while nothing runs."""
+        if self.working_since is None or not self.work_done or not any(self.workers.copy().values()):
             return None
         spent = self.seconds - self.working_since
         return spent * (self.work - self.work_done) / self.work_done
+
+    @property
+    def notes(self) -> str:
+        """What a person should know of the run as a whole."""
+        return "; ".join(note for note in (self.waiting, self.note) if note)
 
     def on(self) -> dict[str, str]:
         """What each worker is on, and how far a training is. Another thread may ask."""
@@ -173,8 +179,8 @@ def summary_line(state: SweepState) -> str:
         parts.append(f"{state.retries:,} tried again")
     if state.units_failed:
         parts.append(f"{state.units_failed:,} failed")
-    if state.note:
-        parts.append(state.note)
+    if state.notes:
+        parts.append(state.notes)
     return f"{state.grid}: {', '.join(parts)}"
 
 
@@ -207,6 +213,6 @@ def draw(state: SweepState) -> RenderableType:
             Text(f"    {failure}", style="red", overflow="ellipsis", no_wrap=True)
             for failure in state.failures
         )
-    if state.note:
-        lines.append(Text(f"  {state.note}", style="yellow"))
+    if state.notes:
+        lines.append(Text(f"  {state.notes}", style="yellow"))
     return Group(*lines)

@@ -75,7 +75,7 @@ class StatusWriter:
             units_failed=state.units_failed,
             seconds=state.seconds,
             seconds_left=state.seconds_left,
-            note=state.note,
+            note=state.notes,
             workers=state.on(),
             failures=list(state.failures),
             phases=state.phases.copy(),

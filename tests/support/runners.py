@@ -100,6 +100,16 @@ class Chatty(MadeUp):
         return super().__call__(unit)
 
 
+class Picky(MadeUp):
+    """Starts late, and not at all on a machine whose environment forbids it."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        if "TEST_NO_START" in os.environ:
+            raise OSError("not here")
+        time.sleep(2.0)
+        super().__init__(settings)
+
+
 class Noop:
     """Does nothing, for measuring what is around it."""
 

@@ -79,6 +79,7 @@ class Quiet:
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.noted: list[str] = []  # each of the state's notes once
 
     def __enter__(self) -> Quiet:
         return self
@@ -87,7 +88,9 @@ class Quiet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def show(self, state: SweepState) -> None: ...
+    def show(self, state: SweepState) -> None:
+        if state.notes and state.notes not in self.noted:
+            self.noted.append(state.notes)
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -135,7 +138,8 @@ def successes(table: pa.Table) -> int:
 
 
 Answer = Report | str | None
-"""How an attempt ends: a report; "charged" or "uncharged", the worker is lost; None: it hangs."""
+"""How an attempt ends: a report; "charged" or "uncharged", the worker is lost; "gone": with no other to come;
+None: it hangs."""
 
 
 class Scripted:
@@ -155,8 +159,9 @@ class Scripted:
         self.stopped = False
         self.signalled = False
         self.seconds = 0.0
+        self.events: deque[Event] = deque()  # to come before all else
         self._ready = deque(f"w{i}" for i in range(1, workers + 1))
-        self._started = workers
+        self.workers_ever = workers
         self._running: dict[str, Unit] = {}
 
     def clock(self) -> float:
@@ -171,6 +176,8 @@ class Scripted:
         self._running[worker] = unit
 
     def wait(self, timeout: float) -> list[Event]:
+        if self.events:
+            return [self.events.popleft()]
         if self._ready:
             return [Ready(self._ready.popleft(), "here")]
         self.seconds += 1
@@ -182,23 +189,24 @@ class Scripted:
             if isinstance(answer, Done | Failed):
                 lost = [Lost(worker, "it held more memory than its share", False)] if answer.retire else []
                 if lost:
-                    self._replace()
+                    self.replace()
                 return [Finished(worker, answer), *lost]
-            self._replace()
+            if answer != "gone":
+                self.replace()
             return [Lost(worker, "its process died", charged=answer == "charged")]
         return []
 
     def kill(self, worker: str) -> None:
         self.killed.append(worker)
         del self._running[worker]
-        self._replace()
+        self.replace()
 
     def stop(self) -> None:
         self.stopped = True
 
-    def _replace(self) -> None:
-        self._started += 1
-        self._ready.append(f"w{self._started}")
+    def replace(self) -> None:
+        self.workers_ever += 1
+        self._ready.append(f"w{self.workers_ever}")
 
 
 @contextmanager

@@ -43,7 +43,14 @@ class Lost:
     charged: bool  # its process died on a live machine, which the unit may have caused
 
 
-Event = Ready | Finished | Lost
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about the pool that a person should know."""
+
+    text: str
+
+
+Event = Ready | Finished | Lost | Notice
 
 
 class Backend(Protocol):
@@ -56,7 +63,10 @@ class Backend(Protocol):
         """Give a ready worker its one unit."""
 
     def wait(self, timeout: float) -> list[Event]:
-        """What happened, waiting at most about `timeout` seconds for the first of it."""
+        """What happened, waiting at most about `timeout` seconds for the first of it.
+
+        BackendError when there will never be a worker again, ClusterLostError when that is the cluster's end.
+        """
 
     def kill(self, worker: str) -> None:
         """End a worker at once and replace it; no `Lost` follows."""

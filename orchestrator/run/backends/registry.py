@@ -25,6 +25,7 @@ BACKENDS: dict[str, BackendEntry] = {
             "workers": _ONE_WORKER,
             "gpus_per_worker": _ONE_WORKER,
             "address": "it uses no Ray",
+            "wait_for_workers": _ONE_WORKER,
             "unit_timeout": "nothing from outside could end a unit",
         },
     ),

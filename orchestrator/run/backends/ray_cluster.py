@@ -1,0 +1,205 @@
+"""The Ray that this process is connected to: started here or joined, its machines, and whether it lives."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from orchestrator.errors import BackendError
+from orchestrator.run.backends.quiet import stderr_to
+from workers.machine import available_cpus
+
+# Actors exchange only units and reports: Ray's default store would claim a third of the memory.
+_OBJECT_STORE_BYTES = 100 * 1024 * 1024
+
+_LOOK_SECONDS = 2.0
+# A head that was started anew answers within this time; after 60 s without one Ray ends this process itself,
+# with nothing on the terminal.
+_SILENT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A live machine, or what Ray takes for one."""
+
+    node_id: str
+    host: str
+    cpus: float
+    gpus: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.host} (node {self.node_id[:8]})"
+
+
+class Cluster:
+    """This process's connection to Ray: to one started here (`address` is "local") or to one that runs."""
+
+    def __init__(self, address: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.address = address
+        self._clock = clock
+        self._quiet = ExitStack()
+        self._head: tuple[str, int] | None = None  # of a cluster that was joined
+        self._here = ""  # the node that this process hangs on
+        self._looked = self._asked = clock()
+        self._silent_since: float | None = None
+
+    @property
+    def local(self) -> bool:
+        return self.address == "local"
+
+    def connect(self) -> None:
+        """Start Ray here, or join the cluster; BackendError says why that cannot be."""
+        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if self.local:
+            options |= {
+                "num_cpus": available_cpus(),
+                "include_dashboard": False,
+                "object_store_memory": _OBJECT_STORE_BYTES,
+            }
+        head = _host_and_port(self.address)
+        # Ray itself tries for minutes.
+        if head and (why := _refuses(head)):
+            raise BackendError(f"cannot reach Ray at --address {self.address}: {why}")
+        with tempfile.TemporaryDirectory(prefix="robustsweep-") as folder:
+            said = Path(folder) / "ray"
+            try:
+                with stderr_to(said):
+                    ray.init(self.address, **options)
+            except Exception as error:  # a start that took too long is a bare Exception
+                raise BackendError(self._why_not(error, said.read_text(errors="replace"))) from None
+        self._quiet.enter_context(_ray_prints_to_stderr())
+        context = ray.get_runtime_context()
+        self._here = context.get_node_id()
+        self._head = None if self.local else _host_and_port(context.gcs_address)
+        self._silent_since = None
+
+    def close(self) -> None:
+        ray.shutdown()
+        self._quiet.close()
+
+    def lost(self) -> str:
+        """Why this connection is of no use any more; empty while it is."""
+        ended = self._ended()
+        for kind in ("raylet", "gcs_server"):
+            if kind in ended:
+                return f"its process {kind} ended with {_ending(ended[kind])}"
+        if self._clock() - self._looked < _LOOK_SECONDS:
+            return ""
+        self._looked = self._clock()
+        if self.answers():
+            # Workers die with the node that their driver hangs on, and new ones are never started.
+            alive = any(node.node_id == self._here for node in self.nodes())
+            return "" if alive else "Ray has given up the node on this machine: its raylet may have died"
+        if self._head and self._clock() - (self._silent_since or 0.0) >= _SILENT_SECONDS:
+            return f"its head at {self._head[0]}:{self._head[1]} has not answered for {_SILENT_SECONDS:.0f} s"
+        return ""
+
+    def answers(self) -> bool:
+        """Whether Ray's head can be asked: with a dead one, a question blocks until Ray ends this process."""
+        if self._head is None:
+            return "gcs_server" not in self._ended()
+        now = self._clock()
+        if self._silent_since is None or now - self._asked >= _LOOK_SECONDS:
+            self._asked = now
+            if not _refuses(self._head):
+                self._silent_since = None
+            elif self._silent_since is None:
+                self._silent_since = now
+        return self._silent_since is None
+
+    def nodes(self) -> list[Node]:
+        """The live machines; none while the head does not answer."""
+        if not self.answers():
+            return []
+        return [
+            Node(
+                node_id=node["NodeID"],
+                host=node["NodeManagerHostname"],
+                cpus=node["Resources"].get("CPU", 0.0),
+                gpus=node["Resources"].get("GPU", 0.0),
+            )
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+
+    def _ended(self) -> dict[str, int]:
+        """Ray's processes that were started here and have ended, with their exit codes."""
+        node = ray._private.worker._global_node if self.local else None
+        return {kind: process.returncode for kind, process in node.dead_processes()} if node else {}
+
+    def node_of(self, actor: Any) -> str:
+        """The id of the machine that an actor is or was on; empty if it never got so far."""
+        if not self.answers():
+            return ""
+        address = ray._private.state.actors(actor._actor_id.hex()).get("Address", {})
+        node_id = str(address.get("NodeID", ""))
+        return "" if set(node_id) <= {"f"} else node_id  # Ray's id of nothing
+
+    def _why_not(self, error: Exception, said: str) -> str:
+        """One line on why Ray cannot be had, from its error and what it has `said` meanwhile."""
+        text = str(error).strip()
+        if (isinstance(error, RayError) and "oken" in text) or "InvalidAuthToken" in said:
+            return (
+                f"Ray at --address {self.address} asks for a token, and this process has none, or a wrong "
+                "one: set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+            )
+        if versions := re.findall(r"(Ray|Python): (\S+)", text if "ersion mismatch" in text else ""):
+            theirs, ours = (" and ".join(map(" ".join, part)) for part in (versions[:2], versions[2:]))
+            return (
+                f"Ray at --address {self.address} runs {theirs}, this process {ours}: they must be the same"
+            )
+        reason = " ".join(text.split()) or type(error).__name__
+        if self.local:
+            return f"Ray does not start on this machine: {reason}"
+        return f"cannot reach Ray at --address {self.address}: {reason}"
+
+
+def _host_and_port(address: str) -> tuple[str, int] | None:
+    match = re.fullmatch(r"\[?([^\[\]/]+?)\]?:(\d+)", address)
+    return (match[1], int(match[2])) if match else None
+
+
+def _refuses(address: tuple[str, int]) -> str:
+    """Why nothing answers there; empty if something does."""
+    try:
+        socket.create_connection(address, timeout=2.0).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+@contextmanager
+def _ray_prints_to_stderr() -> Iterator[None]:
+    """Ray prints on the driver's standard output whenever a worker dies, with no setting against it.
+
+    AttributeError, rather than a garbled display, when another version of Ray has no such function.
+    """
+    module: Any = ray._private.worker
+    before = module.print_to_stdstream
+
+    def to_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
+        os.write(2, "".join(f"{line}\n" for line in data["lines"]).encode())
+
+    module.print_to_stdstream = to_stderr
+    try:
+        yield
+    finally:
+        module.print_to_stdstream = before
