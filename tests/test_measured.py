@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator.results.measured import MEASURED, measure, needed_columns
 from orchestrator.results.tables import cells_table
+from orchestrator.store import measures
 from orchestrator.store.accepted import Accepted, Piece
 from orchestrator.store.folder import Store
 from tests.support.sweeps import sweep, write_grid
@@ -129,6 +130,15 @@ def test_rows_are_read_once(grid: Path, output: Path, reads: Counter[str]) -> No
     assert set(table(output)["n"].to_pylist()) == {60}
     sweep(grid, output)
     assert table(output).drop_columns(["seconds"]).equals(before.drop_columns(["seconds"]))
+
+
+def test_what_was_kept_does_not_outlive_a_change_of_measuring(
+    grid: Path, output: Path, reads: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(grid, output)
+    before, known = table(output), reads.total()
+    monkeypatch.setattr(measures, "_CODE", "another")
+    assert table(output).equals(before) and reads.total() == 2 * known
 
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "foreign", "twice"])

@@ -6,17 +6,20 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from orchestrator.results import measured as measuring
 from orchestrator.results.measured import MEASURED, measure, needed_columns
 from orchestrator.store.accepted import Accepted, Piece
-from workers import metrics
 from workers.storage import Folder
 
+# What was kept must not outlive a change of how it is measured.
+_CODE = hashlib.sha256(Path(measuring.__file__).read_bytes()).hexdigest()
 _SCHEMA = pa.schema([("key", pa.string()), *MEASURED])
 
 
@@ -31,7 +34,7 @@ class _Group(NamedTuple):
     def key(self) -> str:
         """Tells what went in: the same shards, or parts of them, for the same cells."""
         names = sorted(f"{piece.info.name} {piece.ranges}" for piece in self.pieces)
-        text = f"{metrics.VERSION} {self.norm} {sorted(self.wanted.items())} {names}"
+        text = f"{_CODE} {self.norm} {sorted(self.wanted.items())} {names}"
         return hashlib.sha256(text.encode()).hexdigest()
 
 
