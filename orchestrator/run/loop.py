@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from orchestrator.errors import BackendError
+from orchestrator.errors import BackendError, StoreError, UserError
 from orchestrator.plan.units import Plan
 from orchestrator.run.backends import Backend, Finished, Lost, Notice, Ready
 from orchestrator.run.options import RunOptions
@@ -64,13 +64,15 @@ class Loop:
         self.failing: set[str] = set()  # units to be retried; kept only where failures are limited
         self.allowed_failures = options.allowed_failures(self.scheduler.total)
         self.draining = False
+        self.disk_full = ""  # what a worker said of it
         self.signals = 0
         self.training = TrainingWatch(store.folder, run_id, state)
 
     def run(self, begin: Callable[[], None]) -> None:
         """Start the backend, call `begin`, then run until nothing is left or the run is told to stop.
 
-        Raises BackendError when no worker can be had; before `begin` has returned, nothing is written.
+        Raises BackendError when no worker can be had, and StoreError when a worker's disk is full; before
+        `begin` has returned, nothing is written.
         """
         status = StatusWriter(self.store, self.run_id, self.state, self.training.look)
         try:
@@ -88,7 +90,7 @@ class Loop:
                     self.state.state = "interrupted"
                 except BaseException as error:
                     self.state.state = "failed"
-                    if isinstance(error, BackendError):
+                    if isinstance(error, UserError | OSError):
                         self.state.note = str(error)
                     raise
                 finally:
@@ -136,6 +138,14 @@ class Loop:
 
     def _finished(self, event: Finished) -> None:
         report, worker = event.report, event.worker
+        if isinstance(report, Failed) and report.disk_full:
+            self.scheduler.give_back(worker)
+            self.training.ended(worker)
+            self.idle[worker] = None
+            self.state.workers[worker] = ""
+            self.disk_full = self.disk_full or report.error
+            self._drain(f"{report.error}: finishing what is running, then stopping")
+            return
         outcome = self.scheduler.finish(worker, ok=isinstance(report, Done))
         self.training.ended(worker)
         self.idle[worker] = None
@@ -243,6 +253,11 @@ class Loop:
             self.scheduler.drain()
 
     def _conclude(self) -> None:
+        if self.disk_full:
+            raise StoreError(
+                f"stopped: {self.disk_full}; what is finished in {self.store.location} is kept, and once there "
+                "is room the same command goes on from there"
+            )
         stopped = self.scheduler.waiting > 0
         hopeless = self.state.units_failed > self.allowed_failures
         self.state.state = "interrupted" if stopped and not hopeless else "finished"
