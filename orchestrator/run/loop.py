@@ -76,29 +76,36 @@ class Loop:
         """
         status = StatusWriter(self.store, self.run_id, self.state, self.training.look)
         try:
-            with self._signals():
-                self.backend.start()
-                begin()
-            status.start()
-            self.alone_since = self.clock()
-            with self._signals(), self.progress:  # again: Ray puts a handler of its own on SIGTERM
-                try:
-                    self._loop()
-                    self._conclude()
-                except KeyboardInterrupt:
-                    self.scheduler.abandon()
-                    self.state.state = "interrupted"
-                except BaseException as error:
-                    self.state.state = "failed"
-                    if isinstance(error, UserError | OSError):
-                        self.state.note = str(error)
-                    raise
-                finally:
-                    self.state.workers.clear()
-                    self.progress.show(self.state)
-                    status.close()
+            with self.progress:
+                self.state.waiting = "starting workers"
+                self.progress.show(self.state)  # at once: a start takes seconds
+                with self._signals():
+                    self.backend.start()
+                    begin()
+                status.start()
+                self.alone_since = self.clock()
+                with self._signals():  # again: Ray puts a handler of its own on SIGTERM
+                    self._run(status)
         finally:
             self.backend.stop()
+
+    def _run(self, status: StatusWriter) -> None:
+        try:
+            self._loop()
+            self._conclude()
+        except KeyboardInterrupt:
+            self.scheduler.abandon()
+            self.state.state = "interrupted"
+        except BaseException as error:
+            self.state.state = "failed"
+            if isinstance(error, UserError | OSError):
+                self.state.note = str(error)
+            raise
+        finally:
+            self.state.waiting = ""
+            self.state.workers.clear()
+            self.progress.show(self.state)
+            status.close()
 
     def _loop(self) -> None:
         while not self.scheduler.finished:
@@ -132,8 +139,6 @@ class Loop:
             self.since[worker] = self.clock()
             self.state.workers[worker] = unit.label
             self.training.began(worker, unit)
-            if isinstance(unit, Evaluation) and self.state.working_since is None:
-                self.state.working_since = self.clock() - self.began
             self.backend.submit(worker, unit)
 
     def _finished(self, event: Finished) -> None:
@@ -157,11 +162,12 @@ class Loop:
             self.state.phases[phase] = self.state.phases.get(phase, 0.0) + seconds
         self._watch_failures(outcome)
         self.state.units_done += 1
-        self.state.work_done += report.rows
         if isinstance(outcome.unit, Training):
             self.state.prepared[outcome.unit.victim.preparation] += report.trained
             return
-        for cell_id, _ in outcome.unit.cells:
+        unit = outcome.unit
+        self.state.estimate.done(unit.attack.attack_id, unit.rows, self.clock() - self.since[worker])
+        for cell_id, _ in unit.cells:
             self.open_cells[cell_id] -= 1
             if not self.open_cells[cell_id]:
                 del self.open_cells[cell_id]
@@ -199,7 +205,11 @@ class Loop:
             return
         unit = outcome.unit
         # What will never be done must not count as time left.
-        self.state.work -= unit.rows if isinstance(unit, Evaluation) else self.work[unit.victim.victim_id]
+        self.state.estimate.dropped(
+            {unit.attack.attack_id: unit.rows}
+            if isinstance(unit, Evaluation)
+            else self.work[unit.victim.victim_id]
+        )
         self.state.units_failed += 1 + outcome.skipped
         self.state.failures.append(f"{unit.label}: {error}")
         if self.state.units_failed > self.allowed_failures:
@@ -255,8 +265,8 @@ class Loop:
     def _conclude(self) -> None:
         if self.disk_full:
             raise StoreError(
-                f"stopped: {self.disk_full}; what is finished in {self.store.location} is kept, and once there "
-                "is room the same command goes on from there"
+                f"stopped: {self.disk_full}; what is finished in {self.store.location} is kept, and once "
+                "there is room the same command goes on from there"
             )
         stopped = self.scheduler.waiting > 0
         hopeless = self.state.units_failed > self.allowed_failures
