@@ -1,4 +1,4 @@
-"""How long the rest of a sweep will take. Attacks differ a hundredfold, so that each has a rate of its own."""
+"""How long the rest of a sweep will take. Attacks differ a hundredfold: each has a rate of its own."""
 
 from __future__ import annotations
 
