@@ -8,6 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from orchestrator.run.estimate import Estimate
 from orchestrator.run.progress import (
     LiveProgress,
     PlainProgress,
@@ -22,6 +23,12 @@ from orchestrator.run.progress import (
 def state(**changes: object) -> SweepState:
     values = {"grid": "digits", "cells": 24, "cells_done": 6, "units": 10, **changes}
     return SweepState(**values)  # type: ignore[arg-type]
+
+
+def halfway() -> Estimate:
+    estimate = Estimate({"fgsm": 1000})
+    estimate.done("fgsm", 250, 10.0)
+    return estimate
 
 
 @pytest.mark.parametrize(
@@ -41,18 +48,32 @@ def test_durations(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_time_left_follows_the_rate_since_evaluation_began() -> None:
-    training = state(seconds=60.0, work=1000)
-    assert training.seconds_left is None
-    begun = state(seconds=60.0, work=1000, working_since=50.0)
-    assert begun.seconds_left is None
-    evaluating = state(seconds=60.0, work=1000, work_done=250, working_since=50.0, workers={"w1": "fgsm"})
-    assert evaluating.seconds_left == 30.0
+def test_time_left_goes_by_what_each_attack_has_taken() -> None:
+    estimate = Estimate({"fast": 1000, "slow": 1000, "new": 100})
+    assert estimate.seconds(2) is None
+    estimate.done("fast", 500, 5.0)
+    assert estimate.seconds(1) == pytest.approx(0.01 * (500 + 1000 + 100))
+    estimate.done("slow", 500, 500.0)
+    assert estimate.seconds(1) == pytest.approx(0.01 * 500 + 1.0 * 500 + 0.505 * 100)
+    assert estimate.seconds(4) == pytest.approx(estimate.seconds(1) / 4)
+    estimate.dropped({"slow": 500, "new": 100})
+    assert estimate.seconds(1) == pytest.approx(5.0)
+    assert estimate.seconds(0) is None
+
+
+def test_time_left_does_not_grow_under_way() -> None:
+    """Of two attacks, one a hundred times as dear, the cheap one first: once both are known, it is right."""
+    estimate, seconds = Estimate({"cheap": 100, "dear": 100}), []
+    for attack, cost in (("cheap", 0.01), ("dear", 1.0)):
+        for _ in range(10):
+            estimate.done(attack, 10, 10 * cost)
+            seconds.append(estimate.seconds(1))
+    assert seconds[10:] == pytest.approx([90.0 - 10.0 * i for i in range(10)])
 
 
 @pytest.mark.parametrize("workers", [{}, {"w1": "", "w2": ""}])
 def test_no_time_is_left_while_nothing_runs(workers: dict[str, str]) -> None:
-    idle = state(seconds=60.0, work=1000, work_done=250, working_since=50.0, workers=workers)
+    idle = state(seconds=60.0, estimate=halfway(), workers=workers)
     assert idle.seconds_left is None
 
 
@@ -61,9 +82,7 @@ def test_a_line_says_how_far_it_is() -> None:
         state(
             units_done=4,
             seconds=60.0,
-            work=1000,
-            work_done=250,
-            working_since=50.0,
+            estimate=halfway(),
             workers={"worker-1": "fgsm"},
             units_failed=2,
             note="finishing what is running; once more stops now",

@@ -377,7 +377,13 @@ def test_a_worker_survives_what_its_runner_raises(output: Path) -> None:
         report = worker.run(unit)
         assert report.error == line
         assert "test_ray_backend.py" in str(report.traceback)
-        assert not report.retire
+        assert not (report.retire or report.disk_full)
+    for full in (
+        OSError(28, "No space left on device"),
+        RuntimeError("unable to write: Disk quota exceeded"),
+    ):
+        Raising.error = full
+        assert worker.run(unit).disk_full
     Raising.error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         worker.run(unit)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -350,6 +352,7 @@ def test_with_no_worker_left_a_sweep_says_so_and_ends_in_time(scripted, grid: Pa
         scripted(answer, backend="ray", wait_for_workers=90.0, progress=progress)
     assert 90 <= began[0].seconds < 100
     assert progress.noted == [
+        "starting workers",
         "no worker lives, waiting for one, for at most 1 min 30 s (--wait-for-workers)",
         progress.noted[-1],
     ]
@@ -379,7 +382,7 @@ def test_without_a_limit_workers_are_waited_for(scripted, output: Path) -> None:
     progress = Quiet()
     summary, _ = scripted(answer, backend="ray", wait_for_workers=0.0, progress=progress, prepare=late)
     assert summary.exit_code == 0
-    assert progress.noted == ["no worker lives, waiting for one"]
+    assert progress.noted == ["starting workers", "no worker lives, waiting for one"]
     assert (summary.state.waiting, summary.state.note) == ("", "")
 
 
@@ -514,6 +517,50 @@ def test_a_full_disk_is_one_clear_error(grid: Path, output: Path, monkeypatch: p
         StoreError, match=r"stopped: .*No space left on device; what is finished in .* is kept"
     ):
         sweep(grid, output)
+
+
+def test_a_full_disk_in_a_worker_is_no_failure_of_a_unit(scripted, grid: Path, output: Path) -> None:  # type: ignore[no-untyped-def]
+    """What runs is finished, nothing is charged or recorded, and the same command goes on from there."""
+
+    def answer(unit: Unit, attempt: int, backend: Scripted) -> Report:
+        if unit.start < 20:
+            return backend.runner(unit)
+        return Failed(unit_id=unit.unit_id, error="OSError: [Errno 28] No space left", disk_full=True)
+
+    with pytest.raises(
+        StoreError, match=r"stopped: OSError: \[Errno 28\] No space left; what is finished in "
+    ):
+        scripted(answer, ["slice=10"])
+    assert failures(output) == []
+    store = Store(str(output))
+    status = store.read_status(store.run_ids()[-1])
+    assert (status.state, status.units_done, status.units_failed) == ("failed", 3, 0)
+    assert "No space left" in status.note
+    assert times_counted(rows(output)) == {1: 40}
+    assert sweep(grid, output, ["slice=10"]).exit_code == 0
+    assert times_counted(rows(output)) == {1: 200}
+
+
+@pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="only root may mount")
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True
+    ).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        (disk / "other").write_bytes(bytes(900_000))
+        grid = write_grid(tmp_path / "g.yaml", examples=500, slice=25)
+        with pytest.raises(StoreError, match="No space left on device"):
+            sweep(grid, disk / "out")
+        assert 0 < len(list((disk / "out" / "shards").rglob("*.parquet"))) < 20
+        assert {record.final for record in failures(disk / "out")} <= {False}
+        subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+        assert sweep(grid, disk / "out").exit_code == 0
+        assert times_counted(rows(disk / "out")) == {1: 1000}
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_preparing_writes_nothing(grid: Path, output: Path) -> None:

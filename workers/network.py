@@ -88,7 +88,8 @@ class Network:
         image = tf.TensorSpec((None, *image_shape), tf.float32)
         label = tf.TensorSpec((None,), tf.int32)
         classes = tf.TensorSpec((None, None), tf.int32)
-        traced = partial(tf.function, jit_compile=COMPILE[device])
+        # Nothing here needs AutoGraph, whose generated files a worker that is killed leaves behind.
+        traced = partial(tf.function, jit_compile=COMPILE[device], autograph=False)
         self._forward = traced(forward, input_signature=[image])
         self._backward = {
             loss: traced(partial(backward, loss), input_signature=[image, label, label]) for loss in LOSSES

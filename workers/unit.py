@@ -196,6 +196,7 @@ class Failed:
     error: str  # one line: "ValueError: the attack returned NaN"
     traceback: str = ""
     retire: bool = False
+    disk_full: bool = False  # not the unit's fault, and no other would fare better
 
 
 Report = Done | Failed

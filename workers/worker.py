@@ -5,6 +5,7 @@ Plain Python, so that it can be used without Ray; the Ray backend wraps it as an
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import socket
@@ -75,6 +76,7 @@ class Worker:
                 unit_id=unit.unit_id,
                 error=redacted(line),
                 traceback=redacted(traceback.format_exc()),
+                disk_full=_disk_full(error),
             )
         limit = self.settings.memory_limit
         return replace(report, retire=True) if limit and resident_bytes() > limit else report
@@ -84,6 +86,18 @@ class Worker:
             module, _, name = self.settings.runner.partition(":")
             self._runner = getattr(importlib.import_module(module), name)(self.settings)
         return self._runner
+
+
+def _disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk or a quota used up is behind an error. Not every library keeps the number."""
+    while error is not None:
+        numbers = (errno.ENOSPC, errno.EDQUOT)
+        if isinstance(error, OSError) and error.errno in numbers:
+            return True
+        if any(os.strerror(number) in str(error) for number in numbers):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _redirect_output(log: Path) -> None:

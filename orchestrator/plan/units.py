@@ -78,9 +78,12 @@ class VictimPlan:
         return sum(gap.count(slice_size) for gap in self.gaps)
 
     @property
-    def rows(self) -> int:
-        """Examples × epsilons that are missing."""
-        return sum(len(gap.cells) * (gap.stop - gap.start) for gap in self.gaps)
+    def work(self) -> Counter[str]:
+        """Examples × epsilons that are missing, by the attack's id."""
+        work: Counter[str] = Counter()
+        for gap in self.gaps:
+            work[gap.attack.attack_id] += len(gap.cells) * (gap.stop - gap.start)
+        return work
 
     def missing(self, attack: AttackSpec) -> int:
         """How many cells of an attack lack something."""
@@ -115,9 +118,9 @@ class Plan:
         return sum(victim.count(self.slice_size) for victim in self.todo)
 
     @property
-    def work(self) -> int:
-        """Examples × epsilons that are missing."""
-        return sum(victim.rows for victim in self.todo)
+    def work(self) -> Counter[str]:
+        """Examples × epsilons that are missing, by the attack's id."""
+        return sum((victim.work for victim in self.todo), Counter())
 
     @property
     def preparations(self) -> Counter[Preparation]:

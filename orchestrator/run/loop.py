@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from orchestrator.errors import BackendError
+from orchestrator.errors import BackendError, StoreError, UserError
 from orchestrator.intervals import subtract
 from orchestrator.plan.units import Gap, Plan
 from orchestrator.run.backends import Backend, Finished, Lost, Notice, Ready
@@ -75,41 +75,50 @@ class Loop:
         self.failing: set[str] = set()  # units to be retried; kept only where failures are limited
         self.allowed_failures = options.allowed_failures(self.scheduler.total)
         self.draining = False
+        self.disk_full = ""  # what a worker said of it
         self.signals = 0
         self.training = TrainingWatch(store.folder, run_id, state)
 
     def run(self, begin: Callable[[], None]) -> None:
         """Start the backend, call `begin`, then run until nothing is left or the run is told to stop.
 
-        Raises BackendError when no worker can be had; before `begin` has returned, nothing is written.
+        Raises BackendError when no worker can be had, and StoreError when a worker's disk is full; before
+        `begin` has returned, nothing is written.
         """
         status = StatusWriter(self.store, self.run_id, self.state, self.training.look)
         try:
-            with self._signals():
-                self.backend.start()
-                begin()
-            status.start()
-            self.upkeep.start()  # after that: of two runs that begin at once, at least one sees the other
-            self.alone_since = self.clock()
-            with self._signals(), self.progress:  # again: Ray puts a handler of its own on SIGTERM
-                try:
-                    self._loop()
-                    self._conclude()
-                except KeyboardInterrupt:
-                    self.scheduler.abandon()
-                    self.state.state = "interrupted"
-                except BaseException as error:
-                    self.state.state = "failed"
-                    if isinstance(error, BackendError):
-                        self.state.note = str(error)
-                    raise
-                finally:
-                    self.state.workers.clear()
-                    self.progress.show(self.state)
-                    self.upkeep.close()
-                    status.close()
+            with self.progress:
+                self.state.waiting = "starting workers"
+                self.progress.show(self.state)  # at once: a start takes seconds
+                with self._signals():
+                    self.backend.start()
+                    begin()
+                status.start()
+                self.upkeep.start()  # after that: of two runs that begin at once, at least one sees the other
+                self.alone_since = self.clock()
+                with self._signals():  # again: Ray puts a handler of its own on SIGTERM
+                    self._run(status)
         finally:
             self.backend.stop()
+
+    def _run(self, status: StatusWriter) -> None:
+        try:
+            self._loop()
+            self._conclude()
+        except KeyboardInterrupt:
+            self.scheduler.abandon()
+            self.state.state = "interrupted"
+        except BaseException as error:
+            self.state.state = "failed"
+            if isinstance(error, UserError | OSError):
+                self.state.note = str(error)
+            raise
+        finally:
+            self.state.waiting = ""
+            self.state.workers.clear()
+            self.progress.show(self.state)
+            self.upkeep.close()
+            status.close()
 
     def _loop(self) -> None:
         while not self.scheduler.finished:
@@ -160,8 +169,6 @@ class Loop:
             self.since[worker] = self.clock()
             self.state.workers[worker] = unit.label
             self.training.began(worker, unit)
-            if isinstance(unit, Evaluation) and self.state.working_since is None:
-                self.state.working_since = self.clock() - self.began
             self.backend.submit(worker, unit)
 
     def _next_unit(self, worker: str) -> Unit | None:
@@ -172,7 +179,7 @@ class Loop:
             self.state.units_done += 1
             self.state.units_elsewhere += 1
             if isinstance(unit, Evaluation):
-                self.state.work -= unit.rows
+                self.state.estimate.dropped({unit.attack.attack_id: unit.rows})
                 self._cells_done(unit)
             unit = self.scheduler.next_unit(worker)
         return unit
@@ -192,6 +199,14 @@ class Loop:
 
     def _finished(self, event: Finished) -> None:
         report, worker = event.report, event.worker
+        if isinstance(report, Failed) and report.disk_full:
+            self.scheduler.give_back(worker)
+            self.training.ended(worker)
+            self.idle[worker] = None
+            self.state.workers[worker] = ""
+            self.disk_full = self.disk_full or report.error
+            self._drain(f"{report.error}: finishing what is running, then stopping")
+            return
         outcome = self.scheduler.finish(worker, ok=isinstance(report, Done))
         self.training.ended(worker)
         self.idle[worker] = None
@@ -203,10 +218,11 @@ class Loop:
             self.state.phases[phase] = self.state.phases.get(phase, 0.0) + seconds
         self._watch_failures(outcome)
         self.state.units_done += 1
-        self.state.work_done += report.rows
         if isinstance(outcome.unit, Training):
             self.state.prepared[outcome.unit.victim.preparation] += report.trained
             return
+        seconds = self.clock() - self.since[worker]
+        self.state.estimate.done(outcome.unit.attack.attack_id, outcome.unit.rows, seconds)
         self._cells_done(outcome.unit)
 
     def _cells_done(self, unit: Evaluation) -> None:
@@ -248,8 +264,10 @@ class Loop:
             return
         unit = outcome.unit
         # What will never be done must not count as time left.
-        lost = unit if isinstance(unit, Evaluation) else self.todo[unit.victim.victim_id]
-        self.state.work -= lost.rows
+        if isinstance(unit, Evaluation):
+            self.state.estimate.dropped({unit.attack.attack_id: unit.rows})
+        else:
+            self.state.estimate.dropped(self.todo[unit.victim.victim_id].work)
         self.state.units_failed += 1 + outcome.skipped
         self.state.failures.append(f"{unit.label}: {error}")
         if self.state.units_failed > self.allowed_failures:
@@ -303,6 +321,11 @@ class Loop:
             self.scheduler.drain()
 
     def _conclude(self) -> None:
+        if self.disk_full:
+            raise StoreError(
+                f"stopped: {self.disk_full}; what is finished in {self.store.shown} is kept, and once "
+                "there is room the same command goes on from there"
+            )
         stopped = self.scheduler.waiting > 0
         hopeless = self.state.units_failed > self.allowed_failures
         self.state.state = "interrupted" if stopped and not hopeless else "finished"

@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.run.estimate import Estimate
 from orchestrator.store.records import RunState
 from workers.unit import Preparation
 
@@ -45,18 +46,14 @@ class SweepState:
         default_factory=lambda: deque(maxlen=_SHOWN_FAILURES)
     )  # the latest, in words
     phases: dict[str, float] = field(default_factory=dict)  # seconds of all workers together, by phase
-    work: int = 0  # examples × epsilons of this run, less what failed
-    work_done: int = 0
+    estimate: Estimate = field(default_factory=Estimate)
     seconds: float = 0.0
-    working_since: float | None = None  # seconds into the run when the first evaluation was handed out
 
     @property
     def seconds_left(self) -> float | None:
-        """From the rate since evaluation began; None before there is one, and while nothing runs."""
-        if self.working_since is None or not self.work_done or not any(self.workers.copy().values()):
-            return None
-        spent = self.seconds - self.working_since
-        return spent * (self.work - self.work_done) / self.work_done
+        """None before there is anything to go by, and while nothing runs."""
+        workers = self.workers.copy().values()
+        return self.estimate.seconds(len(workers)) if any(workers) else None
 
     @property
     def notes(self) -> str:

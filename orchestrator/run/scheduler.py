@@ -218,6 +218,13 @@ class Scheduler:
         self._requeue(job, worker)
         return Outcome(job.unit, "retry", job.attempt)
 
+    def give_back(self, worker: str) -> None:
+        """The worker could not do its unit for a reason that is not the unit's; nothing is charged."""
+        job = self._running.pop(worker, None)
+        if job is None:
+            raise ValueError(f"worker {worker} runs no unit, so none can be given back")
+        self._requeue(job, worker)
+
     def drain(self) -> None:
         """Hand out nothing more; units that run may still finish."""
         self._drained = True

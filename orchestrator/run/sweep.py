@@ -18,6 +18,7 @@ from orchestrator.plan.units import Plan
 from orchestrator.results.files import table_files
 from orchestrator.results.schemas import WANTED
 from orchestrator.run.backends import MakeBackend, make_backend
+from orchestrator.run.estimate import Estimate
 from orchestrator.run.loop import Loop
 from orchestrator.run.options import RunOptions
 from orchestrator.run.prepare import Prepared, ensure_data
@@ -89,7 +90,7 @@ def _run_sweep(
         cells=plan.cell_count,
         cells_done=plan.done_cells,
         units=plan.unit_count + len(plan.todo),
-        work=plan.work,
+        estimate=Estimate(plan.work),
     )
     run_id = ""
     if plan.unit_count or asked_anew:

@@ -23,6 +23,7 @@ def frozen_features(model: keras.Model, dataset: Dataset, indices: np.ndarray) -
     forward = tf.function(
         lambda images: model(images, training=False),
         input_signature=[tf.TensorSpec((None, *dataset.shape), tf.float32)],
+        autograph=False,
     )
     batches = [
         forward(dataset.images("train", indices[start : start + _BATCH])).numpy()
