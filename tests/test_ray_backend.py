@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -16,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray.exceptions import AuthenticationError
 
 from orchestrator.errors import BackendError
 from orchestrator.run.backends import Backend, make_backend
 from orchestrator.run.backends import ray as ray_module
+from orchestrator.run.backends import ray_cluster
 from orchestrator.run.options import RunOptions
 from orchestrator.store.folder import Store
 from tests.support.sweeps import Quiet, marked, nothing_left_behind, rows, sweep, times_counted, write_grid
@@ -87,6 +91,8 @@ def test_every_kind_of_trouble_on_one_machine(
     assert (logs / f"{record.worker}.log").exists()
     assert "A worker died" in (logs / "driver.log").read_text()
     assert len(killed) == 1
+    sessions = Path(tempfile.gettempdir(), "ray").glob(f"session_*_{os.getpid()}")
+    assert list(sessions) == []  # nothing is left in the temporary folder
 
 
 def ray_process(name: str) -> int:
@@ -321,6 +327,64 @@ def test_nothing_at_an_address_is_said_at_once(tmp_path: Path, output: Path) -> 
     ):
         sweep(write_grid(tmp_path / "g.yaml"), output, backend="ray", address=f"127.0.0.1:{free_port()}")
     assert time.monotonic() - began < 10
+
+
+VERSIONS = """Version mismatch: The cluster was started with:
+    Ray: 2.50.0
+    Python: 3.12.1
+This process on 10.0.0.1:1 was started with:
+    Ray: 2.60.0
+    Python: 3.11.7
+"""
+TOKEN = "asks for a token, and this process has none, or a wrong one: set RAY_AUTH_MODE=token"
+TIMED_OUT = "The current node timed out during startup. This could happen because"
+
+
+@pytest.mark.parametrize(
+    ("address", "raised", "printed", "expected"),
+    [
+        (
+            "10.0.0.2:6379",
+            RuntimeError(VERSIONS),
+            "",
+            "runs Ray 2.50.0 and Python 3.12.1, this process Ray 2.60.0 and Python 3.11.7: they must be the same",
+        ),
+        ("auto", AuthenticationError("Token authentication is enabled but no token was found"), "", TOKEN),
+        ("auto", ConnectionError("Failed to connect"), "Unauthenticated: RPC error: InvalidAuthToken", TOKEN),
+        ("auto", ConnectionError("Could not find\nany cluster"), "", "auto: Could not find any cluster"),
+        ("local", Exception(TIMED_OUT), "", f"Ray does not start on this machine: {TIMED_OUT}"),
+    ],
+)
+def test_why_ray_cannot_be_had_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, address: str, raised: Exception, printed: str, expected: str
+) -> None:
+    def init(*_: object, **__: object) -> None:
+        os.write(2, printed.encode())
+        raise raised
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray_cluster, "_refuses", lambda address: "")
+    with pytest.raises(BackendError) as caught:
+        ray_cluster.Cluster(address).connect()
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_head_that_answers_again_in_time_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, refused = [0.0], [""]
+    cluster = ray_cluster.Cluster("10.0.0.2:6379", clock=lambda: now[0])
+    monkeypatch.setattr(ray_cluster, "_refuses", lambda address: refused[0])
+    monkeypatch.setattr(cluster, "_head", ("10.0.0.2", 6379))
+    monkeypatch.setattr(cluster, "_here", "n1")
+    node = {"NodeID": "n1", "Alive": True, "NodeManagerHostname": "h", "Resources": {}}
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
+    found = {}
+    for now[0], refused[0] in [(5, ""), (10, "no"), (35, "no"), (37, ""), (40, "no"), (68, "no"), (70, "no")]:
+        found[now[0]] = cluster.lost()
+    assert [second for second, why in found.items() if why] == [70]
+    assert found[70] == "its head at 10.0.0.2:6379 has not answered for 30 s"
+    refused[0], now[0], node["Alive"] = "", 80, False
+    assert "given up the node on this machine" in cluster.lost()
 
 
 def test_a_worker_above_its_memory_is_replaced_uncharged(

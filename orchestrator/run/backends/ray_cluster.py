@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,17 @@ class Cluster:
         self._silent_since = None
 
     def close(self) -> None:
-        ray.shutdown()
+        """Leave the cluster, or end the Ray that was started here; its folder goes, unless it has died."""
+        node = ray._private.worker._global_node if self.local else None
+        sound = node is not None and not self._ended()
+        ray.shutdown(wait_for_processes=sound)
+        if node is not None and sound:
+            session = Path(node.get_session_dir_path())
+            latest = session.parent / "session_latest"
+            with suppress(OSError):
+                if latest.readlink() == session:
+                    latest.unlink()
+            shutil.rmtree(session, ignore_errors=True)
         self._quiet.close()
 
     def lost(self) -> str:
