@@ -124,6 +124,7 @@ def test_a_run_elsewhere_lives_where_its_number_moves(tmp_path: Path) -> None:
     assert seen(replace(far, sequence=5)) == [] and peers.share == Share(1, 2)  # no news, but alive
     assert seen(replace(far, sequence=5)) == [] and peers.share == Share(0, 1)
     assert seen(replace(far, sequence=6, state="finished")) == [] and peers.live == []
+    assert seen(replace(far, sequence=7)) == seen(replace(far, sequence=8)) == []  # what has ended is over
 
 
 def test_clean_finds_rows_stored_twice(tmp_path: Path) -> None:

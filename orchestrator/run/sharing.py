@@ -52,6 +52,7 @@ class Peers:
         self._store = store
         self._run_id = run_id
         self._sequences: dict[str, int] = {}
+        self._over = {run_id}  # runs that need no second look: this one, and those that have ended
         self.live: list[Status] = []
 
     def look(self) -> list[Status]:
@@ -59,8 +60,8 @@ class Peers:
         before = {status.run_id for status in self.live}
         self.live = []
         for run_id in self._store.run_ids()[-_LAST:]:
-            status = self._store.read_status(run_id)
-            if run_id != self._run_id and status and self._lives(status):
+            status = None if run_id in self._over else self._store.read_status(run_id)
+            if status and self._lives(status):
                 self.live.append(status)
         return [status for status in self.live if status.run_id not in before]
 
@@ -73,6 +74,7 @@ class Peers:
             case "unknown":  # clocks may differ; a number that moves does not lie
                 return before is not None and before != status.sequence
             case _:
+                self._over.add(status.run_id)
                 return False
 
     @property

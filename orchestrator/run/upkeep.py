@@ -19,6 +19,7 @@ PEER_SECONDS = 3.0  # between two looks at who else is writing here
 INDEX_SECONDS = 30.0  # at least, between two writings of the index
 INDEX_SHARE = 0.02  # of the time, at most, goes into the index
 PEER_SHARE = 0.1  # and this much while another run is writing here, whose shards are to be known soon
+_PATIENCE = 5.0  # seconds: storage that does not answer must not keep a run from its end
 
 
 class Upkeep:
@@ -45,7 +46,7 @@ class Upkeep:
     def close(self) -> None:
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_PATIENCE)
 
     def look(self) -> None:
         """See who else is writing here."""
