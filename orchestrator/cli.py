@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Annotated, Any
 
@@ -116,31 +116,32 @@ def run(
     with; 3 the cluster was lost: the same command resumes; 130 interrupted.
     """
     with _user_errors():
-        from orchestrator.run.options import RunOptions
-        from orchestrator.run.prepare import prepare
-        from orchestrator.run.sweep import run_sweep
+        with _saying("planning"):
+            from orchestrator.run.options import RunOptions
+            from orchestrator.run.prepare import prepare
+            from orchestrator.run.sweep import run_sweep
 
-        loaded = _load(grid, overrides)
-        options = RunOptions(
-            output=output or f"{OUTPUTS}/{loaded.name}",
-            backend=backend,
-            address=address,
-            workers=workers,
-            cpus_per_worker=cpus_per_worker,
-            gpus_per_worker=gpus_per_worker,
-            retry_failed=retry_failed,
-            only=tuple(only or ()),
-            max_failures=max_failures,
-            wait_for_workers=parse_duration(wait_for_workers, "--wait-for-workers"),
-            unit_timeout=None if unit_timeout is None else parse_duration(unit_timeout, "--unit-timeout"),
-            stop_after=None if stop_after is None else parse_duration(stop_after, "--stop-after"),
-            data_dir=data_dir,
-            cache_dir=cache_dir,
-        )
-        options.check()
-        prepared = prepare(
-            loaded, options.output, data_dir=data_dir, retry_failed=retry_failed, only=options.only
-        )
+            loaded = _load(grid, overrides)
+            options = RunOptions(
+                output=output or f"{OUTPUTS}/{loaded.name}",
+                backend=backend,
+                address=address,
+                workers=workers,
+                cpus_per_worker=cpus_per_worker,
+                gpus_per_worker=gpus_per_worker,
+                retry_failed=retry_failed,
+                only=tuple(only or ()),
+                max_failures=max_failures,
+                wait_for_workers=parse_duration(wait_for_workers, "--wait-for-workers"),
+                unit_timeout=None if unit_timeout is None else parse_duration(unit_timeout, "--unit-timeout"),
+                stop_after=None if stop_after is None else parse_duration(stop_after, "--stop-after"),
+                data_dir=data_dir,
+                cache_dir=cache_dir,
+            )
+            options.check()
+            prepared = prepare(
+                loaded, options.output, data_dir=data_dir, retry_failed=retry_failed, only=options.only
+            )
         _warn(prepared.warnings)
         from orchestrator import show
 
@@ -168,18 +169,19 @@ def plan(
     """Show what a run would do: cells, what is there already, what is missing. Writes nothing."""
     with _user_errors():
         check_format(format, RECORD_FORMATS)
-        from orchestrator import show
-        from orchestrator.overview import plan_record
-        from orchestrator.run.prepare import prepare
+        with _saying("planning"):
+            from orchestrator import show
+            from orchestrator.overview import plan_record
+            from orchestrator.run.prepare import prepare
 
-        loaded = _load(grid, overrides)
-        prepared = prepare(
-            loaded,
-            output or f"{OUTPUTS}/{loaded.name}",
-            data_dir=data_dir,
-            retry_failed=retry_failed,
-            only=only or (),
-        )
+            loaded = _load(grid, overrides)
+            prepared = prepare(
+                loaded,
+                output or f"{OUTPUTS}/{loaded.name}",
+                data_dir=data_dir,
+                retry_failed=retry_failed,
+                only=only or (),
+            )
         _warn(prepared.warnings)
         if format == "json":
             _print_record(plan_record(prepared))
@@ -324,14 +326,16 @@ def _load(grid: str, overrides: list[str] | None):  # type: ignore[no-untyped-de
 
 
 def _results(output: str):  # type: ignore[no-untyped-def]  # Results is imported late
-    from orchestrator.store.locate import existing_output
+    with _saying("reading shards"):
+        from orchestrator.store.locate import existing_output
 
-    store = existing_output(output)
-    accepted = store.accepted_shards()
+        store = existing_output(output)
+        accepted = store.accepted_shards()
+        with suppress(OSError):  # a reader may have no right to write
+            store.remember(accepted)
+        results = store.results(accepted)
     _warn(accepted.warnings())
-    with suppress(OSError):  # a reader may have no right to write
-        store.remember(accepted)
-    return store.results(accepted)
+    return results
 
 
 def _text_format(name: str):  # type: ignore[no-untyped-def]  # Format is imported late
@@ -351,6 +355,14 @@ def _console(*, stderr: bool = False) -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(stderr=stderr, width=160)  # a pipe has no width to fit into
     return console
+
+
+@contextmanager
+def _saying(text: str) -> Iterator[None]:
+    """What is going on, while a person waits at a terminal: imports alone take a second."""
+    console = _console(stderr=True)
+    with console.status(text) if console.is_terminal else nullcontext():
+        yield
 
 
 def _warn(warnings: list[str]) -> None:
