@@ -21,9 +21,8 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from orchestrator.errors import BackendError
-from orchestrator.run.backends import Backend, make_backend
+from orchestrator.run.backends import Backend, make_backend, ray_cluster
 from orchestrator.run.backends import ray as ray_module
-from orchestrator.run.backends import ray_cluster
 from orchestrator.run.options import RunOptions
 from orchestrator.store.folder import Store
 from tests.support.sweeps import Quiet, marked, nothing_left_behind, rows, sweep, times_counted, write_grid
@@ -326,7 +325,7 @@ TIMED_OUT = "The current node timed out during startup. This could happen becaus
             "10.0.0.2:6379",
             RuntimeError(VERSIONS),
             "",
-            "runs Ray 2.50.0 and Python 3.12.1, this process Ray 2.60.0 and Python 3.11.7: they must be the same",
+            "runs Ray 2.50.0 and Python 3.12.1, this process Ray 2.60.0 and Python 3.11.7: they must be",
         ),
         ("auto", AuthenticationError("Token authentication is enabled but no token was found"), "", TOKEN),
         ("auto", ConnectionError("Failed to connect"), "Unauthenticated: RPC error: InvalidAuthToken", TOKEN),
