@@ -346,8 +346,7 @@ TIMED_OUT = "The current node timed out during startup. This could happen becaus
             "10.0.0.2:6379",
             RuntimeError(VERSIONS),
             "",
-            "runs Ray 2.50.0 and Python 3.12.1, this process Ray 2.60.0 and Python 3.11.7: they must be the "
-            "same",
+            "runs Ray 2.50.0 and Python 3.12.1, this process Ray 2.60.0 and Python 3.11.7: they must be",
         ),
         ("auto", AuthenticationError("Token authentication is enabled but no token was found"), "", TOKEN),
         ("auto", ConnectionError("Failed to connect"), "Unauthenticated: RPC error: InvalidAuthToken", TOKEN),

@@ -351,10 +351,9 @@ def test_with_no_worker_left_a_sweep_says_so_and_ends_in_time(scripted, grid: Pa
     with pytest.raises(BackendError, match=r"no worker for 1 min 30 s \(the last one: its process died\)"):
         scripted(answer, backend="ray", wait_for_workers=90.0, progress=progress)
     assert 90 <= began[0].seconds < 100
-    assert progress.noted == [
+    assert progress.noted[:2] == [
         "starting workers",
         "no worker lives, waiting for one, for at most 1 min 30 s (--wait-for-workers)",
-        progress.noted[-1],
     ]
     store = Store(str(output))
     status = store.read_status(store.run_ids()[-1])
