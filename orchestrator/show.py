@@ -19,7 +19,7 @@ from orchestrator.grid.numbers import number_text
 from orchestrator.overview import plan_rows
 from orchestrator.results.text import layout
 from orchestrator.run.prepare import Prepared
-from orchestrator.run.progress import duration
+from orchestrator.run.progress import duration, time_left
 from orchestrator.run.status import settled_life
 from orchestrator.run.sweep import Summary
 from orchestrator.store.folder import Store
@@ -196,8 +196,8 @@ def status(console: Console, store: Store) -> None:
     table.add_row("units", f"{record.units_done:,} of {record.units:,} done, {record.units_failed:,} failed")
     table.add_row("time", f"{duration(record.seconds)}, last heard of {escape(record.updated_at)}")
     if answer == "live":
-        if record.seconds_left is not None:
-            table.add_row("left", f"about {duration(record.seconds_left)}")
+        if left := time_left(record.seconds_left, at_least=record.at_least):
+            table.add_row("left", left.removesuffix(" left"))
         for worker, on in record.workers.items():
             table.add_row(escape(worker), escape(on) or "[dim]idle[/]")
     for failure in record.failures:

@@ -17,6 +17,7 @@ from orchestrator.run.progress import (
     duration,
     make_progress,
     summary_line,
+    time_left,
 )
 
 
@@ -50,15 +51,36 @@ def test_durations(seconds: float | None, text: str) -> None:
 
 def test_time_left_goes_by_what_each_attack_has_taken() -> None:
     estimate = Estimate({"fast": 1000, "slow": 1000, "new": 100})
-    assert estimate.seconds(2) is None
+    assert estimate.seconds(2) is None and not estimate.complete
     estimate.done("fast", 500, 5.0)
     assert estimate.seconds(1) == pytest.approx(0.01 * (500 + 1000 + 100))
     estimate.done("slow", 500, 500.0)
-    assert estimate.seconds(1) == pytest.approx(0.01 * 500 + 1.0 * 500 + 0.505 * 100)
+    assert estimate.seconds(1) == pytest.approx(0.01 * 500 + 1.0 * 500 + 0.01 * 100)
+    assert not estimate.complete
     assert estimate.seconds(4) == pytest.approx(estimate.seconds(1) / 4)
     estimate.dropped({"slow": 500, "new": 100})
-    assert estimate.seconds(1) == pytest.approx(5.0)
+    assert estimate.seconds(1) == pytest.approx(5.0) and estimate.complete
     assert estimate.seconds(0) is None
+
+
+def test_trainings_are_time_left_too() -> None:
+    estimate = Estimate({"fgsm": 1000}, {"train": 2, "load": 1})
+    estimate.done("train", 1, 60.0)
+    assert estimate.seconds(1) is None
+    estimate.done("fgsm", 500, 5.0)
+    assert (
+        estimate.seconds(1) == pytest.approx(60.0 + 5.0) and not estimate.complete
+    )  # nothing was loaded yet
+    estimate.done("load", 1, 3.0)
+    assert estimate.seconds(1) == pytest.approx(65.0) and estimate.complete
+
+
+def test_a_lower_bound_is_called_one() -> None:
+    assert (time_left(None, at_least=True), time_left(61, at_least=False)) == ("", "about 1 min 01 s left")
+    unknown = Estimate({"fgsm": 1000, "bim": 10})
+    unknown.done("fgsm", 250, 10.0)
+    line = summary_line(state(seconds=60.0, estimate=unknown, workers={"w1": "fgsm"}))
+    assert "at least 30 s left" in line
 
 
 def test_time_left_does_not_grow_under_way() -> None:

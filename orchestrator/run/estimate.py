@@ -5,32 +5,54 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from workers.unit import Preparation
+
 
 class Estimate:
-    """From what is left of each attack, by id, in examples × epsilons. It is only as good as the past."""
+    """From what is left of each kind of work, and what of it took how long. It is only as good as the past.
 
-    def __init__(self, left: Mapping[str, int] | None = None) -> None:
-        self._left = Counter(left)
-        self._rates: dict[str, tuple[float, int]] = {}  # attack -> seconds of one worker, and rows they took
+    Kinds are attacks, by id, in examples × epsilons; and trainings, by preparation, in victims.
+    """
 
-    def done(self, attack_id: str, rows: int, seconds: float) -> None:
-        """A unit of so many rows took one worker so long."""
-        self._left[attack_id] -= rows
-        spent, before = self._rates.get(attack_id, (0.0, 0))
-        self._rates[attack_id] = spent + seconds, before + rows
+    def __init__(
+        self, rows: Mapping[str, int] | None = None, trainings: Mapping[Preparation, int] | None = None
+    ) -> None:
+        self._rows: Counter[str] = Counter(rows)
+        self._trainings: Counter[str] = Counter(dict((trainings or {}).items()))
+        self._rates: dict[str, tuple[float, int]] = {}  # kind -> seconds of one worker, and what they did
+
+    def done(self, kind: str, amount: int, seconds: float) -> None:
+        """So much of a kind took one worker so long."""
+        self.dropped({kind: amount})
+        spent, before = self._rates.get(kind, (0.0, 0))
+        self._rates[kind] = spent + seconds, before + amount
 
     def dropped(self, left: Mapping[str, int]) -> None:
-        """What failed will never be done, and is not time left."""
-        self._left.subtract(left)
+        """What will not be done, as it failed or another run has done it, is not time left."""
+        for kind, amount in left.items():
+            (self._trainings if kind in self._trainings else self._rows)[kind] -= amount
+
+    @property
+    def complete(self) -> bool:
+        """Whether something of all that is left has been done; else `seconds` is a lower bound."""
+        return self._left().keys() <= self._known().keys()
 
     def seconds(self, workers: int) -> float | None:
-        """With so many workers at it; None before any unit is done, and without workers.
+        """With so many workers at it; None before an attack has done anything, and without workers.
 
-        An attack that no unit is done of yet counts as the mean of those that are known.
+        An attack that nothing is known of counts as the cheapest of the others, a training as nothing.
         """
-        known = {attack: spent / rows for attack, (spent, rows) in self._rates.copy().items() if rows}
-        if not known or not workers:
+        known = self._known()
+        cheapest = min((rate for kind, rate in known.items() if kind not in self._trainings), default=None)
+        if cheapest is None or not workers:
             return None
-        mean = sum(known.values()) / len(known)
-        left = self._left.copy().items()
-        return sum(rows * known.get(attack, mean) for attack, rows in left) / workers
+        unknown = {kind: 0.0 if kind in self._trainings else cheapest for kind in self._left()}
+        rates = unknown | known
+        return sum(amount * rates[kind] for kind, amount in self._left().items()) / workers
+
+    def _known(self) -> dict[str, float]:
+        return {kind: spent / amount for kind, (spent, amount) in self._rates.copy().items() if amount}
+
+    def _left(self) -> dict[str, int]:
+        both = {**self._rows.copy(), **self._trainings.copy()}
+        return {kind: amount for kind, amount in both.items() if amount > 0}

@@ -178,8 +178,8 @@ class Loop:
             self.scheduler.finish(worker, ok=True)
             self.state.units_done += 1
             self.state.units_elsewhere += 1
+            self.state.estimate.dropped(_work(unit))
             if isinstance(unit, Evaluation):
-                self.state.estimate.dropped({unit.attack.attack_id: unit.rows})
                 self._cells_done(unit)
             unit = self.scheduler.next_unit(worker)
         return unit
@@ -218,12 +218,12 @@ class Loop:
             self.state.phases[phase] = self.state.phases.get(phase, 0.0) + seconds
         self._watch_failures(outcome)
         self.state.units_done += 1
+        for kind, amount in _work(outcome.unit).items():
+            self.state.estimate.done(kind, amount, self.clock() - self.since[worker])
         if isinstance(outcome.unit, Training):
             self.state.prepared[outcome.unit.victim.preparation] += report.trained
-            return
-        seconds = self.clock() - self.since[worker]
-        self.state.estimate.done(outcome.unit.attack.attack_id, outcome.unit.rows, seconds)
-        self._cells_done(outcome.unit)
+        else:
+            self._cells_done(outcome.unit)
 
     def _cells_done(self, unit: Evaluation) -> None:
         for cell_id, _ in unit.cells:
@@ -264,9 +264,8 @@ class Loop:
             return
         unit = outcome.unit
         # What will never be done must not count as time left.
-        if isinstance(unit, Evaluation):
-            self.state.estimate.dropped({unit.attack.attack_id: unit.rows})
-        else:
+        self.state.estimate.dropped(_work(unit))
+        if isinstance(unit, Training):
             self.state.estimate.dropped(self.todo[unit.victim.victim_id].work)
         self.state.units_failed += 1 + outcome.skipped
         self.state.failures.append(f"{unit.label}: {error}")
@@ -349,3 +348,10 @@ class Loop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _work(unit: Unit) -> dict[str, int]:
+    """How much of which kind of work, as `Estimate` has them."""
+    if isinstance(unit, Evaluation):
+        return {unit.attack.attack_id: unit.rows}
+    return {unit.victim.preparation: 1}

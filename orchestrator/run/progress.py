@@ -83,6 +83,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def time_left(seconds: float | None, *, at_least: bool) -> str:
+    """For people; empty where nothing is known."""
+    return "" if seconds is None else f"{'at least' if at_least else 'about'} {duration(seconds)} left"
+
+
 class Progress(Protocol):
     """Shows a `SweepState` now and then, and says single things at once."""
 
@@ -171,7 +176,7 @@ def summary_line(state: SweepState) -> str:
         f"{duration(state.seconds)} so far",
     ]
     if state.state == "running" and state.seconds_left is not None:
-        parts.append(f"about {duration(state.seconds_left)} left")
+        parts.append(time_left(state.seconds_left, at_least=not state.estimate.complete))
     if state.retries:
         parts.append(f"{state.retries:,} tried again")
     if state.units_failed:
@@ -184,7 +189,7 @@ def summary_line(state: SweepState) -> str:
 def draw(state: SweepState) -> RenderableType:
     """The live display of one moment."""
     head = Table.grid(padding=(0, 2))
-    left = f"about {duration(state.seconds_left)} left" if state.seconds_left is not None else ""
+    left = time_left(state.seconds_left, at_least=not state.estimate.complete)
     head.add_row(
         Text(state.grid, style="bold"),
         ProgressBar(total=max(state.cells, 1), completed=state.cells_done, width=32),

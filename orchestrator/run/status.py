@@ -75,6 +75,7 @@ class StatusWriter:
             units_failed=state.units_failed,
             seconds=state.seconds,
             seconds_left=state.seconds_left,
+            at_least=not state.estimate.complete,
             note=state.notes,
             workers=state.on(),
             failures=list(state.failures),

@@ -51,6 +51,7 @@ class Status:
     units_failed: int
     seconds: float
     seconds_left: float | None = None
+    at_least: bool = False  # of `seconds_left`: some of the work has no rate yet
     note: str = ""
     workers: dict[str, str] = field(default_factory=dict)  # worker -> what it is on
     failures: list[str] = field(default_factory=list)  # the latest, in words

@@ -38,7 +38,10 @@ def image_batches(
     rows = tf.data.Dataset.from_tensor_slices(indices)
     if shuffle_seed is not None:
         rows = rows.shuffle(len(indices), seed=shuffle_seed, reshuffle_each_iteration=True)
-    return rows.batch(batch_size).map(batch).prefetch(1)
+    plain = tf.autograph.experimental.do_not_convert(
+        batch
+    )  # converting leaves a file in the temporary folder
+    return rows.batch(batch_size).map(plain).prefetch(1)
 
 
 def flip_crop(images: np.ndarray, noise: np.random.Generator) -> np.ndarray:
