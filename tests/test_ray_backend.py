@@ -68,6 +68,7 @@ def test_every_kind_of_trouble_on_one_machine(
         killed.append(pid)
         (output / "waiting" / "go").touch()
 
+    before = sessions()
     killer = threading.Thread(target=kill_the_waiting)
     killer.start()
     summary = sweep(grid, output, backend="ray", workers=2, unit_timeout=3.0)
@@ -90,8 +91,12 @@ def test_every_kind_of_trouble_on_one_machine(
     assert (logs / f"{record.worker}.log").exists()
     assert "A worker died" in (logs / "driver.log").read_text()
     assert len(killed) == 1
-    sessions = Path(tempfile.gettempdir(), "ray").glob(f"session_*_{os.getpid()}")
-    assert list(sessions) == []  # nothing is left in the temporary folder
+    assert sessions() == before  # nothing is left in the temporary folder
+
+
+def sessions() -> set[Path]:
+    """The folders of all the Ray that this process has started."""
+    return set(Path(tempfile.gettempdir(), "ray").glob(f"session_*_{os.getpid()}"))
 
 
 def ray_process(name: str) -> int:
