@@ -391,6 +391,7 @@ def _user_errors() -> Iterator[None]:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # nothing is left to say, or to close
         raise typer.Exit(0) from None
     except KeyboardInterrupt:
+        _console(stderr=True).print("interrupted", style="yellow")
         raise typer.Exit(130) from None
 
 

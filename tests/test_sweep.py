@@ -7,11 +7,12 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.errors import BackendError, StoreError, UserError
@@ -582,3 +583,21 @@ def test_a_grid_without_cells_is_refused(tmp_path: Path, output: Path) -> None:
     grid = write_grid(tmp_path / "moods.yaml", exclude=[{"model": "small_cnn"}])
     with pytest.raises(UserError, match="exclude leaves no cell at all"):
         sweep(grid, output)
+
+
+def test_tables_are_made_anew_after_a_merge_that_was_cut_off(
+    grid: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything is computed and in the index, but the tables are those of the run before."""
+    sweep(grid, output)
+
+    def cut_off(store: Store, files: Mapping[str, bytes]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Store, "write_tables", cut_off)
+        sweep(grid, output, ["epsilons=[0, 0.1, 0.2]"])
+    assert pq.read_table(output / "tables" / "cells.parquet").num_rows == 2
+    summary = sweep(grid, output, ["epsilons=[0, 0.1, 0.2]"])
+    assert summary.state.units == 0
+    assert pq.read_table(output / "tables" / "cells.parquet").num_rows == 3

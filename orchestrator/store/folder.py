@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval, add
-from orchestrator.results.schemas import CELLS_FILE, COVERAGE, FAILURES, HISTORY, VICTIMS, WANTED, Results
+from orchestrator.results.schemas import COVERAGE, FAILURES, HISTORY, VICTIMS, WANTED, Results
 from orchestrator.store.accepted import Accepted, SetAside, accept
 from orchestrator.store.index import ShardIndex
 from orchestrator.store.measures import measured_cells
@@ -273,9 +273,6 @@ class Store:
             history=pa.Table.from_pylist(history, schema=HISTORY),
             failures=pa.Table.from_pylist([asdict(one) for one in self.failures()], schema=FAILURES),
         )
-
-    def has_tables(self) -> bool:
-        return self.folder.exists(layout.table(CELLS_FILE))
 
     def write_tables(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
