@@ -72,7 +72,8 @@ class Folder:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
-    with pytest.MonkeyPatch.context() as patch, nothing_left_behind(patch) as mark:
+    # Two of Ray's agents take a minute to notice that their machine is gone.
+    with pytest.MonkeyPatch.context() as patch, nothing_left_behind(patch, seconds=90.0) as mark:
         yield Folder(tmp_path_factory.mktemp("work"), mark)
 
 
@@ -87,7 +88,7 @@ def busy_workers(mark: str) -> list[int]:
 
 
 def able_to_write(mark: str) -> list[str]:
-    """Driver and workers. (Two of Ray's agents take a minute to notice that their machine is gone.)"""
+    """Driver and workers, without Ray's agents."""
     names = ("ray::Worker", sys.executable)
     return [command for command in marked(mark).values() if command.startswith(names)]
 

@@ -221,7 +221,7 @@ def nothing_left_behind(monkeypatch: pytest.MonkeyPatch, seconds: float = 30.0) 
         time.sleep(0.2)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
-    assert left == {}
+    assert left == {}, f"left behind: {left}"
 
 
 def marked(mark: str) -> dict[int, str]:
