@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from orchestrator.errors import StoreError, UserError
 from orchestrator.run.status import live_runs
-from orchestrator.store.folder import Store
+from orchestrator.store.locate import existing_output
 from workers.storage import Folder
 from workers.victims.cache import CacheEntry, VictimCache
 
@@ -67,7 +67,7 @@ def removable_output(output: str) -> list[Removal]:
 
     UserError while a run is writing to it.
     """
-    store = Store.existing(output)
+    store = existing_output(output)
     if runs := live_runs(store):
         raise UserError(f"run {runs[0].run_id} on {runs[0].host} is writing to {output}; wait for it")
     accepted = store.accepted_shards()

@@ -389,6 +389,7 @@ def test_a_sweep_is_called_by_its_name_too(finished: Path) -> None:
         result = robustsweep(*command, "-f", "json")
         assert (result.exit_code, result.stderr) == (0, "")
         assert result.stdout == robustsweep(command[0], finished, *command[2:], "-f", "json").stdout
+    assert "nothing to remove" in robustsweep("clean", "moods").stdout
     assert 'nor outputs/mood; did you mean "moods"?' in robustsweep("table", "mood").stderr
 
 
