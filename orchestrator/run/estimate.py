@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import get_args
 
 from workers.unit import Preparation
+
+_TRAININGS = get_args(Preparation)
 
 
 class Estimate:
@@ -17,8 +20,8 @@ class Estimate:
     def __init__(
         self, rows: Mapping[str, int] | None = None, trainings: Mapping[Preparation, int] | None = None
     ) -> None:
-        self._rows: Counter[str] = Counter(rows)
-        self._trainings: Counter[str] = Counter(dict((trainings or {}).items()))
+        self._work: Counter[str] = Counter(rows)
+        self._work.update({str(kind): amount for kind, amount in (trainings or {}).items()})
         self._rates: dict[str, tuple[float, int]] = {}  # kind -> seconds of one worker, and what they did
 
     def done(self, kind: str, amount: int, seconds: float) -> None:
@@ -29,8 +32,7 @@ class Estimate:
 
     def dropped(self, left: Mapping[str, int]) -> None:
         """What will not be done, as it failed or another run has done it, is not time left."""
-        for kind, amount in left.items():
-            (self._trainings if kind in self._trainings else self._rows)[kind] -= amount
+        self._work.subtract(left)
 
     @property
     def complete(self) -> bool:
@@ -42,17 +44,16 @@ class Estimate:
 
         An attack that nothing is known of counts as the cheapest of the others, a training as nothing.
         """
-        known = self._known()
-        cheapest = min((rate for kind, rate in known.items() if kind not in self._trainings), default=None)
+        left, known = self._left(), self._known()
+        cheapest = min((rate for kind, rate in known.items() if kind not in _TRAININGS), default=None)
         if cheapest is None or not workers:
             return None
-        unknown = {kind: 0.0 if kind in self._trainings else cheapest for kind in self._left()}
+        unknown = {kind: 0.0 if kind in _TRAININGS else cheapest for kind in left}
         rates = unknown | known
-        return sum(amount * rates[kind] for kind, amount in self._left().items()) / workers
+        return sum(amount * rates[kind] for kind, amount in left.items()) / workers
 
     def _known(self) -> dict[str, float]:
         return {kind: spent / amount for kind, (spent, amount) in self._rates.copy().items() if amount}
 
     def _left(self) -> dict[str, int]:
-        both = {**self._rows.copy(), **self._trainings.copy()}
-        return {kind: amount for kind, amount in both.items() if amount > 0}
+        return {kind: amount for kind, amount in self._work.copy().items() if amount > 0}

@@ -158,7 +158,7 @@ class Loop:
 
     def _preferred(self, victim_id: str) -> bool:
         """Another run of this grid has its victims in the same order, whatever is left of them."""
-        return self.places[victim_id] % self.share.of == self.share.rank
+        return self.share.takes(self.places[victim_id])
 
     def _hand_out(self) -> None:
         for worker in list(self.idle):
@@ -199,18 +199,15 @@ class Loop:
 
     def _finished(self, event: Finished) -> None:
         report, worker = event.report, event.worker
+        self.training.ended(worker)
+        self.idle[worker] = None
+        self.state.workers[worker] = ""
         if isinstance(report, Failed) and report.disk_full:
             self.scheduler.give_back(worker)
-            self.training.ended(worker)
-            self.idle[worker] = None
-            self.state.workers[worker] = ""
             self.disk_full = self.disk_full or report.error
             self._drain(f"{report.error}: finishing what is running, then stopping")
             return
         outcome = self.scheduler.finish(worker, ok=isinstance(report, Done))
-        self.training.ended(worker)
-        self.idle[worker] = None
-        self.state.workers[worker] = ""
         if isinstance(report, Failed):
             self._failed(outcome, worker, report.error, report.traceback)
             return

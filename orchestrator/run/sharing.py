@@ -24,9 +24,12 @@ class Share(NamedTuple):
     rank: int = 0
     of: int = 1
 
+    def takes(self, number: int) -> bool:
+        return number % self.of == self.rank
+
     def has(self, name: str) -> bool:
         """Whether it falls to this share; every run sees it the same way, whatever else its plan holds."""
-        return zlib.crc32(name.encode()) % self.of == self.rank
+        return self.takes(zlib.crc32(name.encode()))
 
 
 def in_turn(units: Sequence[Evaluation], share: Callable[[], Share]) -> Iterator[Evaluation]:

@@ -1,14 +1,13 @@
-"""A cache of shard footers: immutable segments in `index/`, which can be deleted at any time."""
+"""A cache of shard footers, in `index/`."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from orchestrator.store.segments import Segments
 from workers.shards import ShardInfo
 from workers.storage import Folder
 
@@ -35,34 +34,15 @@ class ShardIndex:
     """What footers said when they were last read. Never trusted without the file's size and time."""
 
     def __init__(self, folder: Folder) -> None:
-        self.folder = folder
+        self._segments = Segments(folder, _SCHEMA)
 
     def load(self) -> dict[str, ShardInfo]:
-        known: dict[str, ShardInfo] = {}
-        for name in self._segments():
-            try:
-                data = self.folder.read(name)
-                table = pq.read_table(pa.BufferReader(data))
-            except (OSError, pa.ArrowException):
-                continue  # deleted meanwhile, or damaged: the footers still know
-            if not table.schema.equals(_SCHEMA):  # another version's, or not ours
-                continue
-            for row in table.to_pylist():
-                known[row["name"]] = ShardInfo(**{**row, "cells": tuple(row["cells"])})
-        return known
+        return {
+            row["name"]: ShardInfo(**{**row, "cells": tuple(row["cells"])})
+            for table in self._segments.tables()
+            for row in table.to_pylist()
+        }
 
     def save(self, infos: Sequence[ShardInfo]) -> None:
-        """Write one segment with all of `infos`, then delete the segments it replaces."""
-        old = self._segments()
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist([asdict(info) for info in infos], schema=_SCHEMA), sink)
-        self.folder.publish(f"{uuid.uuid4().hex}.parquet", memoryview(sink.getvalue()))
-        for name in old:
-            try:
-                self.folder.delete(name)
-            except OSError:  # another driver tidied up at the same time
-                continue
-
-    def _segments(self) -> list[str]:
-        files = self.folder.files()
-        return sorted(self.folder.relative(file.path) for file in files if file.path.endswith(".parquet"))
+        """Keep these, and nothing else."""
+        self._segments.replace(pa.Table.from_pylist([asdict(info) for info in infos], schema=_SCHEMA))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from orchestrator.results import measured as measuring
 from orchestrator.results.measured import MEASURED, measure, needed_columns
 from orchestrator.store.accepted import Accepted, Piece
+from orchestrator.store.segments import Segments
 from workers.storage import Folder
 
 # What was kept must not outlive a change of how it is measured.
@@ -42,7 +41,8 @@ def measured_cells(accepted: Accepted, wanted: pa.Table, kept: Folder) -> pa.Tab
     """`MEASURED` of the wanted cells (`results.schemas.WANTED`); `kept` is a folder for what was measured
     before, which can be deleted at any time."""
     groups = {group.key: group for group in _groups(accepted, wanted)}
-    known = _load(kept)
+    segments = Segments(kept, _SCHEMA)
+    known = _load(segments)
     reused = known.filter(pc.is_in(known["key"], pa.array(list(groups), pa.string())))
     missing = groups.keys() - set(reused["key"].to_pylist())
     if not missing:
@@ -50,7 +50,7 @@ def measured_cells(accepted: Accepted, wanted: pa.Table, kept: Folder) -> pa.Tab
     fresh = [_measure(accepted, key, groups[key]) for key in sorted(missing)]
     whole = pa.concat_tables([reused, *fresh])
     with suppress(OSError):  # a folder that may only be read
-        _save(kept, whole)
+        segments.replace(whole)
     return whole.drop_columns("key")
 
 
@@ -73,34 +73,13 @@ def _measure(accepted: Accepted, key: str, group: _Group) -> pa.Table:
     return table.add_column(0, "key", pa.repeat(pa.scalar(key), table.num_rows)).cast(_SCHEMA)
 
 
-def _segments(kept: Folder) -> list[str]:
-    return sorted(file.base_name for file in kept.files() if file.base_name.endswith(".parquet"))
-
-
-def _load(kept: Folder) -> pa.Table:
-    """Everything that was kept; damaged segments, and those of another version, are passed over."""
+def _load(kept: Segments) -> pa.Table:
+    """Everything that was kept, once, whichever segments have it."""
     tables = [_SCHEMA.empty_table()]
     seen: set[str] = set()
-    for name in _segments(kept):
-        try:
-            table = pq.read_table(pa.BufferReader(kept.read(name)))
-        except (OSError, pa.ArrowException):
-            continue
-        if not table.schema.equals(_SCHEMA):
-            continue
+    for table in kept.tables():
         keys = set(table["key"].to_pylist())
         twice = pa.array(sorted(keys & seen), pa.string())
         tables.append(table.filter(pc.invert(pc.is_in(table["key"], twice))))
         seen |= keys
     return pa.concat_tables(tables)
-
-
-def _save(kept: Folder, table: pa.Table) -> None:
-    """Write one segment with all of it, then delete those that it replaces."""
-    old = _segments(kept)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    kept.publish(f"{uuid.uuid4().hex}.parquet", memoryview(sink.getvalue()))
-    for name in old:
-        with suppress(OSError):  # another driver tidied up at the same time
-            kept.delete(name)
