@@ -13,7 +13,7 @@ from orchestrator.results.columns import MEANINGS
 from orchestrator.results.fence import VIEWS
 from orchestrator.results.measured import MEASURED
 from orchestrator.results.query import connect
-from orchestrator.results.schemas import COVERAGE, FAILURES, HISTORY, VICTIMS, WANTED, Results
+from orchestrator.results.schemas import COVERAGE, FAILURES, HISTORY, PROBES, VICTIMS, WANTED, Results
 from workers.shards import SCHEMA
 
 PAGE = Path(__file__).with_name("columns.md")
@@ -47,6 +47,7 @@ def columns_of_views() -> dict[str, list[tuple[str, str]]]:
         victims=VICTIMS.empty_table(),
         history=HISTORY.empty_table(),
         failures=FAILURES.empty_table(),
+        probes=PROBES.empty_table(),
     )
     with connect(results) as connection:
         return {

@@ -102,7 +102,7 @@ def faults() -> dict[str, Fault]:
         "stairs": Fault(stairs, True, set(), {"zero_gradients"}),
         "probabilities": Fault(probabilities, True, {"probabilities"}, set()),
         "constant": Fault(constant, False, {"constant_model"}, {"zero_gradients"}),
-        "nondeterministic": Fault(nondeterministic, True, {"nondeterministic"}, set()),
+        "randomised": Fault(nondeterministic, True, {"randomised"}, set()),
     }
 
 
@@ -147,7 +147,7 @@ def test_a_fault_is_flagged_and_no_number_is_wrong(name: str, norm: str, fault: 
         distance = NORMS[norm].distance(IMAGES, result.adversarial(k))
         np.testing.assert_array_equal(result.distance[k, found], distance[found])
         assert metrics.within(distance, epsilon).all()
-        if fault != "nondeterministic":
+        if fault != "randomised":
             logits = network_for(model, SHAPE).logits(result.adversarial(k))
             assert np.isfinite(logits[found]).all() and metrics.fools(logits, labels)[found].all()
 

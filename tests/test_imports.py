@@ -36,6 +36,7 @@ ROOMS = (
     "workers.measure",
     "workers.attacks",
     "workers.pins",
+    "workers.probes",
     "workers.victims",
     "workers.defences",
     "workers.datasets",

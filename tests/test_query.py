@@ -76,17 +76,17 @@ def test_a_cell_measures_what_it_says():
 
 
 def test_flags_of_a_cell_are_those_that_touch_one_in_a_hundred_of_its_correct_examples():
-    flagged, wrong = {"flags": ["zero_gradients", "nondeterministic"]}, {**WRONG, "flags": ["probabilities"]}
+    flagged, wrong = {"flags": ["zero_gradients", "randomised"]}, {**WRONG, "flags": ["probabilities"]}
     rows = [flagged, wrong, *({"flags": ["zero_gradients"]} for _ in range(2)), *({} for _ in range(197))]
     assert only(results_of([Cell(examples=201, rows=rows)]))["flags"] == ["zero_gradients"]
     assert only(results_of([Cell(examples=100, rows=rows[:101])]))["flags"] == [
-        "nondeterministic",
+        "randomised",
         "zero_gradients",
     ]
     cell = Cell(examples=1, rows=[flagged, flagged])  # the second is beyond what is wanted
     victims = [{"victim_id": cell.victim_id, "test_accuracy": 0.1, "chance": 0.1}]
     found = only(results_of([cell], victims=victims))["flags"]
-    assert found == ["victim_weak", "nondeterministic", "zero_gradients"]
+    assert found == ["victim_weak", "randomised", "zero_gradients"]
     assert only(results_of([Cell(examples=1, rows=[wrong])]))["flags"] == []
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-Severity = Literal["suspicious", "note"]
+Severity = Literal["wrong", "suspicious", "note"]
 
 
 class Flag(StrEnum):
     """A name as it stands in results; `mark`, behind a model's name in tables; `meaning`, the footnote.
 
-    `suspicious`: the model may be far less robust than the number says. `note`: worth knowing. They stand in
-    the order in which a table explains them. The two of a victim are set in SQL, from how it trained
-    (`orchestrator.results.views.CELLS`); all others where an example is attacked.
+    `wrong`: the number is not what it says. `suspicious`: the model may be far less robust than the number
+    says. `note`: worth knowing. They stand in the order in which a table explains them. The two of a victim
+    are set in SQL, from how it trained (`orchestrator.results.views.CELLS`); all others where an example is
+    attacked.
     """
 
     mark: str
@@ -63,11 +64,17 @@ class Flag(StrEnum):
         "suspicious",
         "answers that look like probabilities: attacks need logits",
     )
-    NONDETERMINISTIC = (
-        "nondeterministic",
+    RANDOMISED = (
+        "randomised",
         "≈",
+        "note",
+        "answers drawn at random: attacked by expectation, and scored by the majority of fresh draws",
+    )
+    LOST_CLAIMS = (
+        "lost_claims",
+        "⇣",
         "suspicious",
-        "other answers to the same images: another run gives other numbers",
+        "successes of the attack that did not survive fresh draws, and count as none",
     )
     NOT_STORED = (
         "not_stored",

@@ -5,6 +5,7 @@ OUTPUT                                                  CACHE
 grid.yaml               the grid as last run            <victim>/<sha256>.weights.h5
 shards/<victim>/<attack>.<start>-<stop>.<uuid>.parquet  <victim>/<sha256>.json   its manifest
 pins/<victim>.<sha256>.json   the weights whose shards count
+probes/<victim>.<sha256>.json what the victim of these weights is like to attack
 index/<uuid>.parquet    what shard footers say, so that they need not be read again
 measured/<uuid>.parquet what cells came to, so that their rows need not be read again
 failures/<run>/<uuid>.json    one record for each attempt that failed
@@ -21,6 +22,7 @@ import uuid
 GRID = "grid.yaml"
 SHARDS = "shards"
 PINS = "pins"
+PROBES = "probes"
 INDEX = "index"
 MEASURED = "measured"
 FAILURES = "failures"
@@ -38,6 +40,10 @@ def new_shard(victim_id: str, attack_id: str, start: int, stop: int) -> str:
 
 def pin(victim_id: str, weights: str) -> str:
     return f"{PINS}/{victim_id}.{weights}.json"
+
+
+def probes(victim_id: str, weights: str) -> str:
+    return f"{PROBES}/{victim_id}.{weights}.json"
 
 
 def pinned_by(base_name: str) -> tuple[str, str] | None:

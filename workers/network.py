@@ -224,7 +224,7 @@ def _faults(logits: NDArray[np.float32], again: NDArray[np.float32]) -> tuple[Fl
         return ()
     sums_to_one = (logits >= 0).all() and (np.abs(logits.sum(axis=1) - 1) < 1e-3).all()
     seen = {
-        Flag.NONDETERMINISTIC: not np.array_equal(logits, again),
+        Flag.RANDOMISED: not np.array_equal(logits, again),
         Flag.CONSTANT_MODEL: (logits == logits[0]).all(),
         Flag.PROBABILITIES: sums_to_one,
     }

@@ -20,7 +20,7 @@ from workers.code import this_code
 from workers.storage import Folder, redacted
 from workers.unit import AttackSpec, Evaluation, VictimSpec, label, recorded
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FOOTER_KEY = b"robustsweep"
 _TAIL_BYTES = 2**16  # one request brings the whole of most shards
 
@@ -71,13 +71,21 @@ MEASURES = pa.schema(
         ("image_shape", pa.list_(pa.int32())),
         # What was wrong where this example was attacked (`AttackResult.flags`); null where nothing was.
         ("flags", pa.list_(pa.string())),
+        # Of a minimum-norm attack: the distance of the nearest adversarial image, in the attack's norm,
+        # whatever the epsilons; infinite where there is none, null for other attacks and where not attacked.
+        ("nearest", pa.float32()),
+        ("member", pa.string()),  # which attack of a bundle broke the example; null without success
+        # Of a randomised victim: the share of fresh draws in which the clean and the final image are answered
+        # wrongly; null for any other.
+        ("clean_wrong_draws", pa.float32()),
+        ("wrong_draws", pa.float32()),
     ]
 )
 
 SCHEMA = pa.schema([*DIMENSIONS, *MEASURES])
 """What every shard holds. Columns may be added, nullable, with `SCHEMA_VERSION` raised; never changed."""
 
-_SINCE = {"flags": 2}
+_SINCE = {"flags": 2, "nearest": 3, "member": 3, "clean_wrong_draws": 3, "wrong_draws": 3}
 """The schema version that a column came with, where it was not the first: earlier shards lack it."""
 
 

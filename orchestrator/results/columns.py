@@ -58,6 +58,12 @@ MEANINGS: dict[str, dict[str, str]] = {
         "full_l2": "its Euclidean distance from the clean image",
         "changed_share": "share of its pixels changed by more than 1/510, in [0, 1]",
         "flags": "what was wrong where the example was attacked; null: nothing",
+        "nearest": "of a minimum-norm attack: distance of the nearest adversarial image in the norm of "
+        "epsilon, whatever the epsilons; infinite: none was found; null: another attack, or not attacked",
+        "member": "the attack of a bundle that broke the example; null: none did, or no bundle",
+        "clean_wrong_draws": "of a randomised victim: share of fresh draws in which the clean image is "
+        "answered wrongly; null: not randomised",
+        "wrong_draws": "the same of the adversarial image; null also where the attack claimed no success",
     },
     "cells": {
         **_CELL,

@@ -49,6 +49,15 @@ VICTIMS = pa.schema(
 )
 """The victims whose weights this folder is pinned to; training columns are null for one used as it is."""
 
+PROBES = pa.schema(
+    [
+        ("victim_id", pa.string()),
+        ("figure", pa.string()),  # a name of `workers.probes.FIGURES`
+        ("value", pa.float64()),  # null: it could not be measured
+    ]
+)
+"""What victims are like to attack, one row a figure, of victims that have been probed."""
+
 HISTORY = pa.schema(
     [
         ("victim_id", pa.string()),
@@ -95,3 +104,4 @@ class Results:
     victims: pa.Table  # `VICTIMS`
     history: pa.Table  # `HISTORY`
     failures: pa.Table  # `FAILURES`
+    probes: pa.Table  # `PROBES`

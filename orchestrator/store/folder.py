@@ -22,13 +22,14 @@ import pyarrow.parquet as pq
 
 from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval, add
-from orchestrator.results.schemas import COVERAGE, FAILURES, HISTORY, VICTIMS, WANTED, Results
+from orchestrator.results.schemas import COVERAGE, FAILURES, HISTORY, PROBES, VICTIMS, WANTED, Results
 from orchestrator.store.accepted import Accepted, SetAside, accept
 from orchestrator.store.index import ShardIndex
 from orchestrator.store.measures import measured_cells
 from orchestrator.store.records import Failure, Status, from_json
 from workers import layout
 from workers.pins import Pin, read_pins
+from workers.probes import read_probes
 from workers.shards import InvalidShardError, ShardInfo, read_footer
 from workers.storage import Folder, redacted
 from workers.unit import Training, Unit
@@ -259,7 +260,14 @@ class Store:
     def results(self, accepted: Accepted | None = None) -> Results:
         """Everything that tables, figures and SQL are made from."""
         accepted = accepted or self.accepted_shards()
-        pins = [pin.manifest for pin in self.pins().values()]
+        pinned = self.pins()
+        pins = [pin.manifest for pin in pinned.values()]
+        probed = read_probes(self.folder, {victim_id: pin.weights for victim_id, pin in pinned.items()})
+        probes = [
+            {"victim_id": each.victim_id, "figure": figure, "value": value}
+            for each in probed
+            for figure, value in each.figures.items()
+        ]
         history = [
             {"victim_id": pin["victim_id"], **epoch} for pin in pins for epoch in pin.get("history", [])
         ]
@@ -272,6 +280,7 @@ class Store:
             victims=pa.Table.from_pylist([_victim_row(pin) for pin in pins], schema=VICTIMS),
             history=pa.Table.from_pylist(history, schema=HISTORY),
             failures=pa.Table.from_pylist([asdict(one) for one in self.failures()], schema=FAILURES),
+            probes=pa.Table.from_pylist(probes, schema=PROBES),
         )
 
     def write_tables(self, files: Mapping[str, bytes]) -> None:

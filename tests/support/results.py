@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from orchestrator.results.measured import MEASURED, measure, needed_columns
-from orchestrator.results.schemas import COVERAGE, FAILURES, HISTORY, VICTIMS, WANTED, Results
+from orchestrator.results.schemas import COVERAGE, FAILURES, HISTORY, PROBES, VICTIMS, WANTED, Results
 from workers.shards import DIMENSIONS, SCHEMA
 
 
@@ -83,6 +83,7 @@ def results_of(
     victims: Sequence[Mapping[str, Any]] = (),
     history: Sequence[Mapping[str, Any]] = (),
     failures: Sequence[Mapping[str, Any]] = (),
+    probes: Sequence[Mapping[str, Any]] = (),
 ) -> Results:
     """Results that hold `cells`; `unwanted` ones have rows but are in no grid any more.
 
@@ -116,6 +117,7 @@ def results_of(
         victims=_table(victims, VICTIMS),
         history=_table(history, HISTORY),
         failures=_table(failures, FAILURES),
+        probes=_table(probes, PROBES),
     )
 
 
