@@ -164,7 +164,7 @@ def test_golden_images(name, norm):
     images = np.array([[0.9, 0.2], [0.3, 0.7], [0.6, 0.4]], np.float32).reshape(3, 1, 2, 1)
     labels = np.argmax(model(images), axis=1)
     result = build({"name": name, "norm": norm})(model, images, labels, [0.2, 0.45])
-    assert REGISTRY[name].VERSION == 2
+    assert REGISTRY[name].VERSION == 3
     np.testing.assert_allclose(result.images.ravel(), GOLDEN[name, norm], atol=2e-6)
 
 

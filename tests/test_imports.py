@@ -40,6 +40,7 @@ ROOMS = (
     "workers.victims",
     "workers.defences",
     "workers.datasets",
+    "workers.answers",
     "workers.network",
     "workers.losses",
     "workers.runtime",

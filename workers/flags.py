@@ -73,7 +73,7 @@ class Flag(StrEnum):
     LOST_CLAIMS = (
         "lost_claims",
         "⇣",
-        "suspicious",
+        "note",
         "successes of the attack that did not survive fresh draws, and count as none",
     )
     NOT_STORED = (

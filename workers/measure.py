@@ -13,12 +13,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from workers import attacks, metrics
-from workers.attacks.base import AttackError, AttackResult
+from workers.attacks.base import Attack, AttackError, AttackResult
 from workers.flags import Flag
 from workers.norms import Images
 from workers.shards import DIMENSIONS, MEASURES, SCHEMA, dimensions
 from workers.unit import Evaluation
 from workers.victims.victim import Victim
+
+_FOUND, _ROUNDED = 1, 2  # keys of the draws that found images, and those images rounded, are scored by
 
 PERCEPTIBILITY_EXAMPLES = 64
 """Perceptibility is measured on the first so many positions of the evaluation order."""
@@ -61,22 +63,22 @@ class Measurement:
         """A table of `SCHEMA`: the unit's cells one after another, each with the unit's examples in order."""
         columns = self._columns
         with self._clock.phase("clean"):
-            clean_logits = self._victim.clean_logits(self._unit.start, self._unit.stop)
-            answered = metrics.answered(clean_logits)
-            clean_correct = metrics.right(clean_logits, self._labels)
+            clean = self._victim.clean(self._unit.start, self._unit.stop)
+            clean_correct = clean.mostly
             attacked = np.flatnonzero(clean_correct)
             images = self._victim.dataset.images("test", self._indices[attacked])
             images.setflags(write=False)  # an attack that worked in place would be measured against itself
         columns["position"][:] = np.arange(self._unit.start, self._unit.stop)
         columns["example_index"][:] = self._indices
         columns["label"][:] = self._labels
-        label, confidence = _answer(clean_logits[answered])
-        columns["clean_label"][:, answered] = label
-        columns["clean_confidence"][:, answered] = confidence
+        columns["clean_label"][:, clean.finite] = clean.label[clean.finite]
+        columns["clean_confidence"][:, clean.finite] = clean.confidence[clean.finite]
         columns["clean_correct"][:] = clean_correct
+        if self._victim.randomised:
+            columns["clean_wrong_draws"][:] = 1 - clean.share
         for name in ("success", "success_uint8", "forward_calls", "gradient_calls"):
             columns[name][:] = 0
-        self._flag({Flag.NON_FINITE_LOGITS: ~answered}, np.arange(len(answered)))
+        self._flag({Flag.NON_FINITE_LOGITS: ~clean.finite}, np.arange(len(clean_correct)))
         if len(attacked):
             self._attack(attacked, images)
         return pa.concat_tables([self._cell(k) for k in range(len(self._epsilons))])
@@ -119,6 +121,7 @@ class Measurement:
             example_indices=self._indices[attacked],
             clean_correct=np.ones(len(attacked), bool),
             choose=choose,
+            **({"score_draws": False} if isinstance(attack, Attack) else {}),
         )
 
     def _checked(self, result: Any, examples: int) -> tuple[Images, NDArray[np.bool_]]:
@@ -149,28 +152,47 @@ class Measurement:
     ) -> None:
         """Success is another class than the label, or, where there are `targets` (N,), the target."""
         columns = self._columns
-        level, example = np.nonzero(claimed)
-        other = found[level, example]
-        judged, classes = (
-            (metrics.fools, self._labels[attacked]) if targets is None else (metrics.reaches, targets)
-        )
-        distances = metrics.distances(images[example], other)
-        logits = self._victim.logits(other)
-        unanswered = np.zeros(len(attacked), bool)
-        unanswered[example[~metrics.answered(logits)]] = True
-        self._flag({Flag.NON_FINITE_LOGITS: unanswered}, attacked)
-        epsilon = np.array(self._epsilons)[level]
-        in_box = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3))
-        reach = getattr(distances, self._spec.norm)
-        success = in_box & metrics.within(reach, epsilon) & judged(logits, classes[example])
-        rounded = self._victim.logits(metrics.round_to_uint8(other[success]))
-        at = level[success], attacked[example[success]]
-        columns["adv_label"][at], columns["adv_confidence"][at] = _answer(logits[success])
-        columns["success"][at] = True
-        columns["success_uint8"][at] = judged(rounded, classes[example[success]])
-        for name in distances._fields:
+        for name in metrics.Distances._fields:
             columns[name][:, attacked] = np.inf
-            columns[name][at] = getattr(distances, name)[success]
+        scale = self._victim.network.scale
+        kinds = (Flag.NON_FINITE_LOGITS, Flag.LOST_CLAIMS)
+        troubled: dict[str, NDArray[np.bool_]] = {kind: np.zeros(len(attacked), bool) for kind in kinds}
+        for level, epsilon in enumerate(self._epsilons):
+            example = np.flatnonzero(claimed[level])
+            other = found[level, example]
+
+            def judge(
+                logits: NDArray[np.float32], rows: NDArray[np.integer], example: NDArray[np.intp] = example
+            ) -> NDArray[np.bool_]:
+                if targets is None:
+                    return metrics.fools(logits, self._labels[attacked[example[rows]]], scale)
+                return metrics.favours(logits, targets[example[rows]], scale)
+
+            positions = self._unit.start + attacked[example]
+            answers = self._victim.judged(positions, other, judge, _FOUND)
+            distances = metrics.distances(images[example], other)
+            allowed = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3)) & metrics.within(
+                getattr(distances, self._spec.norm), epsilon
+            )
+            success = np.flatnonzero(allowed & answers.mostly)
+            troubled[Flag.NON_FINITE_LOGITS][example[~answers.finite]] = True
+            if self._victim.randomised:
+                columns["wrong_draws"][level, attacked[example]] = answers.share
+                troubled[Flag.LOST_CLAIMS][example[allowed & ~answers.mostly]] = True
+            rounded = self._victim.judged(
+                positions[success],
+                metrics.round_to_uint8(other[success]),
+                lambda logits, rows, success=success: judge(logits, success[rows]),  # type: ignore[misc]
+                _ROUNDED,
+            )
+            at = level, attacked[example[success]]
+            columns["adv_label"][at] = answers.label[success]
+            columns["adv_confidence"][at] = answers.confidence[success]
+            columns["success"][at] = True
+            columns["success_uint8"][at] = rounded.mostly
+            for name in distances._fields:
+                columns[name][at] = getattr(distances, name)[success]
+        self._flag(troubled, attacked)
 
     def _perceptibility(self, attacked: NDArray[np.int64], images: Images, full: Images) -> None:
         clean = np.concatenate([images] * len(full))
@@ -217,10 +239,3 @@ def _no_columns(levels: int, examples: int) -> Columns:
         dtype = column.type.to_pandas_dtype() if plain else object
         columns[column.name] = np.ma.MaskedArray(np.zeros((levels, examples), dtype), mask=True)
     return columns
-
-
-def _answer(logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The class that (N, K) logits favour, and its softmax probability, (N,) each."""
-    label = logits.argmax(axis=1)
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return label, (1 / np.exp(shifted).sum(axis=1)).astype(np.float32)

@@ -5,19 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, get_args
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as options
 
 from workers import metrics
-from workers.attacks.active_set import ActiveSet, Choose, Findings, Task
+from workers.answers import fresh_draws, summarise
+from workers.attacks.active_set import DRAWS, ActiveSet, Choose, Findings, Task
 from workers.attacks.randomness import Randomness
 from workers.flags import Flag
 from workers.network import Network, network_for
 from workers.norms import NORMS, NormName
+
+_CLEAN, _SEARCH, _SCORED = range(3)  # keys of draws: those that score are never those that searched
 
 ROW_BYTES = 2**26
 """What the rows of one call may take, an array of them at a time: more examples go one part after another."""
@@ -73,7 +77,11 @@ class AttackResult:
 
 @options(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
 class Attack(ABC):
-    """Options of an attack. Call it with a model and images to run it; subclasses define `search`."""
+    """Options of an attack. Call it with a model and images to run it; subclasses define `search`.
+
+    `eot`: over how many draws a randomised model's gradients and answers are estimated, at every step;
+    "auto": 20 where the model's answers to an image differ, else 1.
+    """
 
     name: ClassVar[str] = ""
     VERSION: ClassVar[int] = 1  # raised whenever results change: it is part of every cell's identity
@@ -83,6 +91,7 @@ class Attack(ABC):
     choose_matters: ClassVar[bool] = True  # False: there is one image to choose from
 
     norm: NormName = "linf"
+    eot: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
 
     @abstractmethod
     def search(self, rows: ActiveSet) -> None:
@@ -100,6 +109,7 @@ class Attack(ABC):
         clean_correct: NDArray[np.bool_] | None = None,
         targets: NDArray[np.integer] | None = None,
         choose: Choose = "first",
+        score_draws: bool = True,
     ) -> AttackResult:
         """Attack (N, H, W, C) float32 images in [0, 1] with (N,) labels, at every epsilon ([0, 1] scale).
 
@@ -108,6 +118,10 @@ class Attack(ABC):
         `targets` (N,) are the classes to reach; given only to a targeted attack, which draws its own without.
         `choose="first"` stops an example at its first success; "strongest" spends the whole budget and
         takes the iterate of highest cross-entropy, "last" the last one; success then means that image.
+
+        What a randomised model answers is decided by 20 fresh draws, keyed by the seed: most of them must be
+        right on a clean image, and wrong on an adversarial one. A claim of the attack's that does not survive
+        them is no success, and flagged. `score_draws=False` leaves the claims to a caller that scores them.
 
         Raises ValueError for arguments of the wrong shape, type or range. What is wrong with the model is in
         the result's `flags`; NoGradientError where no gradient flows at all.
@@ -127,9 +141,9 @@ class Attack(ABC):
         health = network.health(images)
         for fault in health.faults:
             whole.flag(fault, np.arange(len(images)))
+        draws = (DRAWS if health.randomised else 1) if self.eot == "auto" else self.eot
         if clean_correct is None:
-            clean_correct = _clean_correct(network, images, labels, whole)
-            whole.forward_calls[0] += 1
+            clean_correct = _clean_correct(network, images, labels, whole, health.randomised, seed)
         if targets is None and self._targeted:
             targets = _drawn_targets(labels, health.classes, seed, example_indices)
         per_part = max(1, ROW_BYTES // (images[0].nbytes * len(radii)))
@@ -145,10 +159,14 @@ class Attack(ABC):
                 NORMS[self.norm],
                 choose,
                 Randomness(self.name, seed, example_indices[part]),
+                draws,
             )
+            network.reseed(_SEARCH, seed, int(example_indices[part][0]))
             rows = ActiveSet(task)
             self.search(rows)
             whole.take(part, rows.found)
+        if health.randomised and score_draws:
+            _score(network, labels, targets, whole, seed)
         return _result(radii, clean_correct, whole, targets)
 
     @property
@@ -176,14 +194,45 @@ def _result(
 
 
 def _clean_correct(
-    network: Network, images: NDArray[np.float32], labels: NDArray[np.int32], found: Findings
+    network: Network,
+    images: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    found: Findings,
+    randomised: bool,
+    seed: int,
 ) -> NDArray[np.bool_]:
-    logits = network.logits(images)
-    classes = logits.shape[1]
+    classes = network.health(images).classes
     if labels.max() >= classes:
         raise ValueError(f"found label {labels.max()}; the model has {classes} classes, numbered from 0")
-    found.flag(Flag.NON_FINITE_LOGITS, np.flatnonzero(~metrics.answered(logits)))
-    return metrics.right(logits, labels)
+    draws = list(fresh_draws(network, images, _CLEAN, seed)) if randomised else [network.logits(images)]
+    found.forward_calls[0] += len(draws)
+    answers = summarise(draws, partial(metrics.favours, classes=labels, scale=network.scale))
+    found.flag(Flag.NON_FINITE_LOGITS, np.flatnonzero(~answers.finite))
+    return answers.mostly
+
+
+def _score(
+    network: Network,
+    labels: NDArray[np.int32],
+    targets: NDArray[np.integer] | None,
+    found: Findings,
+    seed: int,
+) -> None:
+    """Keep of the successes those that most of some fresh draws are, and flag the others' examples."""
+    for level, claimed in enumerate(found.success):
+        rows = np.flatnonzero(claimed)
+        if not len(rows):
+            continue
+        judge = (
+            partial(metrics.fools, labels=labels[rows], scale=network.scale)
+            if targets is None
+            else partial(metrics.favours, classes=targets[rows], scale=network.scale)
+        )
+        answers = summarise(fresh_draws(network, found.images[level, rows], _SCORED, seed, level), judge)
+        lost = rows[~answers.mostly]
+        found.success[level, lost] = False
+        found.distance[level, lost] = np.inf
+        found.flag(Flag.LOST_CLAIMS, lost)
 
 
 def _drawn_targets(
