@@ -12,6 +12,9 @@ from workers.norms import Images
 REFINED = 1e-3
 """Bisection ends where the nearest image is known to this share of its distance."""
 
+_WON = 0.9
+"""The share of a randomised model's fresh draws that must be won: one image stands for every epsilon."""
+
 Rows = NDArray[np.integer]
 
 
@@ -74,7 +77,7 @@ class Nearest:
         distance = self.norm.distance(self.clean[rows], images)
         closer = distance < self.distance[rows]
         chosen = np.flatnonzero(success & closer)
-        success[chosen] = self._active.confirmed(self._first[rows[chosen]], images[chosen])
+        success[chosen] = self._active.confirmed(self._first[rows[chosen]], images[chosen], _WON)
         nearer = success & closer
         self.images[rows[nearer]] = images[nearer]
         self.distance[rows[nearer]] = distance[nearer]
