@@ -41,6 +41,7 @@ ROOMS = (
     "workers.defences",
     "workers.datasets",
     "workers.network",
+    "workers.inference",
     "workers.losses",
     "workers.runtime",
     "workers.machine",

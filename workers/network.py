@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.flags import Flag
+from workers.inference import answer
 from workers.losses import LOSSES, value_and_slope
 
 BATCH_SIZES = {"CPU": (8, 16, 32, 64, 128, 256), "GPU": (32, 128, 512)}
@@ -52,10 +52,9 @@ class Network:
 
         # A strong reference here would keep the model alive for as long as the cache below holds its traces.
         reference = weakref.ref(model)
-        options = {"training": False} if _takes_training(model) else {}
 
         def call(images: Any) -> Any:
-            return tf.cast(reference()(images, **options), tf.float32)  # type: ignore[misc]
+            return tf.cast(answer(reference(), images), tf.float32)  # type: ignore[arg-type]
 
         def forward(images: Any) -> Any:
             return (call(images),)
@@ -229,9 +228,3 @@ def _faults(logits: NDArray[np.float32], again: NDArray[np.float32]) -> tuple[Fl
         Flag.PROBABILITIES: sums_to_one,
     }
     return tuple(flag for flag, found in seen.items() if found)
-
-
-def _takes_training(model: Callable[..., Any]) -> bool:
-    import keras
-
-    return isinstance(model, keras.Layer) or "training" in inspect.signature(model).parameters

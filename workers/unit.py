@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from workers.inference import Inference
 from workers.norms import NormName
 from workers.recipe import Recipe
 
@@ -35,7 +36,8 @@ class Weights:
 class ModelSpec:
     """A network: a registered one by `name`, a user's own by `factory` or `path`, with `name` as its label.
 
-    `options` are spelled out, all of them. `sha256` is that of the file at `path`.
+    `options` are spelled out, all of them. `sha256` is that of the file at `path`. `inference` is how a user's
+    own is called (`workers.inference`); None: as it looks.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ModelSpec:
     path: str | None = None  # of a .keras file, absolute, or a URI
     sha256: str | None = None
     weights: Weights | None = None  # that a registered network starts from; None: fresh ones
+    inference: Inference | None = None
     shown: str = ""  # the options that differ from their defaults, for people: "width=64"
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.grid.numbers import PixelRange
+from workers.inference import Inference
 from workers.norms import NormName
 from workers.storage import redacted
 from workers.unit import DatasetSpec, DefenceSpec
@@ -36,10 +37,12 @@ class ModelEntry(_Frozen):
     given: Mapping[str, Any]  # those that differ from their defaults
     train: Mapping[str, Any] = {}
     as_it_is: bool = False  # evaluated without any training of ours
+    inference: Inference | None = None  # how a user's own is called; None: as it looks
     takes_weights: bool = False
     min_size: int = 1
     channels: tuple[int, ...] = ()  # those that images may have; empty: any number
     input_shape: tuple[int | None, ...] | None = None  # (H, W, C) of a .keras file; None: it does not say
+    warning: str = ""
 
     def misfit(self, dataset: str, shape: tuple[int, int, int]) -> str:
         """Why it cannot take a dataset's images of this shape; "" where it can."""

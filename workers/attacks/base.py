@@ -16,6 +16,7 @@ from workers import metrics
 from workers.attacks.active_set import ActiveSet, Choose, Findings, Task
 from workers.attacks.randomness import Randomness
 from workers.flags import Flag
+from workers.inference import inference_flags
 from workers.network import Network, network_for
 from workers.norms import NORMS, NormName
 
@@ -125,7 +126,7 @@ class Attack(ABC):
         if not len(images):
             return _result(radii, np.zeros(0, bool), whole, targets)
         health = network.health(images)
-        for fault in health.faults:
+        for fault in (*health.faults, *inference_flags(model, images)):
             whole.flag(fault, np.arange(len(images)))
         if clean_correct is None:
             clean_correct = _clean_correct(network, images, labels, whole)
