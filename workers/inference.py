@@ -12,20 +12,16 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workers.flags import Flag
+from workers.unit import Inference
 
 if TYPE_CHECKING:
     import keras
-
-Inference = Literal["as_called", "off"]
-"""`as_called`: by `model(images)`. `off`: by `model(images, training=False)`."""
-
-INFERENCES: tuple[str, ...] = get_args(Inference)
 
 _ROUNDING = 1e-5  # of the logits' spread: two ways that differ by less are the same
 _LUCK = 3.0  # how many times as far apart two draws of one way may be by chance
@@ -76,8 +72,8 @@ def inference_of(model: Any) -> Inference:
 def answer(model: Callable[..., Any], images: Any) -> Any:
     """What a model makes of a tensor of images (N, H, W, C), called as `inference_of` says.
 
-    Nothing stays changed by it: the moving statistics of a batch norm in training mode are put back. The state
-    of random numbers goes on, so that each call is a fresh draw.
+    Nothing stays changed by it: the moving statistics of a batch norm in training mode are put back. The
+    state of random numbers goes on, so that each call is a fresh draw.
     """
     import keras
     import tensorflow as tf
@@ -152,21 +148,28 @@ def _look(layer: keras.Layer) -> _Seen:
         nodes = (node for level in layer._nodes_by_depth.values() for node in level if not node.is_input)
         return _all(map(_look_at_node, nodes))
     own = kind.__module__.startswith("keras.") and not isinstance(layer, keras.Model | keras.layers.Lambda)
-    training = inspect.signature(layer.call).parameters.get("training")
-    default = training is not None and training.default is True
     within = map(_look, layer._flatten_layers(include_self=False, recursive=False))
-    return _all([_Seen(default=own and default, hidden=not own), *within])
+    return _all([_Seen(default=_by_default(layer), hidden=not own), *within])
+
+
+def _by_default(layer: keras.Layer) -> bool:
+    """Whether it is a layer of Keras' own that is in training mode where nothing is said."""
+    training = inspect.signature(layer.call).parameters.get("training")
+    own = type(layer).__module__.startswith("keras.")
+    return own and training is not None and training.default is True
 
 
 def _look_at_node(node: Any) -> _Seen:
     """What of a call in a functional model may be in training mode."""
     import keras
 
-    training = node.arguments.kwargs.get("training")
-    if isinstance(training, bool | int | np.bool_):
-        # What is said here holds for all that is in the layer too.
-        return _Seen(asked=bool(training))
-    return _look(node.operation) if isinstance(node.operation, keras.Layer) else _Seen()
+    layer, training = node.operation, node.arguments.kwargs.get("training")
+    if not isinstance(layer, keras.Layer):
+        return _Seen()
+    # Keras writes a layer's default into its calls as if its author had said it.
+    if not isinstance(training, bool | int | np.bool_) or (training and _by_default(layer)):
+        return _look(layer)
+    return _Seen(asked=bool(training))  # and so for all that is in the layer
 
 
 def _all(parts: Iterable[_Seen]) -> _Seen:

@@ -76,10 +76,9 @@ class Measurement:
         columns["clean_correct"][:] = clean_correct
         for name in ("success", "success_uint8", "forward_calls", "gradient_calls"):
             columns[name][:] = 0
-        everywhere: dict[str, NDArray[np.bool_]] = {
-            flag: np.ones(len(answered), bool) for flag in self._victim.flags
-        }
-        self._flag({Flag.NON_FINITE_LOGITS: ~answered, **everywhere}, np.arange(len(answered)))
+        self._flag({Flag.NON_FINITE_LOGITS: ~answered}, np.arange(len(answered)))
+        for flag in self._victim.flags:
+            self._flag({flag: np.ones_like(answered)}, np.arange(len(answered)))
         if len(attacked):
             self._attack(attacked, images)
         return pa.concat_tables([self._cell(k) for k in range(len(self._epsilons))])

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from workers.inference import Inference
 from workers.norms import NormName
 from workers.recipe import Recipe
 
@@ -22,6 +21,9 @@ DEFAULT_RUNNER = "workers.evaluator:Evaluator"
 
 Preparation = Literal["train", "fine-tune", "load"]
 """What a victim's weights take: training from scratch, from pretrained weights, or nothing."""
+
+Inference = Literal["as_called", "off"]
+"""How a model is called: by `model(images)`, or by `model(images, training=False)`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +38,8 @@ class Weights:
 class ModelSpec:
     """A network: a registered one by `name`, a user's own by `factory` or `path`, with `name` as its label.
 
-    `options` are spelled out, all of them. `sha256` is that of the file at `path`. `inference` is how a user's
-    own is called (`workers.inference`); None: as it looks.
+    `options` are spelled out, all of them. `sha256` is that of the file at `path`. `inference` is how a
+    user's own is called; None: as it looks (`workers.inference`).
     """
 
     name: str

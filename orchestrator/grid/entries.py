@@ -9,10 +9,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.grid.numbers import PixelRange
-from workers.inference import Inference
 from workers.norms import NormName
 from workers.storage import redacted
-from workers.unit import DatasetSpec, DefenceSpec
+from workers.unit import DatasetSpec, DefenceSpec, Inference
 from workers.victims.saved import fits
 
 EpsilonList = tuple[Fraction, ...]

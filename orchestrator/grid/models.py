@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from orchestrator.grid.checker import Checker, kind, show
 from orchestrator.grid.entries import DatasetEntry, ModelEntry, Selector
-from workers.inference import INFERENCES, Inference
 from workers.recipe import Recipe
 from workers.storage import absolute
-from workers.unit import Weights
+from workers.unit import Inference, Weights
 from workers.victims.architectures import ARCHITECTURES
 from workers.victims.base import ArchitectureError
 from workers.victims.pixels import NORMALISATIONS, name_of
@@ -221,13 +220,14 @@ def _numbers(raw: Any) -> list[float] | None:
 
 
 def _inference(check: Checker, raw: Any) -> Inference | None:
-    if raw is None or raw in INFERENCES:
+    allowed = get_args(Inference)
+    if raw is None or raw in allowed:
         return cast("Inference | None", raw)
     with check.at("inference"):
         # YAML reads a bare `off` as false.
         if raw is False:
             return "off"
-        check.unknown("inference", raw, INFERENCES)
+        check.unknown("inference", raw, allowed)
     return None
 
 

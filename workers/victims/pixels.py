@@ -64,7 +64,7 @@ class PixelScale:
     def undo(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """The inverse of `apply`."""
         shifted: NDArray[np.float32] = images - np.array(self.offset, np.float32)
-        return shifted / np.array(self.factor, np.float32)
+        return np.asarray(shifted / np.array(self.factor, np.float32), np.float32)
 
 
 UNIT = PixelScale.between(0, 1)

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 SUFFIX = ".keras"
 
+_AUGMENTING = frozenset(
+    ("AugMix", "AutoContrast", "CenterCrop", "ContrastLimitedAdaptiveHistogramEqualization", "CutMix")
+    + ("Equalization", "MaxNumBoundingBoxes", "MixUp", "Pipeline", "RandAugment", "Resizing", "Solarization")
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SavedModel:
@@ -63,11 +68,18 @@ def _in_training(config: Any) -> Iterator[str]:
     for layer in layers if isinstance(layers, list) else []:
         nodes = _at(layer, "inbound_nodes")
         said = [_at(node, "kwargs", "training") for node in nodes] if isinstance(nodes, list) else []
-        if True in said:
+        if True in said and not trains_by_default(str(_at(layer, "class_name"))):
             yield str(_at(layer, "config", "name") or _at(layer, "class_name"))
-        # What is said of a call holds for all that is in the layer too.
-        elif not said or None in said:
+        elif not said or None in said:  # what is said of a call holds for all that is in the layer too
             yield from _in_training(layer)
+
+
+def trains_by_default(name: str) -> bool:
+    """Whether a layer of Keras' own takes training=True where nothing is said.
+
+    Keras then writes it down as if the author had said it.
+    """
+    return name in _AUGMENTING or name.startswith("Random")
 
 
 def _at(config: Any, *keys: str) -> Any:

@@ -1,10 +1,10 @@
 """Whether a model is given the pixels that it was trained on: looked at, since nothing in a file says it.
 
 Accuracy and certainty say it, both on paired images. Accuracy by McNemar's exact test. Certainty by the
-cross-entropy at the temperature that suits each scale best (Guo et al., arXiv:1706.04599): the raw one goes by
-the size of the logits, which follows that of the pixels in networks of rectified units, and says nothing of
-where they were trained. What a model was trained on is where both are best, also among its neighbours, so that
-a scale can be told that none of the candidates is (docs/models.md has what was measured).
+cross-entropy at the temperature that suits each scale best (Guo et al., arXiv:1706.04599): the raw one goes
+by the size of the logits, which follows that of the pixels in networks of rectified units, and says nothing
+of where they were trained. What a model was trained on is where both are best, also among its neighbours, so
+that a scale can be told that none of the candidates is (docs/models.md has what was measured).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from workers import metrics
 from workers.datasets import Dataset
 from workers.flags import Flag
-from workers.network import Network, NoGradientError
+from workers.network import Network
 from workers.norms import Images
 from workers.victims.base import ArchitectureError
 from workers.victims.pixels import NORMALISATIONS, UNIT, PixelScale
@@ -75,8 +75,8 @@ def check_scale(
 def candidates(dataset: Dataset) -> list[PixelScale]:
     """The scales that a model of a dataset's images may have been trained on, [0, 1] first.
 
-    The usual ranges, the published normalisations that fit the channels, and the dataset's own: less its mean,
-    with and without division by its standard deviation, both estimated on training images.
+    The usual ranges, the published normalisations that fit the channels, and the dataset's own: less its
+    mean, with and without division by its standard deviation, both estimated on training images.
     """
     channels = dataset.shape[2]
     found = [UNIT, PixelScale.between(0, 255), PixelScale.between(-1, 1)]
@@ -176,24 +176,20 @@ class _ScaleCheck:
         both = np.flatnonzero(own.right[first] & other.right[first])
         if not len(both) or self._dataset.classes < 2:
             return False
-        ours, theirs = (np.median(self._distances(one.scale, both)) for one in (own, other))
-        return bool(abs(ours - theirs) <= _ALIKE * min(ours, theirs))
+        ours, theirs = (float(np.median(self._distances(one.scale, both))) for one in (own, other))
+        return abs(ours - theirs) <= _ALIKE * min(ours, theirs)
 
     def _distances(self, scale: PixelScale, rows: NDArray[np.integer]) -> NDArray[np.float64]:
         images, labels = self._as_given(scale, self._images[rows]), self._labels[rows].astype(np.int32)
         logits = self._network.logits(images).astype(np.float64)
         margins = -metrics.lead(logits, labels)
         logits[np.arange(len(labels)), labels] = -np.inf
-        try:
-            _, slopes = self._network.differences(
-                images, labels, logits.argmax(axis=1)[:, None].astype(np.int32)
-            )
-        except NoGradientError:
-            return np.full(len(rows), np.nan)  # alike to nothing
+        nearest = logits.argmax(axis=1).astype(np.int32)
+        _, slopes = self._network.differences(images, labels, nearest[:, None])
         per_pixel = slopes[:, 0].astype(np.float64) * np.array(scale.factor) / np.array(self._scale.factor)
         steepness = np.abs(per_pixel).sum(axis=(1, 2, 3))
-        distances = np.full(len(rows), np.inf)
-        return np.divide(margins, steepness, out=distances, where=steepness > 0)
+        with np.errstate(divide="ignore"):
+            return np.asarray(margins / steepness)
 
     def _advice(self, own: _Trial, better: Sequence[_Trial], clearly: float) -> str:
         best = min(better, key=_loss)
@@ -222,8 +218,8 @@ class _ScaleCheck:
         others = [f"{one.scale.option} ({_share(one)})" for one in sorted(rivals, key=_loss)]
         than = _list(others, "or") or "a brighter, darker, flatter or steeper scale, on which it is better"
         return (
-            f"{self._right(own)} with pixels in [0, 1], and they do not tell whether it was trained on that or "
-            f"on {than}: say it with pixel_range: or normalise:"
+            f"{self._right(own)} with pixels in [0, 1], and they do not tell whether it was trained on that "
+            f"or on {than}: say it with pixel_range: or normalise:"
         )
 
     def _right(self, trial: _Trial) -> str:
@@ -283,14 +279,14 @@ def _mcnemar(better: _Trial, worse: _Trial) -> float:
     if gained <= lost:
         return 1.0
     differ = gained + lost
-    return min(1.0, 2 * sum(math.comb(differ, k) for k in range(lost + 1)) / 2**differ)
+    return float(min(1.0, 2 * sum(math.comb(differ, k) for k in range(lost + 1)) / 2**differ))
 
 
 def _certainty(better: _Trial, worse: _Trial) -> float:
     """By how many standard errors the mean cross-entropy is lower."""
     gain = worse.losses - better.losses
-    error = gain.std() / math.sqrt(len(gain))
-    return float(gain.mean() / error) if error else 0.0
+    error = float(gain.std()) / math.sqrt(len(gain))
+    return float(gain.mean()) / error if error else 0.0
 
 
 def _beats(one: _Trial, other: _Trial, clearly: float) -> bool:
