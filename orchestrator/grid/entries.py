@@ -43,12 +43,20 @@ class ModelEntry(_Frozen):
     input_shape: tuple[int | None, ...] | None = None  # (H, W, C) of a .keras file; None: it does not say
     warning: str = ""
 
+    @property
+    def normalised_channels(self) -> int:
+        """For how many channels the model's `normalise` has values; 1: for any number."""
+        normalise = self.options.get("normalise") if self.path else None
+        return max(map(len, normalise.values())) if normalise else 1
+
     def misfit(self, dataset: str, shape: tuple[int, int, int]) -> str:
         """Why it cannot take a dataset's images of this shape; "" where it can."""
         if min(shape[:2]) < self.min_size:
             needed = f"needs images of at least {self.min_size} pixels"
         elif self.channels and shape[2] not in self.channels:
             needed = f"takes images of {' or '.join(map(str, self.channels))} channels"
+        elif self.normalised_channels > 1 and shape[2] != self.normalised_channels:
+            needed = f"normalises images of {self.normalised_channels} channels"
         elif self.input_shape and not fits(self.input_shape, shape):
             needed = f"takes images of {'×'.join(str(side or 'any') for side in self.input_shape)}"
         else:

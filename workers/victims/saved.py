@@ -23,8 +23,20 @@ if TYPE_CHECKING:
 SUFFIX = ".keras"
 
 _AUGMENTING = frozenset(
-    ("AugMix", "AutoContrast", "CenterCrop", "ContrastLimitedAdaptiveHistogramEqualization", "CutMix")
-    + ("Equalization", "MaxNumBoundingBoxes", "MixUp", "Pipeline", "RandAugment", "Resizing", "Solarization")
+    (
+        "AugMix",
+        "AutoContrast",
+        "CenterCrop",
+        "ContrastLimitedAdaptiveHistogramEqualization",
+        "CutMix",
+        "Equalization",
+        "MaxNumBoundingBoxes",
+        "MixUp",
+        "Pipeline",
+        "RandAugment",
+        "Resizing",
+        "Solarization",
+    )
 )
 
 

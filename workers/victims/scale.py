@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from workers import metrics
 from workers.datasets import Dataset
+from workers.datasets.base import Split
 from workers.flags import Flag
 from workers.network import Network
 from workers.norms import Images
@@ -25,10 +26,11 @@ from workers.victims.base import ArchitectureError
 from workers.victims.pixels import NORMALISATIONS, UNIT, PixelScale
 
 FIRST, ALL = 256, 2048
-"""Test images: so many for all candidates, then so many for those that these do not rule out."""
+"""Images: so many for all candidates, then so many for those that these do not rule out."""
 
 _CLEARLY = 1e-3  # p of McNemar's test, for all candidates together
 _CERTAINLY = 5.0  # standard errors of the mean difference in cross-entropy
+_DOUBTFUL = 0.05  # p of McNemar's test, for what a person is told to do
 _LIKELY = (0.01, 3.0)  # the same two, for what need not be named to a person
 _MUCH = 0.25  # more right answers, or fewer wrong ones
 _SURE = (_CLEARLY, _CERTAINLY)
@@ -64,7 +66,8 @@ def check_scale(
     """Whether a victim's pixels are on the scale that it was trained on; None where nothing is to be said.
 
     `network` takes images in [0, 1] and puts them on the scale `given`, if any; `name` is the model's, for
-    messages. Looked at on the first `ALL` of the test images `rows`, with all that `candidates` has.
+    messages. Looked at on the first `ALL` of the test images `rows`, on training images too where these are
+    fewer, for all that `candidates` has.
 
     Raises ArchitectureError where none is given and the model is clearly better on another than [0, 1]; the
     message names the option to give, where one stands out.
@@ -103,7 +106,10 @@ class _ScaleCheck:
         given: PixelScale | None,
     ) -> None:
         self._network, self._name, self._given, self._dataset = network, name, given, dataset
-        self._images, self._labels = dataset.images("test", rows), dataset.labels("test", rows)
+        more = _spread(len(dataset.y_train), ALL - len(rows))
+        parts: list[tuple[Split, NDArray[np.integer]]] = [("test", rows), ("train", more)]
+        self._images = np.concatenate([dataset.images(split, which) for split, which in parts])
+        self._labels = np.concatenate([dataset.labels(split, which) for split, which in parts])
         self._scale = given or UNIT
 
     def finding(self) -> ScaleFinding | None:
@@ -115,7 +121,7 @@ class _ScaleCheck:
         clearly = _CLEARLY / len(others)
         better = [one for one in trials if _beats(one, own, clearly)]
         if better:
-            message = self._advice(own, better, clearly)
+            message = self._advice(own, better)
             if self._given is None:
                 raise ArchitectureError(message)
             return ScaleFinding(Flag.SCALE_DOUBTED, message)
@@ -150,11 +156,11 @@ class _ScaleCheck:
         chance = float(np.bincount(self._labels).max() / len(self._labels))
         return best.accuracy >= min(2 * chance, (1 + chance) / 2)
 
-    def _beside(self, own: _Trial, clearly: float) -> bool:
-        """Whether a model is clearly better a step beside a scale, in both respects: that is not its own."""
+    def _beside(self, trial: _Trial, p: float) -> bool:
+        """Whether a model is better a step beside a scale, in both respects: so that is not its own."""
         return any(
-            _mcnemar(one, own) < clearly and _certainty(one, own) > _CERTAINLY
-            for one in map(self._try, self._neighbours(own.scale))
+            _mcnemar(one, trial) < p and _certainty(one, trial) > _CERTAINLY
+            for one in map(self._try, self._neighbours(trial.scale))
         )
 
     def _neighbours(self, scale: PixelScale) -> Iterable[PixelScale]:
@@ -191,7 +197,7 @@ class _ScaleCheck:
         with np.errstate(divide="ignore"):
             return np.asarray(margins / steepness)
 
-    def _advice(self, own: _Trial, better: Sequence[_Trial], clearly: float) -> str:
+    def _advice(self, own: _Trial, better: Sequence[_Trial]) -> str:
         best = min(better, key=_loss)
         peers = [one for one in better if one is best or not _rules_out(best, one, *_SURE)]
         # Those that come to the same for an attack are one answer: the most usual of them is named.
@@ -202,7 +208,7 @@ class _ScaleCheck:
         assumed = "" if self._given else ", which is assumed where a grid does not say"
         text = f"{self._right(own)} with {own.scale.option}{assumed}; on {seen}"
         keep = f"{own.scale.option} if that is what it was trained on"
-        if self._beside(best, clearly):
+        if self._beside(best, _DOUBTFUL):
             return (
                 f"{text}, and better still on pixels beside it: none of the scales known here is its own. "
                 f"Give it pixel_range: or normalise: as it was trained, or {keep}"
@@ -223,16 +229,19 @@ class _ScaleCheck:
         )
 
     def _right(self, trial: _Trial) -> str:
-        return f"{self._name} is right on {_share(trial)} of {len(trial.right):,} test images"
+        return f"{self._name} is right on {_share(trial)} of {len(trial.right):,} images"
 
 
 def _statistics(dataset: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of each channel, (C,), over training images, to four digits."""
-    total = len(dataset.y_train)
-    rows = np.unique(np.linspace(0, total - 1, min(total, _STATISTICS_FROM)).astype(np.int64))
-    images = dataset.images("train", rows)
+    images = dataset.images("train", _spread(len(dataset.y_train), _STATISTICS_FROM))
     mean, std = (part(images, axis=(0, 1, 2), dtype=np.float64) for part in (np.mean, np.std))
     return np.round(mean, 4), np.round(std, 4)
+
+
+def _spread(total: int, number: int) -> NDArray[np.int64]:
+    """So many of `total` rows, all of them where these are fewer, evenly spaced."""
+    return np.linspace(0, total, max(0, min(total, number)), endpoint=False).astype(np.int64)
 
 
 def _losses(logits: NDArray[np.float32], labels: NDArray[np.integer]) -> NDArray[np.float64]:
