@@ -107,7 +107,7 @@ def test_fab_finds_the_nearest_of_many_hyperplanes(norm):
     normals = weights.T - weights.T[labels][:, None]  # (N, K, D)
     dual = np.abs(normals).sum(axis=2) if norm == "linf" else np.linalg.norm(normals, axis=2)
     gaps = logits.max(axis=1, keepdims=True) - logits
-    blur = metrics.blur(logits, network_for(model, (3, 3, 3)).scale)
+    blur = metrics.blur(logits, network_for(model, (3, 3, 3)).logit_size)
     needed = (gaps + blur[:, None]) / np.maximum(dual, 1e-9)
     expected = needed.min(axis=1, where=gaps > 0, initial=np.inf)
     attack = build({"name": "fab", "norm": norm, "steps": 5, "targeted_classes": 11})

@@ -42,6 +42,7 @@ ROOMS = (
     "workers.datasets",
     "workers.answers",
     "workers.network",
+    "workers.inference",
     "workers.losses",
     "workers.runtime",
     "workers.machine",

@@ -79,6 +79,8 @@ class Measurement:
         for name in ("success", "success_uint8", "forward_calls", "gradient_calls"):
             columns[name][:] = 0
         self._flag({Flag.NON_FINITE_LOGITS: ~clean.finite}, np.arange(len(clean_correct)))
+        for flag in self._victim.flags:
+            self._flag({flag: np.ones_like(clean_correct)}, np.arange(len(clean_correct)))
         if len(attacked):
             self._attack(attacked, images)
         return pa.concat_tables([self._cell(k) for k in range(len(self._epsilons))])
@@ -154,7 +156,7 @@ class Measurement:
         columns = self._columns
         for name in metrics.Distances._fields:
             columns[name][:, attacked] = np.inf
-        scale = self._victim.network.scale
+        scale = self._victim.network.logit_size
         kinds = (Flag.NON_FINITE_LOGITS, Flag.LOST_CLAIMS)
         troubled: dict[str, NDArray[np.bool_]] = {kind: np.zeros(len(attacked), bool) for kind in kinds}
         for level, epsilon in enumerate(self._epsilons):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from workers import metrics
 from workers.flags import Flag
+from workers.inference import answer
 from workers.losses import LOSSES, value_and_slope
 
 BATCH_SIZES = {"CPU": (8, 16, 32, 64, 128, 256), "GPU": (32, 128, 512)}
@@ -61,10 +61,9 @@ class Network:
 
         # A strong reference here would keep the model alive for as long as the cache below holds its traces.
         reference = weakref.ref(model)
-        options = {"training": False} if _takes_training(model) else {}
 
         def call(images: Any) -> Any:
-            return tf.cast(reference()(images, **options), tf.float32)  # type: ignore[misc]
+            return tf.cast(answer(reference(), images), tf.float32)  # type: ignore[arg-type]
 
         def forward(images: Any) -> Any:
             return (call(images),)
@@ -109,7 +108,7 @@ class Network:
         self._sizes = BATCH_SIZES[device]
         self._budget = CALL_BYTES[device]
         self._health: Health | None = None
-        self._scale: float | None = None
+        self._logit_size: float | None = None
         self.batch_size = self._sizes[-1]  # less for a network that needs much memory; halved if it runs out
 
     @property
@@ -128,13 +127,13 @@ class Network:
         return logits
 
     @property
-    def scale(self) -> float:
+    def logit_size(self) -> float:
         """The usual size of the model's logits: the median of the largest on 8 images of noise."""
-        if self._scale is None:
+        if self._logit_size is None:
             logits = self.logits(self._noise())
             size = np.abs(logits[np.isfinite(logits).all(axis=1)]).max(axis=1)
-            self._scale = float(np.median(size)) if len(size) else 0.0
-        return self._scale
+            self._logit_size = float(np.median(size)) if len(size) else 0.0
+        return self._logit_size
 
     def health(self, images: NDArray[np.float32]) -> Health:
         """What is wrong with the model, seen on up to 8 of the (N, H, W, C) images, N ≥ 1, and 8 of noise.
@@ -277,9 +276,3 @@ def _faults(answers: NDArray[np.float32]) -> tuple[Flag, ...]:
         Flag.PROBABILITIES: sums_to_one,
     }
     return tuple(flag for flag, found in seen.items() if found)
-
-
-def _takes_training(model: Callable[..., Any]) -> bool:
-    import keras
-
-    return isinstance(model, keras.Layer) or "training" in inspect.signature(model).parameters

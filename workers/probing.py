@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,13 @@ from workers.attacks import build
 from workers.network import Network, NoGradientError
 from workers.norms import LINF, Images
 from workers.probes import ATTACKS, EPSILONS, EXAMPLES, FIGURES, VERSION, Probes
-from workers.victims.victim import BATCH, Victim
+from workers.victims.victim import Victim
 
 _CALLS = 5
 _STEP = 0.5 / 255  # Linf: the small step that a gradient's promise is held against
 _HAIR = 1e-4  # Linf: what makes an image a hair different
 _CERTAIN = 2.0**-24  # what is left of a probability that float32 rounds to 1
-_CONFIGS = {
+_CONFIGS: dict[str, dict[str, Any]] = {
     "noise": {"name": "noise", "repeats": 3},
     "fgsm": {"name": "fgsm"},
     "bim": {"name": "bim"},
@@ -29,7 +29,10 @@ _CONFIGS = {
     "square": {"name": "square", "queries": 100},
 }
 _DRAWN_QUERIES = 20  # of the square attack on a randomised victim, which answers each 20 times
-_WHOLE_BOX = ({"name": "pgd", "restarts": 2}, {"name": "pgd", "restarts": 2, "loss": "margin"})
+_WHOLE_BOX: tuple[dict[str, Any], ...] = (
+    {"name": "pgd", "restarts": 2},
+    {"name": "pgd", "restarts": 2, "loss": "margin"},
+)
 
 Figures = dict[str, float | None]
 
@@ -48,7 +51,7 @@ def probe(victim_id: str, victim: Victim) -> Probes:
         "non_finite_logits": float((~answers.finite).mean()),
     }
     if answers.finite.all():
-        found |= _of_logits(logits, victim.network.scale, answers.mostly)
+        found |= _of_logits(logits, victim.network.logit_size, answers.mostly)
         found |= _of_calls(victim, images, logits)
     right = np.flatnonzero(answers.mostly)
     if len(right):
@@ -127,13 +130,13 @@ def _of_gradients(victim: Victim, images: Images, labels: NDArray[np.int32]) -> 
     if not len(rows):
         return found
     images, labels, values, gradients = images[rows], labels[rows], values[rows], gradients[rows]
-    lengths = _lengths(gradients)
+    lengths = _lengths(gradients.astype(np.float64))
     logits = victim.logits(images)
     spread = np.median(logits.max(axis=1) - logits.min(axis=1))
     stepped = np.clip(images + np.float32(_STEP) * LINF.direction(gradients), 0, 1)
     promised = np.einsum("nhwc,nhwc->n", gradients, stepped - images, dtype=np.float64)
     rise = margin(stepped, labels)[0] - values
-    hair = np.float32(_HAIR) * np.random.default_rng(0).choice(np.float32([-1, 1]), images.shape)
+    hair = np.float32(_HAIR) * np.random.default_rng(0).choice(np.array([-1, 1], np.float32), images.shape)
     beside = margin(np.clip(images + hair, 0, 1), labels)[1]
     going = promised > 0
     found |= {
@@ -182,7 +185,7 @@ def _of_attacks(victim: Victim, images: Images, labels: NDArray[np.integer]) -> 
     whole = [run(config, (1.0,)) for config in _WHOLE_BOX]
     known = [broken[0] for broken in whole if broken is not None]
     if known:
-        found["robust_at_1"] = float(1 - np.logical_or.reduce(known).mean())
+        found["robust_at_1"] = float(1 - np.any(known, axis=0).mean())
     return found
 
 
@@ -190,24 +193,24 @@ def _left(
     victim: Victim,
     images: Images,
     labels: NDArray[np.integer],
-    config: dict[str, object],
+    config: dict[str, Any],
     epsilons: tuple[float, ...],
 ) -> NDArray[np.bool_] | None:
     """Which images an attack breaks, (E, N); None where it has no gradient to go by."""
-    attack: Callable[..., object] = build(config)
+    attack = build(config)
     try:
         result = attack(victim.model, images, labels, epsilons, clean_correct=np.ones(len(images), bool))
     except NoGradientError:
         return None
-    broken: NDArray[np.bool_] = result.success  # type: ignore[attr-defined]
-    return broken
+    return result.success
 
 
 def _cosines(one: Images, other: Images) -> NDArray[np.float64]:
     """Between gradients (N, H, W, C), pair by pair; 0 where one of them is 0 or not finite."""
-    usable = np.isfinite(one).all(axis=(1, 2, 3)) & np.isfinite(other).all(axis=(1, 2, 3))
-    a, b = (_unit(np.where(usable[:, None, None, None], each, 0)) for each in (one, other))
-    return np.einsum("nd,nd->n", a, b)
+    usable = np.isfinite(one + other).all(axis=(1, 2, 3), keepdims=True)
+    a, b = (_unit(np.where(usable, each, 0)) for each in (one, other))
+    cosines: NDArray[np.float64] = np.vecdot(a, b)
+    return cosines
 
 
 def _unit(gradients: Images) -> NDArray[np.float64]:
@@ -219,8 +222,9 @@ def _unit(gradients: Images) -> NDArray[np.float64]:
     return unit
 
 
-def _lengths(gradients: Images) -> NDArray[np.float64]:
-    return np.linalg.norm(gradients.reshape(len(gradients), -1).astype(np.float64), axis=1)
+def _lengths(gradients: NDArray[np.float64]) -> NDArray[np.float64]:
+    lengths: NDArray[np.float64] = np.linalg.norm(gradients.reshape(len(gradients), -1), axis=1)
+    return lengths
 
 
 def _largest_kept(gains: NDArray[np.float64]) -> float:

@@ -289,7 +289,7 @@ class ActiveSet:
         return values
 
     def _succeeds(self, logits: Images, example: NDArray[np.integer]) -> NDArray[np.bool_]:
-        scale = self.task.network.scale
+        scale = self.task.network.logit_size
         if self.task.targets is None:
             return metrics.fools(logits, self.task.labels[example], scale)
         return metrics.favours(logits, self.task.targets[example], scale)

@@ -18,6 +18,7 @@ from workers.answers import fresh_draws, summarise
 from workers.attacks.active_set import DRAWS, ActiveSet, Choose, Findings, Task
 from workers.attacks.randomness import Randomness
 from workers.flags import Flag
+from workers.inference import inference_flags
 from workers.network import Network, network_for
 from workers.norms import NORMS, NormName
 
@@ -139,7 +140,7 @@ class Attack(ABC):
         if not len(images):
             return _result(radii, np.zeros(0, bool), whole, targets)
         health = network.health(images)
-        for fault in health.faults:
+        for fault in (*health.faults, *inference_flags(model, images)):
             whole.flag(fault, np.arange(len(images)))
         draws = (DRAWS if health.randomised else 1) if self.eot == "auto" else self.eot
         if clean_correct is None:
@@ -206,7 +207,7 @@ def _clean_correct(
         raise ValueError(f"found label {labels.max()}; the model has {classes} classes, numbered from 0")
     draws = list(fresh_draws(network, images, _CLEAN, seed)) if randomised else [network.logits(images)]
     found.forward_calls[0] += len(draws)
-    answers = summarise(draws, partial(metrics.favours, classes=labels, scale=network.scale))
+    answers = summarise(draws, partial(metrics.favours, classes=labels, scale=network.logit_size))
     found.flag(Flag.NON_FINITE_LOGITS, np.flatnonzero(~answers.finite))
     return answers.mostly
 
@@ -224,9 +225,9 @@ def _score(
         if not len(rows):
             continue
         judge = (
-            partial(metrics.fools, labels=labels[rows], scale=network.scale)
+            partial(metrics.fools, labels=labels[rows], scale=network.logit_size)
             if targets is None
-            else partial(metrics.favours, classes=targets[rows], scale=network.scale)
+            else partial(metrics.favours, classes=targets[rows], scale=network.logit_size)
         )
         answers = summarise(fresh_draws(network, found.images[level, rows], _SCORED, seed, level), judge)
         lost = rows[~answers.mostly]

@@ -62,7 +62,7 @@ class Nearest:
 
     def blur(self, logits: Images) -> NDArray[np.float64]:
         """The lead (r,) in logits (r, K) that says nothing, as `metrics.blur` has it."""
-        return metrics.blur(logits, self._active.task.network.scale)
+        return metrics.blur(logits, self._active.task.network.logit_size)
 
     def offer(self, rows: Rows, images: Images, logits: Images) -> NDArray[np.bool_]:
         """Keep those images (r, H, W, C) in the box that succeed and are nearer than what there is.

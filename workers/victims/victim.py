@@ -13,14 +13,17 @@ from workers import metrics
 from workers.answers import Answers, fresh_draws, summarise
 from workers.datasets import Dataset, evaluation_order
 from workers.defences import defend
+from workers.flags import Flag
+from workers.inference import inference_flags
 from workers.network import Network, network_for
-from workers.unit import NO_DEFENCE, DefenceSpec, VictimSpec
+from workers.unit import NO_DEFENCE, DefenceSpec, ModelSpec, VictimSpec
 from workers.victims.architectures import build_model
 from workers.victims.base import ArchitectureError
 from workers.victims.cache import VictimCache, describe, weights_hash
 from workers.victims.manifest import CleanAccuracy, History, Manifest
+from workers.victims.pixels import stated
 from workers.victims.progress import Listener
-from workers.victims.saved import check_pixel_range
+from workers.victims.scale import ScaleFinding, check_scale
 from workers.victims.training import build_and_train
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ BATCH = 128
 
 _CLEAN = 0  # key of the draws that clean images are scored by
 _ACCURACY_EXAMPLES = 1000
-_PIXEL_RANGE_EXAMPLES = 256
+_FLAG_EXAMPLES = 64
 _TRACED_BYTES = 2**25  # roughly what the traced functions of a network take, beside its weights
 
 
@@ -39,11 +42,17 @@ class Victim:
     """A trained network, defended, with the test split that it is evaluated on, in evaluation order."""
 
     def __init__(
-        self, model: keras.Model, dataset: Dataset, weights: str, defence: DefenceSpec = NO_DEFENCE
+        self,
+        model: keras.Model,
+        dataset: Dataset,
+        weights: str,
+        defence: DefenceSpec = NO_DEFENCE,
+        scale: ScaleFinding | None = None,
     ) -> None:
         self.model = defend(model, defence)
         self.dataset = dataset
         self.weights = weights  # SHA-256
+        self.scale = scale  # what is to be said of the scale of its pixels
         self.order = evaluation_order(dataset.y_test)
         self._clean: dict[int, Answers] = {}
 
@@ -63,6 +72,12 @@ class Victim:
         """Whether its answers to an image differ from call to call."""
         return self.network.health(self._images(0)).randomised
 
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """What is to be known of it whatever the attack: how it is called, and the scale of its pixels."""
+        scale = (self.scale.flag,) if self.scale else ()
+        return (*inference_flags(self.model, self._images(0)[:_FLAG_EXAMPLES]), *scale)
+
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, classes) float32 logits of (N, H, W, C) float32 images, as they are: NaN and infinity too."""
         if not len(images):
@@ -78,7 +93,7 @@ class Victim:
         for block in blocks:
             if block not in self._clean:
                 labels = self.dataset.labels("test", self._block(block))
-                right = partial(metrics.favours, classes=labels, scale=self.network.scale)
+                right = partial(metrics.favours, classes=labels, scale=self.network.logit_size)
                 self._clean[block] = summarise(self._draws(block, self._images(block), _CLEAN), right)
         offset = blocks.start * BATCH
         whole = (
@@ -159,13 +174,20 @@ def train_victim(
 def victim_as_it_is(spec: VictimSpec, dataset: Dataset) -> tuple[Victim, Manifest]:
     """A user's own trained model. ArchitectureError unless it is a classifier of this dataset's images."""
     model = build_model(spec.model, dataset.shape, dataset.classes)
-    victim = Victim(model, dataset, weights_hash(model), spec.defence)
-    if spec.model.path and not spec.model.options.get("pixel_range"):
-        rows = victim.order[:_PIXEL_RANGE_EXAMPLES]
-        images, labels = dataset.images("test", rows), dataset.labels("test", rows)
-        check_pixel_range(model, spec.model.path, images, labels)
+    scale = scale_of(model, spec.model, dataset)
+    victim = Victim(model, dataset, weights_hash(model), spec.defence, scale)
     history = History(rows=(), train_examples=0, seconds=0.0)
     return victim, describe(model, spec, dataset.record(), history, victim.clean_accuracy())
+
+
+def scale_of(model: keras.Model, spec: ModelSpec, dataset: Dataset) -> ScaleFinding | None:
+    """What is to be said of the scale of a user's own model's pixels, without any defence, once it is built.
+
+    ArchitectureError where it is plainly not the one that it was trained on, and the spec says nothing of it.
+    """
+    name = spec.path or spec.factory or spec.name
+    rows = evaluation_order(dataset.y_test)
+    return check_scale(network_for(model, dataset.shape), name, dataset, rows, stated(spec.options))
 
 
 def victim_from_cache(spec: VictimSpec, dataset: Dataset, cache: VictimCache, manifest: Manifest) -> Victim:
