@@ -48,6 +48,7 @@ def connection(small):
 def test_a_cell_measures_what_it_says():
     cell = Cell(
         norm="l2",
+        epsilon=8.0,
         examples=5,
         rows=[
             {"ssim": 0.5, "psnr": 20.0},

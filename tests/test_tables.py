@@ -20,7 +20,7 @@ from orchestrator.results.text.base import Columns
 from orchestrator.results.text.robustness import epsilon_text
 from tests.support.results import Cell, results_of
 
-BROKEN = {"success": True, "distance": 0.05}
+BROKEN = {"success": True, "distance": 0.001}
 WRONG = {"clean_correct": False}
 EIGHT = 8 / 255
 
@@ -233,7 +233,7 @@ def test_colours_are_those_of_the_terminal(example, monkeypatch):
     assert "\x1b[3" not in text_format("rich", colour=True).robustness(example)
 
 
-def grid_of(models, defences, attacks, epsilons=(0.0, 0.05, 0.1, 0.15, 0.2, 0.3)):
+def grid_of(models, defences, attacks, epsilons=(0.01, 0.05, 0.1, 0.15, 0.2, 0.3)):
     return tables_of(
         *(
             Cell(
@@ -259,7 +259,7 @@ mnist, linf: robust accuracy by epsilon
 
 small_cnn, fgsm
   clean   100.0%
-  0        75.0%
+  0.01     75.0%
   0.05     75.0%
   0.1      75.0%
   0.15     75.0%
@@ -292,7 +292,7 @@ def test_what_is_the_same_in_every_row_goes_first():
         "model",
         "attack",
         "clean",
-        "0",
+        "0.01",
         "0.05",
         "0.1",
         "0.15",

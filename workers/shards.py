@@ -110,6 +110,7 @@ class ShardInfo:
     seconds: float
     device: str
     code: str  # hash of the source that made it; "" where it does not say
+    versions: str  # of the libraries that it was made with: "keras 3.15, …"; "" where it does not say
 
 
 def dimensions(victim: VictimSpec, attack: AttackSpec, cell_id: str, epsilon: float) -> dict[str, Any]:
@@ -225,6 +226,7 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
             seconds=float(sum(footer["phases"].values())),
             device=str(footer["provenance"].get("device", "")),
             code=str(footer["provenance"].get("code", "")),
+            versions=_versions(footer["provenance"].get("versions")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
@@ -242,6 +244,11 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
     if not name.startswith(f"{info.victim_id}/"):
         raise InvalidShardError(f"it belongs to victim {info.victim_id}, not to this folder")
     return info
+
+
+def _versions(recorded: object) -> str:
+    pairs = sorted(recorded.items()) if isinstance(recorded, dict) else ()
+    return ", ".join(f"{name} {version}" for name, version in pairs)
 
 
 def _parquet_tail(shards: Folder, name: str) -> bytes:

@@ -83,6 +83,10 @@ MEANINGS: dict[str, dict[str, str]] = {
         "device": "what the shards were computed on",
         "flags": "what makes the numbers mean less than they seem, by name",
         "status": "`done`; `failed`: a unit that it needs ran out of attempts; `partial`; `missing`",
+        "robust_accuracy_unchecked": "robust accuracy as it was measured, also where a check calls it wrong",
+        "verdict": "the gravest that checks say of the cell: `wrong`, and then robust accuracy, its interval "
+        "and attack success rates are null; `suspicious`; `note`; null: nothing",
+        "checks": "the rules that say so, the gravest first",
     },
     "worst_case": {
         **_VICTIM,
@@ -134,6 +138,16 @@ MEANINGS: dict[str, dict[str, str]] = {
         "error": "what happened, in one line",
         "traceback": "Python's traceback, where there is one",
         "worker": "the worker that it happened on",
+    },
+    "checks": {
+        "rule": "the rule that fired",
+        "severity": "`wrong`: a number is not what it says; `suspicious`: the model may be far less robust "
+        "than a number says; `note`: worth knowing",
+        **{name: f"{meaning}; null: of several" for name, meaning in _CELL.items()},
+        "figure": "what was found",
+        "allowed": "what it may be at the most, or at the least",
+        "message": "what was found, in one sentence",
+        "advice": "what to do then",
     },
 }
 """View -> column -> meaning."""

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from orchestrator.results.witnesses import ROW_COLUMNS, WITNESSES, witnesses
+
 MEASURED = pa.schema(
     [
         ("cell_id", pa.string()),
@@ -27,6 +29,7 @@ MEASURED = pa.schema(
         ("gradient_calls", pa.int64()),
         # How many of the correct examples each flag touches.
         ("touched", pa.list_(pa.struct([("key", pa.string()), ("value", pa.int64())]))),
+        *WITNESSES,
     ]
 )
 """One row for each cell that has any."""
@@ -42,11 +45,13 @@ _PLAIN = (
     "forward_calls",
     "gradient_calls",
     "flags",
+    *ROW_COLUMNS,
 )
 
 
 def needed_columns(norm: str) -> list[str]:
-    """The columns of `workers.shards.SCHEMA` that `measure` takes for cells of a norm."""
+    """The columns of `workers.shards.SCHEMA` that `measure` takes for cells of a norm; and it takes
+    `results.witnesses.MISPLACED`, where kept images were looked at."""
     return [*_PLAIN, norm]
 
 
@@ -73,7 +78,7 @@ def measure(rows: pa.Table, wanted: Mapping[str, int], norm: str) -> pa.Table:
         return [float(sums[i] / n[i]) if n[i] else None for i in range(count)]
 
     correct, success = rows["clean_correct"].to_numpy(), rows["success"].to_numpy()
-    distance, _ = _values(rows, norm)
+    distance, known = _values(rows, norm)
     means, medians = _of_successes(distance[success], code[success], count)
     measured = pa.table(
         {
@@ -90,6 +95,7 @@ def measure(rows: pa.Table, wanted: Mapping[str, int], norm: str) -> pa.Table:
             "forward_calls": total(_values(rows, "forward_calls")[0]),
             "gradient_calls": total(_values(rows, "gradient_calls")[0]),
             "touched": _touched(rows, code, correct, count),
+            **witnesses(rows, code, count, np.where(known, distance, np.nan)),
         },
         schema=MEASURED,
     )

@@ -18,7 +18,8 @@ import duckdb
 import pyarrow as pa
 
 from orchestrator.errors import QueryError
-from orchestrator.results import views
+from orchestrator.results import checks, views
+from orchestrator.results.checks.evidence import gather
 from orchestrator.results.fence import ALLOWED, checked
 from orchestrator.results.measured import MEASURED
 from orchestrator.results.schemas import Results
@@ -33,6 +34,8 @@ def connect(
     results: Results, *, cells: bool = True, memory_limit: str = "2GB", threads: int | None = None
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the views `VIEWS` over `results`, its configuration closed and locked.
+
+    Without `cells` the views `cells` and `checks` hold nothing that is measured: that takes a while.
 
     `memory_limit` caps DuckDB (the Parquet reader's buffers come on top; nothing spills to disk); `threads`
     defaults to the CPUs that this process may use. Rows are read from the accepted shards as a query needs
@@ -62,8 +65,22 @@ def connect(
     connection.from_arrow(results.examples).select(*views.EXAMPLE_COLUMNS).create_view("examples")
     connection.from_arrow(results.history).create_view("history")
     connection.execute("CREATE VIEW failures AS FROM input.failures")
-    for name, sql in (("cells", views.CELLS), ("worst_case", views.WORST_CASE), ("victims", views.VICTIMS)):
+    for name, sql in (
+        ("input.cells", views.CELLS),
+        ("worst_case", views.WORST_CASE),
+        ("victims", views.VICTIMS),
+    ):
         connection.execute(f"CREATE VIEW {name} AS {sql}")
+    found, verdicts = checks.CHECKS.empty_table(), checks.VERDICTS.empty_table()
+    if cells:
+        evidence = gather(connection, results)
+        found = checks.find(evidence)
+        verdicts = checks.verdicts(evidence, found)
+    connection.from_arrow(found).create_view("checks")
+    connection.execute("USE input")
+    connection.from_arrow(verdicts).create_view("verdicts")
+    connection.execute("USE main")
+    connection.execute(f"CREATE VIEW cells AS {views.JUDGED_CELLS}")
     connection.execute("SET lock_configuration = true")
     return connection
 
@@ -102,7 +119,8 @@ def answering(
     Raises QueryError for anything that is not one SELECT over the views, and for whatever DuckDB says is
     wrong with it. Its message has one line; that of a syntax error shows the place as well.
     """
-    cells = "cells" in sql.lower()  # else what the view stands on need not be measured
+    # Else what these views stand on need not be measured.
+    cells = any(view in sql.lower() for view in ("cells", "checks"))
     with connect(results, cells=cells, memory_limit=memory_limit, threads=threads) as connection:
         try:
             (limit,) = connection.execute("SELECT parse_formatted_bytes($1)", [memory_limit]).fetchall()[0]

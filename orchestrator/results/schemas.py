@@ -13,6 +13,9 @@ from workers.shards import DIMENSIONS
 CELLS_FILE = "cells.parquet"
 """The table with a row for each cell, in an output folder's `tables/`."""
 
+CHECKS_FILE = "checks.parquet"
+"""The table with a row for each finding, beside it."""
+
 WANTED = pa.schema([*DIMENSIONS, ("examples", pa.int32())])
 """The cells of the grid as last run; `examples`: how many, capped at the size of the test split."""
 
@@ -23,6 +26,8 @@ COVERAGE = pa.schema(
         ("stop", pa.int32()),
         ("seconds", pa.float64()),  # the shard's seconds, divided by its number of cells
         ("device", pa.string()),
+        ("code", pa.string()),  # hash of the source that made the shard; "" where it does not say
+        ("versions", pa.string()),  # of the libraries that it was made with, for people; "" likewise
     ]
 )
 """One row for each cell of each accepted shard."""

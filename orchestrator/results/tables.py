@@ -11,8 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.results.checks import RULES
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
+from workers.flags import Flag
 from workers.unit import label
 
 
@@ -20,7 +22,11 @@ def cells_table(results: Results) -> pa.Table:
     """The `cells` view (see `orchestrator.results.views.CELLS`) as a table, its rows in the grid's order:
     model, dataset, defence, seed, attack, as the grid lists them, then epsilon, ascending."""
     with connect(results) as connection:
-        cells = connection.sql("FROM cells").to_arrow_table()
+        return in_grid_order(connection.sql("FROM cells").to_arrow_table(), results)
+
+
+def in_grid_order(cells: pa.Table, results: Results) -> pa.Table:
+    """The rows of `cells` in the order in which the grid asks for them."""
     return cells.take(pc.sort_indices(pc.index_in(cells["cell_id"], value_set=results.wanted["cell_id"])))
 
 
@@ -30,7 +36,8 @@ class Entry:
 
     `value` is the mean over seeds, `sd` the sample standard deviation (null with one seed); `low` and `high`
     are the ends of the 95% Wilson interval, averaged over seeds: they speak of the test sampling only. Where
-    any seed's cell is not done, the entry is a hole: all of these are None, and `mark` says why.
+    any seed's cell is not done, the entry is a hole; where a check calls one wrong, there is no number to
+    show: all of these are None, and `mark` says why.
     """
 
     status: str  # done, partial, failed or missing
@@ -41,12 +48,16 @@ class Entry:
     n: int  # examples evaluated and wanted, summed over seeds
     examples: int
     seeds: int
+    unchecked: float | None = None  # the mean over seeds also where it is wrong
+    verdict: str | None = None  # the gravest of its cells'
+    checks: tuple[str, ...] = ()  # the rules that any of its cells breaks, the gravest first
 
     @property
     def mark(self) -> str:
-        """Why there is no number: `missing`, `partial 120/500` or `failed`; empty where there is one."""
+        """Why there is no number: `missing`, `partial 120/500`, `failed` or `wrong`; empty where there is
+        one."""
         if self.status == "done":
-            return ""
+            return "wrong" if self.verdict == "wrong" else ""
         return f"partial {self.n}/{self.examples}" if self.status == "partial" else self.status
 
 
@@ -63,7 +74,8 @@ class Row:
     clean_accuracy: float | None  # mean over seeds; None until each seed has a cell that is done
     clean_sd: float | None
     entries: tuple[Entry | None, ...]
-    flags: tuple[str, ...]  # those that any of its cells carries
+    flags: tuple[str, ...]  # those that any of its cells carries, or its victim
+    checks: tuple[str, ...] = ()  # the rules that any of its cells breaks, the gravest first
 
     @property
     def model_label(self) -> str:
@@ -136,9 +148,13 @@ RECORDS = pa.schema(
         ("examples", pa.int64()),
         ("seeds", pa.int64()),
         ("flags", pa.list_(pa.string())),
+        ("robust_accuracy_unchecked", pa.float64()),
+        ("verdict", pa.string()),
+        ("checks", pa.list_(pa.string())),
     ]
 )
-"""Robustness tables in long form: one row per entry. The words are those of `Entry` and `Row`."""
+"""Robustness tables in long form: one row per entry. The words are those of `Entry` and `Row`, and of the
+view `cells`."""
 
 
 def robustness_records(tables: Iterable[RobustnessTable]) -> pa.Table:
@@ -153,6 +169,9 @@ def robustness_records(tables: Iterable[RobustnessTable]) -> pa.Table:
             "robust_sd": entry.sd,
             "robust_low": entry.low,
             "robust_high": entry.high,
+            "robust_accuracy_unchecked": entry.unchecked,
+            "verdict": entry.verdict,
+            "checks": entry.checks,
         }
         for table in tables
         for row in table.rows
@@ -186,8 +205,12 @@ def _row(key: tuple[Any, ...], cells: Sequence[dict[str, Any]], epsilons: Sequen
             clean.setdefault(cell["seed"], None)
     mean, sd = _mean_sd(list(clean.values()))
     entries = tuple(_entry(at[epsilon]) if epsilon in at else None for epsilon in epsilons)
-    flags = tuple(sorted({flag for cell in cells for flag in cell["flags"]}))
-    return Row(model, model_options, defence, attack, attack_options, not oblivious, mean, sd, entries, flags)
+    checks = _gravest_first(cells)
+    flags = {flag for cell in cells for flag in cell["flags"]} | set(checks) & set(Flag)
+    return Row(
+        *(model, model_options, defence, attack, attack_options, not oblivious, mean, sd, entries),
+        *(tuple(sorted(flags)), checks),
+    )
 
 
 def _entry(cells: Sequence[dict[str, Any]]) -> Entry:
@@ -198,9 +221,19 @@ def _entry(cells: Sequence[dict[str, Any]]) -> Entry:
     n, examples = (sum(cell[name] for cell in cells) for name in ("n", "examples"))
     if status != "done":
         return Entry(status, None, None, None, None, n, examples, len(cells))
+    checks = _gravest_first(cells)
+    verdict = RULES[checks[0]].severity if checks else None
+    unchecked, _ = _mean_sd([cell["robust_accuracy_unchecked"] for cell in cells])
+    # Null in the cells themselves where it is wrong, and nothing is averaged over a hole.
     value, sd = _mean_sd([cell["robust_accuracy"] for cell in cells])
-    low, high = (fmean(cell[name] for cell in cells) for name in ("robust_low", "robust_high"))
-    return Entry(status, value, low, high, sd, n, examples, len(cells))
+    low, high = (_mean_sd([cell[name] for cell in cells])[0] for name in ("robust_low", "robust_high"))
+    return Entry(status, value, low, high, sd, n, examples, len(cells), unchecked, verdict, checks)
+
+
+def _gravest_first(cells: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    """The rules that any of the cells breaks."""
+    broken = {name for cell in cells for name in cell["checks"]}
+    return tuple(name for name in RULES if name in broken)
 
 
 def _mean_sd(values: Sequence[float | None]) -> tuple[float | None, float | None]:

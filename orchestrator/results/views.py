@@ -1,7 +1,7 @@
 """The SQL behind the views of an output folder: what each number is, in one place.
 
-The views stand on `examples` (a PyArrow dataset) and on five tables of the schema `input`
-(`wanted`, `measured`, `coverage`, `victims`, `failures`), which `orchestrator.results.query.connect` makes.
+The views stand on `examples` (a PyArrow dataset) and on tables of the schema `input` (`wanted`, `measured`,
+`coverage`, `victims`, `failures`, `verdicts`), which `orchestrator.results.query.connect` makes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _label(table: str) -> str:
     return f"CASE WHEN {options} = '' THEN {name} ELSE {name} || ' (' || {options} || ')' END"
 
 
-_TOUCHED = 0.01
+TOUCHED = 0.01
 """The share of a cell's clean-correct examples from which on a flag of theirs is the cell's."""
 
 _DISTANCE = "CASE w.norm " + " ".join(f"WHEN '{norm}' THEN e.{norm}" for norm in NORMS) + " END"
@@ -99,7 +99,7 @@ SELECT
     s.device,
     list_concat(
         coalesce(v.flags, []),
-        [flag.key FOR flag IN coalesce(m.touched, []) IF flag.value >= {_TOUCHED} * m.correct]
+        [flag.key FOR flag IN coalesce(m.touched, []) IF flag.value >= {TOUCHED} * m.correct]
     ) AS flags,
     CASE
         WHEN coalesce(m.n, 0) >= w.examples THEN 'done'
@@ -124,6 +124,27 @@ cell that is not done are over what it has: never average them with those of oth
 the share of the most frequent class; halfway between chance and 1 where that is less, as with two classes);
 `victim_overfit` where its training accuracy is more than 0.15 above its validation accuracy; then, by name,
 those flags of examples that touch at least 1% of the examples that the victim got right.
+"""
+
+_CLAIMS = ("robust_accuracy", "robust_low", "robust_high", "attack_success_rate", "attack_success_rate_uint8")
+
+_BELIEVED = ", ".join(
+    f"CASE WHEN v.verdict = 'wrong' THEN NULL ELSE c.{name} END AS {name}" for name in _CLAIMS
+)
+
+JUDGED_CELLS = f"""
+SELECT
+    c.* REPLACE ({_BELIEVED}),
+    c.robust_accuracy AS robust_accuracy_unchecked,
+    v.verdict,
+    coalesce(v.checks, []) AS checks
+FROM input.cells c
+LEFT JOIN input.verdicts v ON v.cell_id = c.cell_id
+"""
+"""`CELLS` with what checks say of them (`orchestrator.results.checks.VERDICTS`).
+
+What a check calls wrong is null in the columns that people read and average; `robust_accuracy_unchecked` has
+the number as it was measured, whatever the checks say.
 """
 
 WORST_CASE = f"""

@@ -12,13 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.results import measured as measuring
+from orchestrator.results import witnesses as witnessing
 from orchestrator.results.measured import MEASURED, measure, needed_columns
+from orchestrator.results.witnesses import IMAGE_COLUMNS, with_misplaced
 from orchestrator.store.accepted import Accepted, Piece
 from orchestrator.store.segments import Segments
 from workers.storage import Folder
 
 # What was kept must not outlive a change of how it is measured.
-_CODE = hashlib.sha256(Path(measuring.__file__).read_bytes()).hexdigest()
+_CODE = hashlib.sha256(
+    b"".join(Path(module.__file__).read_bytes() for module in (measuring, witnessing))
+).hexdigest()
 _SCHEMA = pa.schema([("key", pa.string()), *MEASURED])
 
 
@@ -67,8 +71,10 @@ def _groups(accepted: Accepted, wanted: pa.Table) -> list[_Group]:
 
 
 def _measure(accepted: Accepted, key: str, group: _Group) -> pa.Table:
-    columns = needed_columns(group.norm)
-    rows = pa.concat_tables([accepted.read(piece, columns) for piece in group.pieces])
+    columns = list(dict.fromkeys((*needed_columns(group.norm), *IMAGE_COLUMNS)))
+    # Images are let go shard by shard: with `keep: all` they are most of a folder.
+    pieces = (with_misplaced(accepted.read(piece, columns), group.norm) for piece in group.pieces)
+    rows = pa.concat_tables(list(pieces))
     table = measure(rows, group.wanted, group.norm)
     return table.add_column(0, "key", pa.repeat(pa.scalar(key), table.num_rows)).cast(_SCHEMA)
 

@@ -32,6 +32,8 @@ class Cell:
     rows: Mapping[int, Mapping[str, Any]] | Sequence[Mapping[str, Any]] = ()
     seconds: float = 1.0
     device: str = "cpu"
+    code: str = "c0de"
+    versions: str = "keras 3"
 
     @property
     def victim_id(self) -> str:
@@ -105,6 +107,8 @@ def results_of(
                     "stop": stop,
                     "seconds": cell.seconds,
                     "device": cell.device,
+                    "code": cell.code,
+                    "versions": cell.versions,
                 }
             )
     return Results(

@@ -82,14 +82,14 @@ class Terminal(Format):
 def _columns(table: RobustnessTable, *, broken: bool = False) -> list[Column]:
     """Its columns; `broken`: labels and the marks of holes may be broken at their spaces, numbers never."""
     names, numeric = words.header(table)
-    rows = [words.cells(row) for row in table.rows]
+    rows, notes = words.rows(table), words.footnotes(table)
     columns = [
         Column(name, [row[i] for row in rows], right=right, breaks=broken and not right)
         for i, (name, right) in enumerate(zip(names, numeric, strict=True))
     ]
     for i in range(len(table.epsilons)):
         entries = [row.entries[i] for row in table.rows]
-        texts = map(words.entry_text, entries)
+        texts = [words.entry_text(entry, notes) for entry in entries]
         cells = [
             text.replace(" ", "\n") if broken and entry and entry.mark else text
             for text, entry in zip(texts, entries, strict=True)
@@ -101,6 +101,8 @@ def _columns(table: RobustnessTable, *, broken: bool = False) -> list[Column]:
 
 def _style(entry: Entry | None) -> str:
     """Colours of the terminal's own palette that can be read on black and on white alike."""
+    if entry is not None and entry.mark == "wrong":
+        return "bold red"
     if entry is None or entry.value is None:
         return "dim"
     return "green" if entry.value >= 2 / 3 else "red" if entry.value < 1 / 3 else ""
