@@ -28,8 +28,11 @@ SELECT
     count(*) FILTER (WHERE clean_correct AND NOT success) AS robust,
     count(*) FILTER (WHERE success) AS successes,
     count(*) FILTER (WHERE success_uint8) AS successes_uint8,
-    avg(linf::DOUBLE) FILTER (WHERE success) AS mean_distance,
-    median(linf::DOUBLE) FILTER (WHERE success) AS median_distance,
+    avg(linf::DOUBLE) FILTER (WHERE success) AS mean_success_distance,
+    median(linf::DOUBLE) FILTER (WHERE success) AS median_success_distance,
+    median(nearest::DOUBLE) FILTER (WHERE clean_correct) AS median_nearest,
+    CASE WHEN count(nearest) FILTER (WHERE clean_correct) > 0
+        THEN count(*) FILTER (WHERE clean_correct AND isinf(nearest)) END AS not_found,
     avg(ssim::DOUBLE) AS ssim,
     avg(psnr::DOUBLE) AS psnr,
     coalesce(sum(forward_calls), 0)::BIGINT AS forward_calls,
@@ -52,6 +55,8 @@ def tables(draw: st.DrawFn) -> pa.Table:
     def sometimes(values: np.ndarray, share: float, kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind, mask=generator.random(number) < share)
 
+    minimum_norm = draw(st.booleans())
+    nearest = np.where(generator.random(number) < draw(st.sampled_from([0.1, 0.5])), 2.0, np.inf)
     flags = [
         None if x < 0.6 else ["zero_gradients", "probabilities"][: 1 + (x > 0.8)]
         for x in generator.random(number)
@@ -69,6 +74,8 @@ def tables(draw: st.DrawFn) -> pa.Table:
             generator.integers(0, 9, number), draw(st.sampled_from([0.2, 1.0])), pa.int32()
         ),
         "flags": pa.array(flags, pa.list_(pa.string())),
+        "nearest": pa.array(nearest, mask=~(correct & minimum_norm)),
+        "target": pa.nulls(number, pa.int32()),
         "linf": sometimes(np.where(success, generator.random(number), np.inf), 0.0, pa.float32()),
     }
     return pa.table({name: column.cast(SCHEMA.field(name).type) for name, column in columns.items()})

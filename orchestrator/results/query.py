@@ -20,8 +20,9 @@ import pyarrow as pa
 from orchestrator.errors import QueryError
 from orchestrator.results import views
 from orchestrator.results.fence import ALLOWED, checked
-from orchestrator.results.measured import MEASURED
+from orchestrator.results.measured import ATTACKS, MEASURED
 from orchestrator.results.schemas import Results
+from orchestrator.results.worst_case import WORST_CASES, worst_cases
 from workers.machine import available_cpus
 
 _ROWS = 65_536  # of a batch
@@ -54,15 +55,20 @@ def connect(
         },
     )
     connection.execute("CREATE SCHEMA input; USE input")
-    measured = results.measured() if cells else MEASURED.empty_table()
+    measured, attacks, worst = MEASURED.empty_table(), ATTACKS.empty_table(), WORST_CASES.empty_table()
+    if cells:
+        measured, attacks = results.measured()
+        worst = worst_cases(results.wanted, results.coverage, attacks)
     connection.from_arrow(measured).create_view("measured")
+    connection.from_arrow(attacks.drop_columns("closest")).create_view("attacks")
+    connection.from_arrow(worst).create_view("worst_cases")
     for name in ("wanted", "coverage", "victims", "failures"):
         connection.from_arrow(getattr(results, name)).create_view(name)
     connection.execute("USE main")
     connection.from_arrow(results.examples).select(*views.EXAMPLE_COLUMNS).create_view("examples")
     connection.from_arrow(results.history).create_view("history")
     connection.execute("CREATE VIEW failures AS FROM input.failures")
-    for name, sql in (("cells", views.CELLS), ("worst_case", views.WORST_CASE), ("victims", views.VICTIMS)):
+    for name, sql in views.VIEWS.items():
         connection.execute(f"CREATE VIEW {name} AS {sql}")
     connection.execute("SET lock_configuration = true")
     return connection
@@ -102,7 +108,8 @@ def answering(
     Raises QueryError for anything that is not one SELECT over the views, and for whatever DuckDB says is
     wrong with it. Its message has one line; that of a syntax error shows the place as well.
     """
-    cells = "cells" in sql.lower()  # else what the view stands on need not be measured
+    # Else what the views stand on need not be measured.
+    cells = any(view in sql.lower() for view in views.MEASURED)
     with connect(results, cells=cells, memory_limit=memory_limit, threads=threads) as connection:
         try:
             (limit,) = connection.execute("SELECT parse_formatted_bytes($1)", [memory_limit]).fetchall()[0]
