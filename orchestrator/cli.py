@@ -229,7 +229,7 @@ def query(
 ) -> None:
     """Ask a sweep's results in SQL.
 
-    Views: examples, cells, worst_case, victims, history, failures. For instance:
+    Views: examples, cells, worst_case, distances, victims, history, failures. For instance:
     "SELECT model, avg(robust_accuracy) FROM cells WHERE epsilon = 0.1 GROUP BY model".
     """
     with _user_errors():

@@ -74,6 +74,7 @@ MEASURES = pa.schema(
         # Of a minimum-norm attack: the distance of the nearest adversarial image, in the attack's norm,
         # whatever the epsilons; infinite where there is none, null for other attacks and where not attacked.
         ("nearest", pa.float32()),
+        ("target", pa.int32()),  # the class that a targeted attack aims at; null for any other
         ("member", pa.string()),  # which attack of a bundle broke the example; null without success
         # Of a randomised victim: the share of fresh draws in which the clean and the final image are answered
         # wrongly; null for any other.
@@ -85,7 +86,7 @@ MEASURES = pa.schema(
 SCHEMA = pa.schema([*DIMENSIONS, *MEASURES])
 """What every shard holds. Columns may be added, nullable, with `SCHEMA_VERSION` raised; never changed."""
 
-_SINCE = {"flags": 2, "nearest": 3, "member": 3, "clean_wrong_draws": 3, "wrong_draws": 3}
+_SINCE = {"flags": 2, "nearest": 3, "target": 3, "member": 3, "clean_wrong_draws": 3, "wrong_draws": 3}
 """The schema version that a column came with, where it was not the first: earlier shards lack it."""
 
 

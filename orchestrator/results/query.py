@@ -19,10 +19,11 @@ import pyarrow as pa
 
 from orchestrator.errors import QueryError
 from orchestrator.results import checks, views
-from orchestrator.results.checks.evidence import gather
+from orchestrator.results.checks.evidence import Evidence, gather
 from orchestrator.results.fence import ALLOWED, checked
-from orchestrator.results.measured import MEASURED
+from orchestrator.results.measured import ATTACKS, MEASURED
 from orchestrator.results.schemas import Results
+from orchestrator.results.worst_case import WORST_CASES, worst_cases
 from workers.machine import available_cpus
 
 _ROWS = 65_536  # of a batch
@@ -57,30 +58,29 @@ def connect(
         },
     )
     connection.execute("CREATE SCHEMA input; USE input")
-    measured = results.measured() if cells else MEASURED.empty_table()
+    measured, attacks, worst = MEASURED.empty_table(), ATTACKS.empty_table(), WORST_CASES.empty_table()
+    if cells:
+        measured, attacks = results.measured()
+        worst = worst_cases(results.wanted, results.coverage, attacks)
     connection.from_arrow(measured).create_view("measured")
+    connection.from_arrow(attacks.drop_columns("closest")).create_view("attacks")
+    connection.from_arrow(worst).create_view("worst_cases")
     for name in ("wanted", "coverage", "victims", "failures"):
         connection.from_arrow(getattr(results, name)).create_view(name)
     connection.execute("USE main")
     connection.from_arrow(results.examples).select(*views.EXAMPLE_COLUMNS).create_view("examples")
     connection.from_arrow(results.history).create_view("history")
     connection.execute("CREATE VIEW failures AS FROM input.failures")
-    for name, sql in (
-        ("input.cells", views.CELLS),
-        ("worst_case", views.WORST_CASE),
-        ("victims", views.VICTIMS),
-    ):
+    for name, sql in views.VIEWS.items():
         connection.execute(f"CREATE VIEW {name} AS {sql}")
-    found, verdicts = checks.CHECKS.empty_table(), checks.VERDICTS.empty_table()
-    if cells:
-        evidence = gather(connection, results)
-        found = checks.find(evidence)
-        verdicts = checks.verdicts(evidence, found)
-    connection.from_arrow(found).create_view("checks")
+    judged = checks.judge(gather(connection, results) if cells else Evidence())
+    connection.from_arrow(judged.findings).create_view("checks")
     connection.execute("USE input")
-    connection.from_arrow(verdicts).create_view("verdicts")
+    connection.from_arrow(judged.cells).create_view("verdicts")
+    connection.from_arrow(judged.worst_cases).create_view("worst_verdicts")
     connection.execute("USE main")
-    connection.execute(f"CREATE VIEW cells AS {views.JUDGED_CELLS}")
+    for name, sql in views.JUDGED.items():
+        connection.execute(f"CREATE VIEW {name} AS {sql}")
     connection.execute("SET lock_configuration = true")
     return connection
 
@@ -119,8 +119,8 @@ def answering(
     Raises QueryError for anything that is not one SELECT over the views, and for whatever DuckDB says is
     wrong with it. Its message has one line; that of a syntax error shows the place as well.
     """
-    # Else what these views stand on need not be measured.
-    cells = any(view in sql.lower() for view in ("cells", "checks"))
+    # Else what the views stand on need not be measured.
+    cells = any(view in sql.lower() for view in views.MEASURED)
     with connect(results, cells=cells, memory_limit=memory_limit, threads=threads) as connection:
         try:
             (limit,) = connection.execute("SELECT parse_formatted_bytes($1)", [memory_limit]).fetchall()[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -16,8 +17,19 @@ CELLS_FILE = "cells.parquet"
 CHECKS_FILE = "checks.parquet"
 """The table with a row for each finding, beside it."""
 
-WANTED = pa.schema([*DIMENSIONS, ("examples", pa.int32())])
-"""The cells of the grid as last run; `examples`: how many, capped at the size of the test split."""
+WANTED = pa.schema(
+    [
+        *DIMENSIONS,
+        ("examples", pa.int32()),  # how many, capped at the size of the test split
+        # What the attack says of itself before it has run; null where it says nothing.
+        ("targeted", pa.bool_()),
+        ("minimum_norm", pa.bool_()),
+    ]
+)
+"""The cells of the grid as last run."""
+
+VICTIM_COLUMNS = ("model", "model_options", "dataset", "defence", "seed", "victim_id")
+"""Those of `WANTED` that name a victim."""
 
 COVERAGE = pa.schema(
     [
@@ -98,13 +110,20 @@ FAILURES = pa.schema(
 """Every attempt that failed."""
 
 
+class Measured(NamedTuple):
+    """What the rows of the wanted cells come to."""
+
+    cells: pa.Table  # `results.measured.MEASURED`
+    attacks: pa.Table  # `results.measured.ATTACKS`
+
+
 @dataclass(frozen=True)
 class Results:
     """The accepted contents of one output folder."""
 
     examples: pads.Dataset  # rows of `workers.shards.SCHEMA`, each (cell, position) at most once
     wanted: pa.Table  # `WANTED`
-    measured: Callable[[], pa.Table]  # `results.measured.MEASURED` of the wanted cells, read when asked for
+    measured: Callable[[], Measured]  # read when asked for
     coverage: pa.Table  # `COVERAGE`
     victims: pa.Table  # `VICTIMS`
     history: pa.Table  # `HISTORY`

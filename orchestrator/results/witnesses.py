@@ -21,14 +21,12 @@ WITNESSES = (
     # the attack succeeded. As long as the positions go.
     pa.field("right_at", pa.binary()),
     pa.field("broken_at", pa.binary()),
-    # Correct examples of which a minimum-norm attack found no adversarial image; null for other attacks.
-    pa.field("unreached", pa.int64()),
     pa.field("contradicted", pa.int64()),  # successes that their own row contradicts
     pa.field("misplaced", pa.int64()),  # kept images that cannot be what their rows say
 )
 """The columns of `results.measured.MEASURED` that checks stand on."""
 
-ROW_COLUMNS = ("epsilon", "nearest")
+ROW_COLUMNS = ("epsilon",)
 IMAGE_COLUMNS = ("success", "image", "image_shape")
 MISPLACED = "misplaced"
 
@@ -44,20 +42,17 @@ def unpacked(packed: bytes | None) -> NDArray[np.bool_]:
 
 def witnesses(
     rows: pa.Table, code: NDArray[np.integer], count: int, distance: NDArray[np.float64]
-) -> dict[str, list[bytes] | list[int | None] | NDArray[np.int64]]:
+) -> dict[str, list[bytes] | NDArray[np.int64]]:
     """`WITNESSES` by cell; `code` is each row's, below `count`, `distance` in its norm, NaN where null."""
     right, success = rows["clean_correct"].to_numpy(), rows["success"].to_numpy()
     position = rows["position"].to_numpy()
     inside = (distance >= 0) & within(distance, rows["epsilon"].to_numpy())
     contradicted = success & ~(inside & right)
-    nearest, known = rows["nearest"], pc.is_valid(rows["nearest"]).to_numpy()
-    unreached = known & right & np.isinf(pc.fill_null(nearest, 0).to_numpy())
-    measured = np.bincount(code[known], minlength=count)
-    failed = np.bincount(code, weights=unreached, minlength=count)
     misplaced = rows[MISPLACED].to_numpy() if MISPLACED in rows.column_names else np.zeros(len(code))
     order = np.argsort(code, kind="stable")
     ends = np.searchsorted(code[order], np.arange(count + 1))
-    right_at, broken_at = [], []
+    right_at: list[bytes] = []
+    broken_at: list[bytes] = []
     for start, stop in pairwise(ends):
         here = order[start:stop]
         length = int(position[here].max()) + 1 if len(here) else 0
@@ -68,7 +63,6 @@ def witnesses(
     return {
         "right_at": right_at,
         "broken_at": broken_at,
-        "unreached": [int(failed[i]) if measured[i] else None for i in range(count)],
         "contradicted": np.bincount(code, weights=contradicted, minlength=count).astype(np.int64),
         "misplaced": np.bincount(code, weights=misplaced, minlength=count).astype(np.int64),
     }

@@ -28,6 +28,7 @@ from orchestrator.run.status import StatusWriter
 from orchestrator.store.accepted import Accepted
 from orchestrator.store.folder import Store, writable_or_raise
 from orchestrator.store.records import Failure
+from workers.attacks import REGISTRY
 from workers.shards import dimensions
 from workers.storage import absolute, redacted, token_in
 from workers.unit import WorkerSettings
@@ -185,11 +186,16 @@ def wanted_cells(plan: Plan) -> pa.Table:
     rows: dict[str, list[Any]] = {name: [] for name in WANTED.names}
     for victim, runs in plan.victims:
         for run in runs:
+            known = None if run.attack.factory else REGISTRY[run.attack.name]
+            said = {
+                "examples": plan.examples[victim.dataset.name],
+                "targeted": known and bool(run.attack.options.get("targeted")),
+                "minimum_norm": known and known.minimum_norm,
+            }
             for cell in run.cells:
                 values = dimensions(victim, run.attack, cell.cell_id, cell.epsilon)
-                for name, value in values.items():
+                for name, value in {**values, **said}.items():
                     rows[name].append(value)
-                rows["examples"].append(plan.examples[victim.dataset.name])
     return pa.table(rows, schema=WANTED)
 
 

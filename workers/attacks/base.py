@@ -80,6 +80,7 @@ class Attack(ABC):
     NORMS: ClassVar[tuple[str, ...]] = ("linf", "l2")  # the first is the default
     PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset()  # options on the pixel scale, as epsilon is
     randomised: ClassVar[bool] = False  # whether the result depends on the seed
+    minimum_norm: ClassVar[bool] = False  # whether it looks for the nearest image, whatever the epsilons
     choose_matters: ClassVar[bool] = True  # False: there is one image to choose from
 
     norm: NormName = "linf"

@@ -16,6 +16,7 @@ POINT = 0.01
 _LOST_BY_CHANCE = 0.05  # of a randomised victim's answers at epsilon 0: near one half a majority may turn
 _REACHABLE = 0.5
 _ROOM = 0.02  # beside the share of a class: the examples are near-stratified, not stratified
+_SOME = 3  # examples, before a share of them is more than one odd image
 _MANY = 20  # examples, before a share says much
 
 
@@ -56,19 +57,19 @@ def _outside(evidence: Evidence) -> Iterator[Found]:
             )
 
 
-def _unreached(evidence: Evidence) -> Iterator[Found]:
+def _not_found(evidence: Evidence) -> Iterator[Found]:
     for cells in evidence.runs():
         # One search serves all epsilons; the cell with most examples knows most of it.
         cell = max(cells, key=lambda cell: int(cell.correct))
-        if cell.unreached is None or not cell.correct or cell.targeted:
+        if cell.not_found is None or not cell.correct or cell.targeted:
             continue
-        share = cell.unreached / cell.correct
-        if share > POINT and cell.unreached >= 3:
+        share = cell.not_found / cell.correct
+        if share > POINT and cell.not_found >= _SOME:
             yield Found(
                 cell.of_attack,
                 share,
                 POINT,
-                f"{cell.named} found no adversarial image at any distance for {cell.unreached:,} of "
+                f"{cell.named} found no adversarial image at any distance for {cell.not_found:,} of "
                 f"{cell.correct:,} examples ({_percent(share)}), though every image of another class is one",
             )
 
@@ -76,7 +77,7 @@ def _unreached(evidence: Evidence) -> Iterator[Found]:
 def _distances_rise(evidence: Evidence) -> Iterator[Found]:
     """One search decides every epsilon, so that what is broken at one is broken at all larger ones."""
     for cells in evidence.runs():
-        if not cells[0].kind.minimum_norm:
+        if not cells[0].minimum_norm:
             continue
         for i, cell in enumerate(cells[1:], 1):
             regained = max((Pair.of(before, cell) for before in cells[:i]), key=lambda pair: pair.only_one)
@@ -94,7 +95,7 @@ def _rising(evidence: Evidence, *, single_step: bool) -> Iterator[Found]:
     """Robust accuracy that rises with epsilon more than chance explains, from its lowest before."""
     pairs = []
     for cells in evidence.runs():
-        if cells[0].kind.minimum_norm or cells[0].kind.name == "stored" or cells[0].targeted:
+        if cells[0].minimum_norm or cells[0].kind.name == "stored" or cells[0].targeted:
             continue
         if (cells[0].kind.iterative or cells[0].kind.black_box) == single_step:
             continue
@@ -124,7 +125,7 @@ def _single_step_rises(evidence: Evidence) -> Iterator[Found]:
 
 
 def _worst_case_rises(evidence: Evidence) -> Iterator[Found]:
-    """In a view it cannot, but for examples that not all epsilons have; so it is held to it."""
+    """By construction it cannot, so the construction is held to it."""
     lowest: dict[tuple[str, str], dict[str, object]] = {}
     for row in sorted(evidence.worst_cases, key=lambda row: float(row["epsilon"])):
         if not row["complete"] or row["robust_accuracy"] is None:
@@ -194,6 +195,7 @@ RULES = (
         advice="look for answers that differ between two calls, or that jump within rounding",
         find=_epsilon_zero,
         concerns=every,
+        makes_up=True,
     ),
     Rule(
         name="outside",
@@ -202,6 +204,7 @@ RULES = (
         advice="delete the shards of this cell and run again; if it is back, the attack is at fault",
         find=_outside,
         concerns=every,
+        makes_up=True,
     ),
     Rule(
         name="distances_rise",
@@ -210,6 +213,7 @@ RULES = (
         advice="delete the shards of this attack and run again",
         find=_distances_rise,
         concerns=every,
+        makes_up=True,
     ),
     Rule(
         name="worst_case_rises",
@@ -234,11 +238,11 @@ RULES = (
         find=_rises,
     ),
     Rule(
-        name="unreached",
+        name="not_found",
         severity="suspicious",
         meaning="a minimum-norm attack that finds nothing, at any distance, for more than 1% of the examples",
         advice="give it more steps; compare its median distance with those of other attacks",
-        find=_unreached,
+        find=_not_found,
     ),
     Rule(
         name="oblivious_alone",

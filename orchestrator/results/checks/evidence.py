@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,7 +34,6 @@ class Kind:
     name: str
     forward_calls: int = 0
     gradient_calls: int = 0
-    minimum_norm: bool = False
 
     @property
     def white_box(self) -> bool:
@@ -82,10 +80,6 @@ class Cell:
     def named(self) -> str:
         """The attack with its options."""
         return label(self.values["attack"], self.values["attack_options"])
-
-    @property
-    def targeted(self) -> bool:
-        return bool(re.search(r"\btargeted=", self.values["attack_options"]))
 
     @property
     def searched(self) -> bool:
@@ -142,7 +136,7 @@ class Evidence:
         default_factory=dict
     )  # victim id -> figure -> value, no nulls
     coverage: pa.Table | None = None  # `results.schemas.COVERAGE`, of the wanted cells
-    worst_cases: list[dict[str, Any]] = field(default_factory=list)  # the view `worst_case`
+    worst_cases: list[dict[str, Any]] = field(default_factory=list)  # the view `worst_case`, all of it
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -156,7 +150,6 @@ class Evidence:
             kind = kinds.setdefault(_run(values), Kind(values["attack"]))
             kind.forward_calls += values["forward_calls"]
             kind.gradient_calls += values["gradient_calls"]
-            kind.minimum_norm |= values["unreached"] is not None
         return kinds
 
     def runs(self) -> Iterator[list[Cell]]:
@@ -182,13 +175,10 @@ class Evidence:
                 yield Place(**{name: victim[name] for name in _OF_VICTIM}), figures
 
 
-def gather(connection: duckdb.DuckDBPyConnection, results: Results, *, worst_cases: bool = False) -> Evidence:
-    """The evidence in a folder; `connection` has the views `input.cells` and `input.measured`.
-
-    The view `worst_case` is read only where it is asked for: it may be one over all rows.
-    """
+def gather(connection: duckdb.DuckDBPyConnection, results: Results) -> Evidence:
+    """The evidence in a folder; `connection` has the views of the schema `input` (`results.views`)."""
     cells = connection.sql(
-        "SELECT c.*, m.correct, m.robust, m.successes, m.touched, m.right_at, m.broken_at, m.unreached, "
+        "SELECT c.*, m.correct, m.robust, m.successes, m.touched, m.right_at, m.broken_at, "
         "m.contradicted, m.misplaced FROM input.cells c LEFT JOIN input.measured m USING (cell_id)"
     )
     coverage = connection.sql("FROM input.coverage SEMI JOIN input.wanted USING (cell_id)")
@@ -202,7 +192,7 @@ def gather(connection: duckdb.DuckDBPyConnection, results: Results, *, worst_cas
         victims=[victim for victim in results.victims.to_pylist() if victim["victim_id"] in wanted],
         figures=dict(figures),
         coverage=coverage.to_arrow_table(),
-        worst_cases=connection.sql("FROM worst_case").to_arrow_table().to_pylist() if worst_cases else [],
+        worst_cases=connection.sql("FROM input.worst_case").to_arrow_table().to_pylist(),
     )
 
 

@@ -63,9 +63,9 @@ def _black_box_better(evidence: Evidence) -> Iterator[Found]:
         broken, right = _any_of(white)
         for black in (cell for cell in cells if cell.kind.black_box):
             both = _both(right, black.correct_at)
-            only = black.broken_at[: len(both)] & both & ~broken[: len(both)]
+            missed = both & ~broken[: len(both)]
             best = max(white, key=lambda cell: int(cell.successes))
-            found.append((black, best, int(only.sum()), int(both.sum())))
+            found.append((black, best, int((black.broken_at[: len(both)] & missed).sum()), int(both.sum())))
     significant = holm([binomial_tail(only, n, POINT) for _, _, only, n in found])
     for (black, best, only, n), sure in zip(found, significant, strict=True):
         if sure and only > POINT * n:
@@ -116,7 +116,7 @@ def _farther_than_deepfool(evidence: Evidence) -> Iterator[Found]:
     """The first step to the boundary bounds what a search for the nearest image should come to."""
     runs: dict[str, dict[str, list[Cell]]] = {}
     for cells in evidence.runs():
-        if cells[0].kind.minimum_norm and cells[0].norm == "l2" and cells[0].searched:
+        if cells[0].minimum_norm and cells[0].norm == "l2" and cells[0].searched:
             runs.setdefault(cells[0].victim_id, {}).setdefault(cells[0].kind.name, []).append(cells[-1])
     for found in runs.values():
         near = [cell.median_nearest for cell in found.get("deepfool", ()) if _has_median(cell)]

@@ -69,12 +69,12 @@ def every(cell: Cell) -> bool:
 
 def attacked(cell: Cell) -> bool:
     """Cells whose number may be too high: robust accuracy is an upper bound, which 0 cannot be above."""
-    return cell.epsilon > 0 and cell.robust > 0
+    return bool(cell.epsilon > 0 and cell.robust > 0)
 
 
 def by_gradients(cell: Cell) -> bool:
     """Those of `attacked` whose attack goes by gradients alone; the bundle has a member that does not."""
-    return attacked(cell) and cell.kind.white_box and cell.attack != "standard"
+    return attacked(cell) and cell.kind.white_box and cell.kind.name != "standard"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +92,7 @@ class Rule:
     advice: str  # what to do then
     find: Callable[[Evidence], Iterator[Found]]
     concerns: Callable[[Cell], bool] = attacked
+    makes_up: bool = False  # successes that are none, so that the worst case suffers too; else it hides some
 
     def rows(self, evidence: Evidence) -> Iterator[dict[str, Any]]:
         """What it finds, as rows of `CHECKS`."""
