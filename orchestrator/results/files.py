@@ -6,14 +6,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.results.schemas import CELLS_FILE, Results
-from orchestrator.results.tables import cells_table, robustness_tables
+from orchestrator.results.tables import cells_and_worst_cases, robustness_tables
 from orchestrator.results.text import text_format
 
 
 def table_files(results: Results) -> dict[str, bytes]:
     """`cells.parquet` (a row per cell) and `robustness.csv`, `robustness.md` (robust accuracy by epsilon)."""
-    cells = cells_table(results)
-    tables = robustness_tables(cells)
+    cells, worst = cells_and_worst_cases(results)
+    tables = robustness_tables(cells, worst)
     sink = pa.BufferOutputStream()
     pq.write_table(cells, sink, compression="zstd")
     return {
