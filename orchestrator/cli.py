@@ -210,10 +210,10 @@ def table(output: OutputArgument, format: FormatOption = "rich") -> None:
     """Show the robustness table of a sweep, from every shard there is by now."""
     with _user_errors():
         check_format(format, FORMATS)
-        from orchestrator.results.tables import cells_table, robustness_tables
+        from orchestrator.results.tables import cells_and_worst_cases, robustness_tables
 
         form = _text_format(format)
-        print(form.robustness(robustness_tables(cells_table(_results(output)))), end="")
+        print(form.robustness(robustness_tables(*cells_and_worst_cases(_results(output)))), end="")
 
 
 @app.command()

@@ -114,6 +114,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "attacks": "the adaptive, untargeted attacks of that norm that cover epsilon and have results: "
         "fixed-budget ones that ran at it, and minimum-norm ones, which cover every epsilon",
         "n": "examples that all of these cover",
+        "examples": "examples wanted: the first so many of the evaluation order",
         **_robust("no adversarial image within epsilon has been found for, by any attack"),
         "complete": "all attacks that are to cover epsilon are done",
         "robust_accuracy_unchecked": "robust accuracy as it was measured, also where a check calls it wrong",

@@ -5,19 +5,16 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.results.query import connect
 from orchestrator.results.schemas import CELLS_FILE, CHECKS_FILE, Results
-from orchestrator.results.tables import in_grid_order, robustness_tables
+from orchestrator.results.tables import judged_tables, robustness_tables
 from orchestrator.results.text import text_format
 
 
 def table_files(results: Results) -> dict[str, bytes]:
     """`cells.parquet` (a row per cell), `checks.parquet` (a row per finding), and `robustness.csv` and
     `robustness.md` (robust accuracy by epsilon)."""
-    with connect(results) as connection:
-        cells = in_grid_order(connection.sql("FROM cells").to_arrow_table(), results)
-        checks = connection.sql("FROM checks").to_arrow_table()
-    tables = robustness_tables(cells)
+    cells, worst, checks = judged_tables(results)
+    tables = robustness_tables(cells, worst)
     return {
         CELLS_FILE: _parquet(cells),
         CHECKS_FILE: _parquet(checks),

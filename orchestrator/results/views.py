@@ -133,7 +133,7 @@ those flags of examples that touch at least 1% of the examples that the victim g
 
 WORST_CASE = f"""
 SELECT
-    {_columns("c", (*VICTIM_COLUMNS, "norm", "epsilon", "attacks", "n"))},
+    {_columns("c", (*VICTIM_COLUMNS, "norm", "epsilon", "attacks", "n", "examples"))},
     c.robust / nullif(c.n, 0)::DOUBLE AS robust_accuracy,
     {_wilson("-", "c.robust", "c.n")} AS robust_low,
     {_wilson("+", "c.robust", "c.n")} AS robust_high,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from orchestrator.results.checks import RULES
-from orchestrator.results.tables import Entry, RobustnessTable, Row
+from orchestrator.results.tables import WORST_CASE, Entry, RobustnessTable, Row
 from orchestrator.results.text.base import NO_VALUE
 from workers.flags import Flag
 
@@ -110,6 +110,9 @@ def caption(table: RobustnessTable, left_out: Mapping[str, str] | None = None) -
         parts.append(f"95% intervals (test sampling only) at most ±{100 * max(halves):.1f} points")
     if any(entry.sd is not None for entry in entries):
         parts.append("mean ± SD over training seeds")
+    if any(row.targeted for row in table.rows):
+        parts.append("targeted: share right and not driven to the target class, which is no robust accuracy")
+    parts += _worst_case(table)
     flags = {flag for row in table.rows for flag in row.flags}
     parts += [f"{flag.mark} {flag.meaning}" for flag in Flag if flag in flags]
     notes = footnotes(table)
@@ -121,6 +124,22 @@ def caption(table: RobustnessTable, left_out: Mapping[str, str] | None = None) -
     if more := list(notes.values()).count(_MORE):
         parts.append(f"{_MORE} {more} more: robustsweep verify")
     return "; ".join(parts)
+
+
+def _worst_case(table: RobustnessTable) -> Iterator[str]:
+    """What its worst cases are of, and at which epsilons that is less than all."""
+    epsilons = header(table)[0][FIRST_ENTRY:-1]
+    rows = [row for row in table.rows if row.attack == WORST_CASE]
+    at: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        most = {attack for entry in row.entries if entry for attack in entry.attacks}
+        for entry, epsilon in zip(row.entries, epsilons, strict=True):
+            if entry and not entry.mark and set(entry.attacks) != most:
+                at.setdefault(entry.attacks, []).append(epsilon)
+    if rows:
+        yield "worst case: broken by any of the adaptive, untargeted attacks"
+        for attacks, where in at.items():
+            yield f"at {', '.join(dict.fromkeys(where))} of {' and '.join(attacks)} alone"
 
 
 def examples(row: Row) -> str:
