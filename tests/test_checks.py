@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import runpy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats
+from typer.testing import CliRunner
 
+from orchestrator import show
+from orchestrator.cli import app
+from orchestrator.grid.load import load_grid
 from orchestrator.results.checks import RULES
+from orchestrator.results.checks.rule import CHECKS
 from orchestrator.results.checks.statistics import binomial_tail, holm, mcnemar
 from orchestrator.results.query import connect, run_query
 from orchestrator.results.schemas import Results
+from orchestrator.results.tables import cells_and_worst_cases, robustness_tables
+from orchestrator.results.text import findings, text_format
+from orchestrator.run.prepare import prepare
 from tests.support.results import Cell, results_of
+from tests.support.sweeps import sweep, write_grid
 from workers.flags import Flag
 from workers.probes import ATTACKS, EPSILONS, FIGURES
 
@@ -515,3 +532,236 @@ def test_holm_lies_between_bonferroni_and_no_correction(probabilities: list[floa
 
 def test_probes_cover_what_rules_expect() -> None:
     assert len(EPSILONS) == 8 and all(f"bim@{level}" in FIGURES for level in range(len(EPSILONS)))
+
+
+# -- where people read it ----------------------------------------------------------------------------------
+
+SICK = [cell("bim", [3], epsilon=0.0), *BIM[:2], FGSM, cell("pgd", range(150))]
+
+
+def tables(results: Results) -> Any:
+    return robustness_tables(*cells_and_worst_cases(results))
+
+
+@pytest.mark.parametrize("form", ["rich", "md"])
+def test_a_table_shows_no_wrong_number(form: str) -> None:
+    results = results_of(SICK, victims=[victim(ONE)], probes=probes(ONE, robust_at_1=0.4))
+    text = text_format(form).robustness(tables(results))
+    unchecked = run_query(
+        results, "SELECT DISTINCT robust_accuracy_unchecked AS x FROM cells WHERE verdict = 'wrong'"
+    )
+    assert unchecked.num_rows >= 4
+    for share in unchecked["x"].to_pylist():
+        assert f"{100 * share:.1f}%" not in text
+    assert "wrong¹" in text and "wrong²" in text
+    assert f"¹ wrong: {RULES['epsilon_one'].meaning}" in text
+    assert f"² wrong: {RULES['epsilon_zero'].meaning}" in text
+    assert f"³ suspicious: {RULES['weaker_than_fgsm'].meaning}" in text
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_records_say_what_is_wrong(form: str) -> None:
+    results = results_of([cell("bim", [3], epsilon=0.0), BIM[1]], victims=[victim(ONE)])
+    text = text_format(form).robustness(tables(results))
+    if form == "json":
+        zero, other = json.loads(text)
+        assert (zero["robust_accuracy"], zero["robust_low"]) == (None, None)
+        assert (zero["robust_accuracy_unchecked"], zero["verdict"]) == (379 / 400, "wrong")
+        assert (zero["checks"], other["checks"], other["verdict"]) == (["epsilon_zero"], [], None)
+    else:
+        zero, other = csv.DictReader(io.StringIO(text))
+        assert (zero["robust_accuracy"], zero["robust_accuracy_unchecked"]) == ("", str(379 / 400))
+        assert (zero["verdict"], other["verdict"]) == ("wrong", "")
+
+
+def test_a_wrong_seed_makes_the_mean_of_all_wrong() -> None:
+    seeds = [cell("bim", [3], epsilon=0.0), cell("bim", [], epsilon=0.0, seed=1)]
+    [[row]] = [table.rows for table in tables(results_of(seeds))]
+    [entry] = row.entries
+    assert (entry.mark, entry.value, entry.low, entry.sd) == ("wrong", None, None, None)
+    assert entry.unchecked == pytest.approx((379 + 380) / 800)
+
+
+def test_a_targeted_number_can_be_wrong_too() -> None:
+    [made] = run_query(results_of([cell("bim", [3], epsilon=0.0, targeted=True)]), "FROM cells").to_pylist()
+    assert (made["target_missed"], made["target_missed_low"], made["verdict"]) == (None, None, "wrong")
+    assert (made["target_missed_unchecked"], made["robust_accuracy_unchecked"]) == (379 / 400, None)
+
+
+def test_footnotes_are_few() -> None:
+    sick = {"robust_at_1": 0.4, "gradient_gain": 0.0, "ties": 0.5, "bim@3": 0.9, "batch_changed": 0.5}
+    sick |= {"batch_spread": 0.5, "square@2": 0.1}
+    results = results_of(SICK, victims=[victim(ONE)], probes=probes(ONE, **sick))
+    text = text_format("md").robustness(tables(results))
+    assert "¹ wrong" in text and "⁵ " in text and "⁶" not in text
+    assert "more: robustsweep verify" in text.splitlines()[-1]
+
+
+def test_findings_in_words() -> None:
+    results = results_of(SICK, victims=[victim(ONE)], probes=probes(ONE, robust_at_1=0.4, saturated=0.9))
+    checks = run_query(results, "FROM checks")
+    lines = list(findings.lines(checks, findings.unprobed(results)))
+    text = "\n".join(line for _, line in lines)
+    place = "bim linf on resnet50_v2 on mnist at epsilon 0"
+    assert [line for severity, line in lines if severity][:2] == ["wrong: epsilon_one", "wrong: epsilon_zero"]
+    assert f"- {place}: " in text and "note: saturated" in text and "not probed" not in text
+    assert lines[-1] == (
+        "wrong",
+        "2 wrong, 1 suspicious, 1 note: a number that is wrong is shown in no table",
+    )
+    brief = findings.brief(checks)
+    assert [severity for severity, _ in brief] == ["wrong", "wrong", "suspicious"]
+    assert findings.unprobed(results_of([ONE])) == 1
+
+
+@pytest.mark.parametrize(
+    ("figures", "last"),
+    [
+        ({}, "nothing is wrong or suspicious"),
+        ({"saturated": 0.9}, "nothing is wrong or suspicious, 1 note"),
+        (
+            {"ties": 0.5},
+            "nothing is wrong, but 1 suspicious: models may be far less robust than their numbers say",
+        ),
+    ],
+)
+def test_the_last_line_says_what_it_comes_to(figures: dict[str, float], last: str) -> None:
+    [*_, (_, line)] = findings.lines(found_table(probed(**figures)), 0)
+    assert line == last
+
+
+def found_table(results: Results) -> pa.Table:
+    return run_query(results, "FROM checks")
+
+
+def test_many_findings_of_a_rule_are_counted() -> None:
+    cells = [cell("bim", [3], epsilon=0.0, seed=seed) for seed in range(9)]
+    lines = [line for _, line in findings.lines(found_table(results_of(cells)), 0)]
+    assert sum("(seed" in line for line in lines) == 4 and "  - and 4 more" in lines
+
+
+def test_the_page_knows_every_rule() -> None:
+    script = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "write_checks.py"))
+    assert script["PAGE"].read_text() == script["page"](), "run python docs/write_checks.py"
+    for rule in RULES.values():
+        for text in (rule.meaning, rule.advice):
+            assert text and not text.endswith(".") and "|" not in text
+
+
+# -- a folder ------------------------------------------------------------------------------------------------
+
+
+def robustsweep(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    grid = write_grid(tmp_path / "g.yaml", epsilons=[0, 0.1, 0.5])
+    summary = sweep(grid, tmp_path / "out")
+    assert summary.exit_code == 0 and summary.checks.num_rows == 0
+    return tmp_path / "out"
+
+
+def spoil(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change the rows of the first shard, as if an attack had left them so."""
+    path = sorted((folder / "shards").rglob("*.parquet"))[0]
+    rows = pq.read_table(path)
+    pq.write_table(change(rows).cast(rows.schema), path)
+
+
+def set_column(rows: pa.Table, name: str, values: list[Any]) -> pa.Table:
+    place = rows.schema.get_field_index(name)
+    return rows.set_column(place, rows.schema.field(name), pa.array(values, rows.schema.field(name).type))
+
+
+def claim_at_zero(rows: pa.Table) -> pa.Table:
+    claims = [row["success"] or (row["epsilon"] == 0 and row["clean_correct"]) for row in rows.to_pylist()]
+    distances = [
+        0.0 if row["epsilon"] == 0 and row["clean_correct"] else row["linf"] for row in rows.to_pylist()
+    ]
+    return set_column(set_column(rows, "success", claims), "linf", distances)
+
+
+def keep(value: float) -> Callable[[pa.Table], pa.Table]:
+    """Every success keeps an image of that grey."""
+
+    def change(rows: pa.Table) -> pa.Table:
+        image = np.full((8, 8, 1), value, np.float32).tobytes()
+        kept = [image if row["success"] else None for row in rows.to_pylist()]
+        shapes = [[8, 8, 1] if row["success"] else None for row in rows.to_pylist()]
+        return set_column(set_column(rows, "image", kept), "image_shape", shapes)
+
+    return change
+
+
+def test_verify_says_that_all_is_well(folder: Path) -> None:
+    result = robustsweep("verify", folder)
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-1] == "nothing is wrong or suspicious"
+    assert "1 victim not probed" in result.output
+    assert robustsweep("verify", folder, "--format", "json").output == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (claim_at_zero, "epsilon_zero"),
+        (
+            lambda rows: set_column(
+                rows, "linf", [0.3 if x == 0.1 else x for x in rows["epsilon"].to_pylist()]
+            ),
+            "outside",
+        ),
+        (keep(1.5), "outside"),
+        (keep(math.nan), "outside"),
+    ],
+)
+def test_verify_finds_what_a_shard_cannot_mean(
+    folder: Path, change: Callable[[pa.Table], pa.Table], rule: str
+) -> None:
+    spoil(folder, change)
+    result = robustsweep("verify", folder)
+    assert result.exit_code == 1
+    assert f"wrong: {rule}" in result.output
+    assert "wrong" in result.output.splitlines()[-1]
+    for form in ("csv", "json", "md"):
+        told = robustsweep("verify", folder, "--format", form)
+        assert told.exit_code == 1 and rule in told.output
+    assert "wrong¹" in robustsweep("table", folder).output
+
+
+def test_images_that_are_too_far_apart_for_their_distances(folder: Path) -> None:
+    """Both of an example lie within epsilon of one clean image, so they lie within two of each other."""
+
+    def change(rows: pa.Table) -> pa.Table:
+        greys = {0.1: 0.2, 0.5: grey}
+        kept = [
+            np.full((8, 8, 1), greys[row["epsilon"]], np.float32).tobytes() if row["success"] else None
+            for row in rows.to_pylist()
+        ]
+        shapes = [[8, 8, 1] if row["success"] else None for row in rows.to_pylist()]
+        return set_column(set_column(rows, "image", kept), "image_shape", shapes)
+
+    grey = 0.75  # 0.55 from the other, and 0.1 + 0.5 are allowed
+    spoil(folder, change)
+    assert robustsweep("verify", folder).exit_code == 0
+    grey = 0.85
+    spoil(folder, change)
+    assert "wrong: outside" in robustsweep("verify", folder).output
+
+
+def test_a_run_says_what_is_wrong(tmp_path: Path) -> None:
+    grid = write_grid(tmp_path / "g.yaml", epsilons=[0, 0.1])
+    sweep(grid, tmp_path / "out")
+    spoil(tmp_path / "out", claim_at_zero)
+    prepared = prepare(load_grid(str(grid)), str(tmp_path / "out"))
+    summary = sweep(grid, tmp_path / "out")
+    assert summary.exit_code == 0  # everything that was asked for is there
+    console = Console(width=300, record=True, file=io.StringIO())
+    show.summary(console, prepared, summary)
+    text = console.export_text()
+    assert "wrong: epsilon_zero, work (mood=work) linf on small_cnn on digits at epsilon 0: " in text
+    assert "robustsweep verify" in text
+    written = pq.read_table(tmp_path / "out" / "tables" / "checks.parquet")
+    assert written["rule"].to_pylist() == ["epsilon_zero"] and written.schema.equals(CHECKS)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.results.schemas import CELLS_FILE, CHECKS_FILE, Results
-from orchestrator.results.tables import judged_tables, robustness_tables
+from orchestrator.results.schemas import CELLS_FILE, CHECKS_FILE
+from orchestrator.results.tables import robustness_tables
 from orchestrator.results.text import text_format
 
 
-def table_files(results: Results) -> dict[str, bytes]:
+def table_files(cells: pa.Table, worst: pa.Table, checks: pa.Table) -> dict[str, bytes]:
     """`cells.parquet` (a row per cell), `checks.parquet` (a row per finding), and `robustness.csv` and
-    `robustness.md` (robust accuracy by epsilon)."""
-    cells, worst, checks = judged_tables(results)
+    `robustness.md` (robust accuracy by epsilon), from `tables.judged_tables`."""
     tables = robustness_tables(cells, worst)
     return {
         CELLS_FILE: _parquet(cells),

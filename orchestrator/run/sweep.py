@@ -15,8 +15,10 @@ import pyarrow as pa
 from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval, subtract
 from orchestrator.plan.units import Plan
+from orchestrator.results.checks.rule import CHECKS
 from orchestrator.results.files import table_files
 from orchestrator.results.schemas import WANTED
+from orchestrator.results.tables import judged_tables
 from orchestrator.run.backends import MakeBackend, make_backend
 from orchestrator.run.estimate import Estimate
 from orchestrator.run.loop import Loop
@@ -44,6 +46,7 @@ class Summary:
     exit_code: int
     failures: list[Failure] = field(default_factory=list)  # the final ones that still count
     run_id: str = ""
+    checks: pa.Table = field(default_factory=CHECKS.empty_table)  # what is wrong with the numbers
 
 
 def run_sweep(
@@ -114,10 +117,11 @@ def _run_sweep(
     if run_id:
         StatusWriter(store, run_id, state).write()
     # Also when nothing was run: the last run may have been cut off before it came to this.
-    store.write_tables(table_files(store.results(accepted)))
+    cells, worst, checks = judged_tables(store.results(accepted))
+    store.write_tables(table_files(cells, worst, checks))
     failures = _lasting_failures(plan, store, missing)
     code = 130 if state.state == "interrupted" else 1 if missing else 0
-    return Summary(state, code, failures, run_id)
+    return Summary(state, code, failures, run_id, checks)
 
 
 def _compute(

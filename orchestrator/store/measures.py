@@ -40,7 +40,11 @@ class _Group(NamedTuple):
     @property
     def key(self) -> str:
         """Tells what went in: the same shards, or parts of them, for the same cells."""
-        names = sorted(f"{piece.info.name} {piece.ranges}" for piece in self.pieces)
+        # As in the index: a file that is not as it was is another, though its name is never used twice.
+        names = sorted(
+            f"{piece.info.name} {piece.info.size} {piece.info.mtime_ns} {piece.ranges}"
+            for piece in self.pieces
+        )
         text = f"{_CODE} {self.norm} {sorted(self.wanted.items())} {names}"
         return hashlib.sha256(text.encode()).hexdigest()
 
