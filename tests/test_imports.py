@@ -44,6 +44,7 @@ ROOMS = (
     "workers.losses",
     "workers.runtime",
     "workers.machine",
+    "workers.rounding",
     "workers.metrics",
     "workers.shards",
     "workers.code",

@@ -261,7 +261,7 @@ def float32(value):
 
 
 def reach(epsilon):
-    return epsilon * (1 + 1e-5) + 1e-6
+    return epsilon * (1 + 1e-5) + 1e-6 if epsilon else 0
 
 
 @settings(max_examples=25, deadline=None)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from workers import attacks, metrics
 from workers.attacks.base import AttackError, AttackResult
 from workers.flags import Flag
-from workers.norms import Images
+from workers.norms import NORMS, Images
+from workers.rounding import rounded_within
 from workers.shards import DIMENSIONS, MEASURES, SCHEMA, dimensions
 from workers.unit import Evaluation
 from workers.victims.victim import Victim
@@ -87,17 +88,22 @@ class Measurement:
             attack = attacks.build(self._spec.config)
             result = self._call(attack, attacked, images, choose="first")
             found, claimed = self._checked(result, len(attacked))
-        targets, missing = None, np.zeros(len(attacked), bool)
+        targets, missing, nearest = None, np.zeros(len(attacked), bool), None
         if isinstance(result, AttackResult):
             columns["forward_calls"][:, attacked] = result.forward_calls_at
             columns["gradient_calls"][:, attacked] = result.gradient_calls_at
             self._flag(result.flags, attacked)
             targets, missing = result.targets, result.flags.get(Flag.NOT_STORED, missing)
+            nearest = self._nearest_images(result, len(attacked))
         else:  # bare images: nobody counted
             for name in ("forward_calls", "gradient_calls"):
                 columns[name][:, attacked] = np.ma.masked
         with self._clock.phase("measure"):
             self._measure(attacked, images, found, claimed, targets)
+            if nearest is not None:
+                missing = missing | self._measure_nearest(attacked, images, *nearest, targets)
+        if targets is not None:
+            columns["target"][:, attacked] = targets
         if kept := int(np.searchsorted(attacked, self._unit.keep - self._unit.start)):
             self._keep(attacked[:kept], found[:, :kept])
         if near := int(np.searchsorted(attacked, PERCEPTIBILITY_EXAMPLES - self._unit.start)):
@@ -135,9 +141,51 @@ class Measurement:
             raise AttackError(
                 f"{self._spec.name} returned images of shape {images.shape}; {expected} is allowed"
             )
+        return self._sound(images), claimed
+
+    def _sound(self, images: Images) -> Images:
+        """Images as float32; AttackError unless they are finite floats."""
         if not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all():
             raise AttackError(f"{self._spec.name} returned {images.dtype} images; finite floats are allowed")
-        return images.astype(np.float32, copy=False), claimed
+        return images.astype(np.float32, copy=False)
+
+    def _nearest_images(self, result: AttackResult, examples: int) -> tuple[Images, NDArray[np.bool_]] | None:
+        """Of a minimum-norm attack, the nearest images (N, H, W, C), and which of them it claims, (N,)."""
+        if result.nearest is None or result.nearest_images is None:
+            return None
+        images, claimed = result.nearest_images, np.isfinite(result.nearest)
+        expected = (examples, *self._victim.dataset.shape)
+        if images.shape != expected or claimed.shape != expected[:1]:
+            raise AttackError(
+                f"{self._spec.name} returned nearest images of shape {images.shape} at distances of shape "
+                f"{claimed.shape}; {expected} and {expected[:1]} are allowed"
+            )
+        return self._sound(images), claimed
+
+    def _measure_nearest(
+        self,
+        attacked: NDArray[np.int64],
+        images: Images,
+        nearest: Images,
+        claimed: NDArray[np.bool_],
+        targets: NDArray[np.int32] | None,
+    ) -> NDArray[np.bool_]:
+        """Measure the nearest images (N, H, W, C) that are claimed. Returns where there is none, (N,)."""
+        columns, example = self._columns, np.flatnonzero(claimed)
+        other = nearest[example]
+        judged, classes = (
+            (metrics.fools, self._labels[attacked]) if targets is None else (metrics.reaches, targets)
+        )
+        distance = NORMS[self._spec.norm].distance(images[example], other)
+        in_box = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3))
+        success = in_box & judged(self._victim.logits(other), classes[example])
+        measured = np.full(len(attacked), np.inf, np.float32)
+        measured[example[success]] = distance[success]
+        # What counts as a success at an epsilon is an image too.
+        reached = np.ma.getdata(columns[self._spec.norm])[:, attacked].min(axis=0)
+        columns["nearest"][:, attacked] = np.minimum(measured, reached)
+        none: NDArray[np.bool_] = np.isinf(np.minimum(measured, reached))
+        return none
 
     def _measure(
         self,
@@ -163,23 +211,30 @@ class Measurement:
         in_box = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3))
         reach = getattr(distances, self._spec.norm)
         success = in_box & metrics.within(reach, epsilon) & judged(logits, classes[example])
-        rounded = self._victim.logits(metrics.round_to_uint8(other[success]))
+        rounded, allowed = rounded_within(
+            other[success], images[example[success]], epsilon[success], NORMS[self._spec.norm]
+        )
         at = level[success], attacked[example[success]]
         columns["adv_label"][at], columns["adv_confidence"][at] = _answer(logits[success])
         columns["success"][at] = True
-        columns["success_uint8"][at] = judged(rounded, classes[example[success]])
+        columns["success_uint8"][at] = allowed & judged(
+            self._victim.logits(rounded), classes[example[success]]
+        )
         for name in distances._fields:
             columns[name][:, attacked] = np.inf
             columns[name][at] = getattr(distances, name)[success]
 
     def _perceptibility(self, attacked: NDArray[np.int64], images: Images, full: Images) -> None:
+        """How visible full-budget images (E, N, H, W, C) are; an image left as it was, above epsilon 0, does
+        not say."""
+        unchanged = (full == images).all(axis=(2, 3, 4)) & (np.array(self._epsilons) > 0)[:, None]
         clean = np.concatenate([images] * len(full))
         visible = metrics.perceptibility(clean, full.reshape(clean.shape))._asdict()
         if np.isnan(visible["ssim"]).all():  # images too small for it
             del visible["ssim"]
         for name, values in visible.items():
             column = self._columns[f"full_{name}" if name in ("linf", "l2") else name]
-            column[:, attacked] = values.reshape(len(full), len(attacked))
+            column[:, attacked] = np.ma.MaskedArray(values.reshape(unchanged.shape), mask=unchanged)
 
     def _flag(self, flags: Mapping[str, NDArray[np.bool_]], examples: NDArray[np.int64]) -> None:
         """Add to each of the examples, at all epsilons, the names of the flags (N,) that touch it."""

@@ -115,7 +115,9 @@ def _by_epsilon(
         ]
         begun = [(attack, at[:examples]) for attack, at in looked if at[:examples].any()]
         there = np.logical_and.reduce([at for _, at in begun]) if begun else np.zeros(examples, bool)
-        robust = there & (closest != UNATTACKED) & ~metrics.within(closest, epsilon)
+        # At 0 only the clean image is allowed, however near another may be.
+        broken = metrics.within(closest, epsilon) & (epsilon > 0)
+        robust = there & (closest != UNATTACKED) & ~broken
         n = int(there.sum())
         yield {
             "epsilon": epsilon,

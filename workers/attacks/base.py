@@ -34,6 +34,9 @@ class AttackResult:
     A call that serves several epsilons is counted at the first of them, so that sums over E are true; a
     gradient call brings its own logits and is not counted as a forward call too.
 
+    Of a minimum-norm attack, `nearest` and `nearest_images` are the nearest images found, whatever the
+    epsilons: the clean ones, at infinity, where there is none. Of any other attack they are None.
+
     `flags` maps what was found wrong (`workers.flags.Flag`) to the examples that it touched, (N,) bool.
     """
 
@@ -46,6 +49,8 @@ class AttackResult:
     forward_calls_at: NDArray[np.int32]  # (E, N)
     targets: NDArray[np.int32] | None = None  # (N,), of a targeted attack: success means this class
     flags: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    nearest: NDArray[np.float32] | None = None  # (N,), in the attack's norm
+    nearest_images: NDArray[np.float32] | None = None  # (N, H, W, C), in [0, 1]
 
     def adversarial(self, k: int) -> NDArray[np.float32]:
         """The images at `epsilons[k]`, (N, H, W, C): the success, else the last try, else the clean image."""
@@ -122,7 +127,7 @@ class Attack(ABC):
         network = network_for(model, images.shape[1:])
         if example_indices is None:
             example_indices = np.arange(len(images))
-        whole = Findings.none(len(radii), images)
+        whole = Findings.none(len(radii), images, minimum_norm=self.minimum_norm)
         if not len(images):
             return _result(radii, np.zeros(0, bool), whole, targets)
         health = network.health(images)
@@ -147,7 +152,7 @@ class Attack(ABC):
                 choose,
                 Randomness(self.name, seed, example_indices[part]),
             )
-            rows = ActiveSet(task)
+            rows = ActiveSet(task, minimum_norm=self.minimum_norm)
             self.search(rows)
             whole.take(part, rows.found)
         return _result(radii, clean_correct, whole, targets)
@@ -173,6 +178,8 @@ def _result(
         found.forward_calls,
         None if targets is None else targets.astype(np.int32),
         found.flags,
+        found.nearest,
+        found.nearest_images,
     )
 
 
