@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,18 @@ from numpy.typing import NDArray
 from workers import attacks, metrics
 from workers.attacks.base import Attack, AttackError, AttackResult
 from workers.flags import Flag
-from workers.norms import Images
+from workers.norms import NORMS, Images
+from workers.rounding import rounded_within
 from workers.shards import DIMENSIONS, MEASURES, SCHEMA, dimensions
 from workers.unit import Evaluation
 from workers.victims.victim import Victim
 
-_FOUND, _ROUNDED = 1, 2  # keys of the draws that found images, and those images rounded, are scored by
+_FOUND, _ROUNDED, _NEAREST = 1, 2, 3  # keys of the draws that images of each kind are scored by
 
 PERCEPTIBILITY_EXAMPLES = 64
 """Perceptibility is measured on the first so many positions of the evaluation order."""
+
+Judge = Callable[[NDArray[np.intp], NDArray[np.float32], NDArray[np.integer]], NDArray[np.bool_]]
 
 Columns = dict[str, "np.ma.MaskedArray[Any, Any]"]
 """The `MEASURES` columns of a unit, (E, N) each: a row for each epsilon, masked where null."""
@@ -91,17 +95,22 @@ class Measurement:
             attack = attacks.build(self._spec.config)
             result = self._call(attack, attacked, images, choose="first")
             found, claimed = self._checked(result, len(attacked))
-        targets, missing = None, np.zeros(len(attacked), bool)
+        targets, missing, nearest = None, np.zeros(len(attacked), bool), None
         if isinstance(result, AttackResult):
             columns["forward_calls"][:, attacked] = result.forward_calls_at
             columns["gradient_calls"][:, attacked] = result.gradient_calls_at
             self._flag(result.flags, attacked)
             targets, missing = result.targets, result.flags.get(Flag.NOT_STORED, missing)
+            nearest = self._nearest_images(result, len(attacked))
         else:  # bare images: nobody counted
             for name in ("forward_calls", "gradient_calls"):
                 columns[name][:, attacked] = np.ma.masked
         with self._clock.phase("measure"):
             self._measure(attacked, images, found, claimed, targets)
+            if nearest is not None:
+                missing = missing | self._measure_nearest(attacked, images, *nearest, targets)
+        if targets is not None:
+            columns["target"][:, attacked] = targets
         if kept := int(np.searchsorted(attacked, self._unit.keep - self._unit.start)):
             self._keep(attacked[:kept], found[:, :kept])
         if near := int(np.searchsorted(attacked, PERCEPTIBILITY_EXAMPLES - self._unit.start)):
@@ -140,9 +149,49 @@ class Measurement:
             raise AttackError(
                 f"{self._spec.name} returned images of shape {images.shape}; {expected} is allowed"
             )
+        return self._sound(images), claimed
+
+    def _sound(self, images: Images) -> Images:
+        """Images as float32; AttackError unless they are finite floats."""
         if not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all():
             raise AttackError(f"{self._spec.name} returned {images.dtype} images; finite floats are allowed")
-        return images.astype(np.float32, copy=False), claimed
+        return images.astype(np.float32, copy=False)
+
+    def _nearest_images(self, result: AttackResult, examples: int) -> tuple[Images, NDArray[np.bool_]] | None:
+        """Of a minimum-norm attack, the nearest images (N, H, W, C), and which of them it claims, (N,)."""
+        if result.nearest is None or result.nearest_images is None:
+            return None
+        images, claimed = result.nearest_images, np.isfinite(result.nearest)
+        expected = (examples, *self._victim.dataset.shape)
+        if images.shape != expected or claimed.shape != expected[:1]:
+            raise AttackError(
+                f"{self._spec.name} returned nearest images of shape {images.shape} at distances of shape "
+                f"{claimed.shape}; {expected} and {expected[:1]} are allowed"
+            )
+        return self._sound(images), claimed
+
+    def _measure_nearest(
+        self,
+        attacked: NDArray[np.int64],
+        images: Images,
+        nearest: Images,
+        claimed: NDArray[np.bool_],
+        targets: NDArray[np.int32] | None,
+    ) -> NDArray[np.bool_]:
+        """Measure the nearest images (N, H, W, C) that are claimed. Returns where there is none, (N,)."""
+        columns, example = self._columns, np.flatnonzero(claimed)
+        other = nearest[example]
+        judge = partial(self._judge(attacked, targets), example)
+        answers = self._victim.judged(self._unit.start + attacked[example], other, judge, _NEAREST)
+        distance = NORMS[self._spec.norm].distance(images[example], other)
+        success = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3)) & answers.mostly
+        measured = np.full(len(attacked), np.inf, np.float32)
+        measured[example[success]] = distance[success]
+        # What counts as a success at an epsilon is an image too.
+        reached = np.ma.getdata(columns[self._spec.norm])[:, attacked].min(axis=0)
+        columns["nearest"][:, attacked] = np.minimum(measured, reached)
+        none: NDArray[np.bool_] = np.isinf(np.minimum(measured, reached))
+        return none
 
     def _measure(
         self,
@@ -156,54 +205,59 @@ class Measurement:
         columns = self._columns
         for name in metrics.Distances._fields:
             columns[name][:, attacked] = np.inf
-        scale = self._victim.network.logit_size
+        judge = self._judge(attacked, targets)
         kinds = (Flag.NON_FINITE_LOGITS, Flag.LOST_CLAIMS)
         troubled: dict[str, NDArray[np.bool_]] = {kind: np.zeros(len(attacked), bool) for kind in kinds}
         for level, epsilon in enumerate(self._epsilons):
             example = np.flatnonzero(claimed[level])
-            other = found[level, example]
-
-            def judge(
-                logits: NDArray[np.float32], rows: NDArray[np.integer], example: NDArray[np.intp] = example
-            ) -> NDArray[np.bool_]:
-                if targets is None:
-                    return metrics.fools(logits, self._labels[attacked[example[rows]]], scale)
-                return metrics.favours(logits, targets[example[rows]], scale)
-
+            clean, other = images[example], found[level, example]
             positions = self._unit.start + attacked[example]
-            answers = self._victim.judged(positions, other, judge, _FOUND)
-            distances = metrics.distances(images[example], other)
-            allowed = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3)) & metrics.within(
-                getattr(distances, self._spec.norm), epsilon
-            )
+            answers = self._victim.judged(positions, other, partial(judge, example), _FOUND)
+            distances = metrics.distances(clean, other)
+            within = metrics.within(getattr(distances, self._spec.norm), epsilon)
+            allowed = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3)) & within
             success = np.flatnonzero(allowed & answers.mostly)
             troubled[Flag.NON_FINITE_LOGITS][example[~answers.finite]] = True
             if self._victim.randomised:
                 columns["wrong_draws"][level, attacked[example]] = answers.share
                 troubled[Flag.LOST_CLAIMS][example[allowed & ~answers.mostly]] = True
-            rounded = self._victim.judged(
-                positions[success],
-                metrics.round_to_uint8(other[success]),
-                lambda logits, rows, success=success: judge(logits, success[rows]),  # type: ignore[misc]
-                _ROUNDED,
+            rounded, inside = rounded_within(other[success], clean[success], epsilon, NORMS[self._spec.norm])
+            still = self._victim.judged(
+                positions[success], rounded, partial(judge, example[success]), _ROUNDED
             )
             at = level, attacked[example[success]]
             columns["adv_label"][at] = answers.label[success]
             columns["adv_confidence"][at] = answers.confidence[success]
             columns["success"][at] = True
-            columns["success_uint8"][at] = rounded.mostly
+            columns["success_uint8"][at] = inside & still.mostly
             for name in distances._fields:
                 columns[name][at] = getattr(distances, name)[success]
         self._flag(troubled, attacked)
 
+    def _judge(self, attacked: NDArray[np.int64], targets: NDArray[np.int32] | None) -> Judge:
+        """What success is: of some of the attacked examples, (r, K) logits, and of which of them these are."""
+        labels, size = self._labels[attacked], self._victim.network.logit_size
+
+        def judge(
+            example: NDArray[np.intp], logits: NDArray[np.float32], rows: NDArray[np.integer]
+        ) -> NDArray[np.bool_]:
+            if targets is None:
+                return metrics.fools(logits, labels[example[rows]], size)
+            return metrics.favours(logits, targets[example[rows]], size)
+
+        return judge
+
     def _perceptibility(self, attacked: NDArray[np.int64], images: Images, full: Images) -> None:
+        """How visible full-budget images (E, N, H, W, C) are; an image left as it was, above epsilon 0, does
+        not say."""
+        unchanged = (full == images).all(axis=(2, 3, 4)) & (np.array(self._epsilons) > 0)[:, None]
         clean = np.concatenate([images] * len(full))
         visible = metrics.perceptibility(clean, full.reshape(clean.shape))._asdict()
         if np.isnan(visible["ssim"]).all():  # images too small for it
             del visible["ssim"]
         for name, values in visible.items():
             column = self._columns[f"full_{name}" if name in ("linf", "l2") else name]
-            column[:, attacked] = values.reshape(len(full), len(attacked))
+            column[:, attacked] = np.ma.MaskedArray(values.reshape(unchanged.shape), mask=unchanged)
 
     def _flag(self, flags: Mapping[str, NDArray[np.bool_]], examples: NDArray[np.int64]) -> None:
         """Add to each of the examples, at all epsilons, the names of the flags (N,) that touch it."""

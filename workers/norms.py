@@ -46,6 +46,16 @@ class Norm(ABC):
         """A point of the ball of radius 1 around 0, all equally likely, of that shape."""
 
     @abstractmethod
+    def replaced(
+        self, change: Images, shorter: Images, cost: NDArray[np.floating], radius: float
+    ) -> NDArray[np.bool_]:
+        """Which channels of one change are to be replaced by shorter ones for its length to be `radius`.
+
+        As few as are enough, those of the least cost first; all of finite cost where that is not enough. All
+        of one shape.
+        """
+
+    @abstractmethod
     def diagonal(self, size: int) -> float:
         """The distance between opposite corners of the box [0, 1] of so many dimensions."""
 
@@ -77,6 +87,12 @@ class LinfNorm(Norm):
 
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
         return 2 * generator.random(shape, np.float32) - 1
+
+    def replaced(
+        self, change: Images, shorter: Images, cost: NDArray[np.floating], radius: float
+    ) -> NDArray[np.bool_]:
+        chosen: NDArray[np.bool_] = np.isfinite(cost) & (np.abs(change) > radius)
+        return chosen
 
     def diagonal(self, size: int) -> float:
         return 1.0
@@ -115,6 +131,17 @@ class L2Norm(Norm):
         vector = generator.standard_normal(shape)
         vector *= generator.random() ** (1 / vector.size) / np.linalg.norm(vector)
         return vector.astype(np.float32)
+
+    def replaced(
+        self, change: Images, shorter: Images, cost: NDArray[np.floating], radius: float
+    ) -> NDArray[np.bool_]:
+        squares = np.square(change.ravel(), dtype=np.float64)
+        saved = squares - np.square(shorter.ravel(), dtype=np.float64)
+        order = np.argsort(cost, axis=None, kind="stable")[: int(np.isfinite(cost).sum())]
+        needed = np.searchsorted(np.cumsum(saved[order]), squares.sum() - radius**2) + 1
+        chosen = np.zeros(change.size, bool)
+        chosen[order[:needed]] = True
+        return chosen.reshape(change.shape)
 
     def diagonal(self, size: int) -> float:
         return float(size**0.5)

@@ -49,9 +49,12 @@ class Findings:
     gradient_calls: NDArray[np.int32]  # (E, N)
     forward_calls: NDArray[np.int32]  # (E, N)
     flags: dict[str, NDArray[np.bool_]] = field(default_factory=dict)  # name: which examples, (N,)
+    # Of a minimum-norm attack: the nearest images found, whatever the epsilons, and their distances, (N,).
+    nearest_images: Images | None = None
+    nearest: NDArray[np.float32] | None = None
 
     @classmethod
-    def none(cls, epsilons: int, images: Images) -> Findings:
+    def none(cls, epsilons: int, images: Images, *, minimum_norm: bool = False) -> Findings:
         """Nothing found yet: the clean images (N, H, W, C) at each of so many epsilons."""
         shape = (epsilons, len(images))
         return cls(
@@ -60,6 +63,8 @@ class Findings:
             images=np.repeat(images[None], epsilons, axis=0),
             gradient_calls=np.zeros(shape, np.int32),
             forward_calls=np.zeros(shape, np.int32),
+            nearest_images=images.copy() if minimum_norm else None,
+            nearest=np.full(len(images), np.inf, np.float32) if minimum_norm else None,
         )
 
     def take(self, part: slice, other: Findings) -> None:
@@ -70,6 +75,15 @@ class Findings:
         self.forward_calls[:, part] += other.forward_calls
         for name, examples in other.flags.items():
             self.flag(name, part.start + np.flatnonzero(examples))
+        if other.nearest is not None and other.nearest_images is not None:
+            self.keep_nearest(np.arange(len(self.images[0]))[part], other.nearest_images, other.nearest)
+
+    def keep_nearest(
+        self, examples: NDArray[np.integer], images: Images, distance: NDArray[np.float32]
+    ) -> None:
+        """Keep the nearest images (n, H, W, C) of some examples, where that is what the attack looks for."""
+        if self.nearest is not None and self.nearest_images is not None:
+            self.nearest_images[examples], self.nearest[examples] = images, distance
 
     def flag(self, name: str, examples: NDArray[np.integer]) -> None:
         if len(examples):
@@ -78,6 +92,9 @@ class Findings:
 
 class ActiveSet:
     """Rows of undecided work, one for each clean-correct example and epsilon > 0, and the findings.
+
+    A minimum-norm attack looks for the nearest image whatever the epsilons: where none is above 0, each
+    example has a row at the first.
 
     Rows (R,): `example` and `level` index the call's examples and epsilons; `radius` is the row's epsilon,
     (R, 1, 1, 1) float32; `clean` its clean image; `labels` and `targets` its classes (without targets, the
@@ -91,13 +108,16 @@ class ActiveSet:
     theirs are. At the end of the budget, most of some fresh draws are enough.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, minimum_norm: bool = False) -> None:
         self.task = task
         self.norm, self.choose, self.randomness = task.norm, task.choose, task.randomness
         self.targeted = task.targets is not None
-        self.found = Findings.none(len(task.epsilons), task.images)
+        self.found = Findings.none(len(task.epsilons), task.images, minimum_norm=minimum_norm)
         self._best_loss = np.full(self.found.success.shape, -np.inf)
-        self.level, self.example = np.nonzero((task.epsilons > 0)[:, None] & task.clean_correct)
+        attacked = task.epsilons > 0
+        if minimum_norm and not attacked.any():
+            attacked[0] = True
+        self.level, self.example = np.nonzero(attacked[:, None] & task.clean_correct)
 
     def __len__(self) -> int:
         return len(self.level)

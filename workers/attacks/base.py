@@ -39,6 +39,9 @@ class AttackResult:
     A call that serves several epsilons is counted at the first of them, so that sums over E are true; a
     gradient call brings its own logits and is not counted as a forward call too.
 
+    Of a minimum-norm attack, `nearest` and `nearest_images` are the nearest images found, whatever the
+    epsilons: the clean ones, at infinity, where there is none. Of any other attack they are None.
+
     `flags` maps what was found wrong (`workers.flags.Flag`) to the examples that it touched, (N,) bool.
     """
 
@@ -51,6 +54,8 @@ class AttackResult:
     forward_calls_at: NDArray[np.int32]  # (E, N)
     targets: NDArray[np.int32] | None = None  # (N,), of a targeted attack: success means this class
     flags: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    nearest: NDArray[np.float32] | None = None  # (N,), in the attack's norm
+    nearest_images: NDArray[np.float32] | None = None  # (N, H, W, C), in [0, 1]
 
     def adversarial(self, k: int) -> NDArray[np.float32]:
         """The images at `epsilons[k]`, (N, H, W, C): the success, else the last try, else the clean image."""
@@ -89,6 +94,7 @@ class Attack(ABC):
     NORMS: ClassVar[tuple[str, ...]] = ("linf", "l2")  # the first is the default
     PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset()  # options on the pixel scale, as epsilon is
     randomised: ClassVar[bool] = False  # whether the result depends on the seed
+    minimum_norm: ClassVar[bool] = False  # whether it looks for the nearest image, whatever the epsilons
     choose_matters: ClassVar[bool] = True  # False: there is one image to choose from
 
     norm: NormName = "linf"
@@ -136,7 +142,7 @@ class Attack(ABC):
         network = network_for(model, images.shape[1:])
         if example_indices is None:
             example_indices = np.arange(len(images))
-        whole = Findings.none(len(radii), images)
+        whole = Findings.none(len(radii), images, minimum_norm=self.minimum_norm)
         if not len(images):
             return _result(radii, np.zeros(0, bool), whole, targets)
         health = network.health(images)
@@ -163,7 +169,7 @@ class Attack(ABC):
                 draws,
             )
             network.reseed(_SEARCH, seed, int(example_indices[part][0]))
-            rows = ActiveSet(task)
+            rows = ActiveSet(task, minimum_norm=self.minimum_norm)
             self.search(rows)
             whole.take(part, rows.found)
         if health.randomised and score_draws:
@@ -191,6 +197,8 @@ def _result(
         found.forward_calls,
         None if targets is None else targets.astype(np.int32),
         found.flags,
+        found.nearest,
+        found.nearest_images,
     )
 
 
@@ -220,20 +228,26 @@ def _score(
     seed: int,
 ) -> None:
     """Keep of the successes those that most of some fresh draws are, and flag the others' examples."""
-    for level, claimed in enumerate(found.success):
-        rows = np.flatnonzero(claimed)
+
+    def lost(rows: NDArray[np.intp], images: NDArray[np.float32], level: int) -> NDArray[np.intp]:
         if not len(rows):
-            continue
+            return rows
         judge = (
             partial(metrics.fools, labels=labels[rows], scale=network.logit_size)
             if targets is None
             else partial(metrics.favours, classes=targets[rows], scale=network.logit_size)
         )
-        answers = summarise(fresh_draws(network, found.images[level, rows], _SCORED, seed, level), judge)
-        lost = rows[~answers.mostly]
-        found.success[level, lost] = False
-        found.distance[level, lost] = np.inf
-        found.flag(Flag.LOST_CLAIMS, lost)
+        answers = summarise(fresh_draws(network, images[rows], _SCORED, seed, level), judge)
+        found.flag(Flag.LOST_CLAIMS, rows[~answers.mostly])
+        return rows[~answers.mostly]
+
+    for level, claimed in enumerate(found.success):
+        gone = lost(np.flatnonzero(claimed), found.images[level], level)
+        found.success[level, gone] = False
+        found.distance[level, gone] = np.inf
+    if found.nearest is not None and found.nearest_images is not None:
+        gone = lost(np.flatnonzero(np.isfinite(found.nearest)), found.nearest_images, len(found.success))
+        found.nearest[gone] = np.inf
 
 
 def _drawn_targets(

@@ -109,8 +109,10 @@ class Nearest:
     def settle(self) -> None:
         """Decide every epsilon by the distances; where too far, the last try is the image projected."""
         active = self._active
+        active.found.keep_nearest(self.example, self.images, self.distance)
         images, distance = self.images[self._back], self.distance[self._back]
-        inside = metrics.within(distance, active.epsilons[active.level])
+        epsilons = active.epsilons[active.level]
+        inside = metrics.within(distance, epsilons) & (epsilons > 0)
         tries = images.copy()
         tries[~inside] = self.norm.project(images[~inside], active.clean[~inside], active.radius[~inside])
         if active.choose == "strongest":
