@@ -25,6 +25,10 @@ ADVICE = {
     Flag.PROBABILITIES: "leave the softmax out of the model",
     Flag.RANDOMISED: "read the number as one over draws; raise eot until it does not fall any more",
     Flag.LOST_CLAIMS: "raise eot, the number of draws: the attack fits single draws, not the model",
+    Flag.AS_CALLED: "if that is not meant, say inference: off, which switches those layers off",
+    Flag.SWITCHED_OFF: "if those layers are meant, say inference: as_called, which keeps them on",
+    Flag.SCALE_DOUBTED: "give the model the pixel_range: or normalise: that it was trained with",
+    Flag.SCALE_UNSETTLED: "say the pixel_range: or normalise: that the model was trained with",
     Flag.NOT_STORED: "make images of all the examples that the cell covers",
     Flag.BEYOND_EPSILON: "make the images anew, within epsilon after rounding",
 }
