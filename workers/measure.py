@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from workers import attacks, metrics
-from workers.attacks.base import AttackError, AttackResult
+from workers.attacks.base import Attack, AttackError, AttackResult
 from workers.flags import Flag
 from workers.norms import NORMS, Images
 from workers.rounding import rounded_within
@@ -21,8 +22,12 @@ from workers.shards import DIMENSIONS, MEASURES, SCHEMA, dimensions
 from workers.unit import Evaluation
 from workers.victims.victim import Victim
 
+_FOUND, _ROUNDED, _NEAREST = 1, 2, 3  # keys of the draws that images of each kind are scored by
+
 PERCEPTIBILITY_EXAMPLES = 64
 """Perceptibility is measured on the first so many positions of the evaluation order."""
+
+Judge = Callable[[NDArray[np.intp], NDArray[np.float32], NDArray[np.integer]], NDArray[np.bool_]]
 
 Columns = dict[str, "np.ma.MaskedArray[Any, Any]"]
 """The `MEASURES` columns of a unit, (E, N) each: a row for each epsilon, masked where null."""
@@ -62,22 +67,24 @@ class Measurement:
         """A table of `SCHEMA`: the unit's cells one after another, each with the unit's examples in order."""
         columns = self._columns
         with self._clock.phase("clean"):
-            clean_logits = self._victim.clean_logits(self._unit.start, self._unit.stop)
-            answered = metrics.answered(clean_logits)
-            clean_correct = metrics.right(clean_logits, self._labels)
+            clean = self._victim.clean(self._unit.start, self._unit.stop)
+            clean_correct = clean.mostly
             attacked = np.flatnonzero(clean_correct)
             images = self._victim.dataset.images("test", self._indices[attacked])
             images.setflags(write=False)  # an attack that worked in place would be measured against itself
         columns["position"][:] = np.arange(self._unit.start, self._unit.stop)
         columns["example_index"][:] = self._indices
         columns["label"][:] = self._labels
-        label, confidence = _answer(clean_logits[answered])
-        columns["clean_label"][:, answered] = label
-        columns["clean_confidence"][:, answered] = confidence
+        columns["clean_label"][:, clean.finite] = clean.label[clean.finite]
+        columns["clean_confidence"][:, clean.finite] = clean.confidence[clean.finite]
         columns["clean_correct"][:] = clean_correct
+        if self._victim.randomised:
+            columns["clean_wrong_draws"][:] = 1 - clean.share
         for name in ("success", "success_uint8", "forward_calls", "gradient_calls"):
             columns[name][:] = 0
-        self._flag({Flag.NON_FINITE_LOGITS: ~answered}, np.arange(len(answered)))
+        self._flag({Flag.NON_FINITE_LOGITS: ~clean.finite}, np.arange(len(clean_correct)))
+        for flag in self._victim.flags:
+            self._flag({flag: np.ones_like(clean_correct)}, np.arange(len(clean_correct)))
         if len(attacked):
             self._attack(attacked, images)
         return pa.concat_tables([self._cell(k) for k in range(len(self._epsilons))])
@@ -125,6 +132,7 @@ class Measurement:
             example_indices=self._indices[attacked],
             clean_correct=np.ones(len(attacked), bool),
             choose=choose,
+            **({"score_draws": False} if isinstance(attack, Attack) else {}),
         )
 
     def _checked(self, result: Any, examples: int) -> tuple[Images, NDArray[np.bool_]]:
@@ -173,12 +181,10 @@ class Measurement:
         """Measure the nearest images (N, H, W, C) that are claimed. Returns where there is none, (N,)."""
         columns, example = self._columns, np.flatnonzero(claimed)
         other = nearest[example]
-        judged, classes = (
-            (metrics.fools, self._labels[attacked]) if targets is None else (metrics.reaches, targets)
-        )
+        judge = partial(self._judge(attacked, targets), example)
+        answers = self._victim.judged(self._unit.start + attacked[example], other, judge, _NEAREST)
         distance = NORMS[self._spec.norm].distance(images[example], other)
-        in_box = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3))
-        success = in_box & judged(self._victim.logits(other), classes[example])
+        success = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3)) & answers.mostly
         measured = np.full(len(attacked), np.inf, np.float32)
         measured[example[success]] = distance[success]
         # What counts as a success at an epsilon is an image too.
@@ -197,32 +203,49 @@ class Measurement:
     ) -> None:
         """Success is another class than the label, or, where there are `targets` (N,), the target."""
         columns = self._columns
-        level, example = np.nonzero(claimed)
-        other = found[level, example]
-        judged, classes = (
-            (metrics.fools, self._labels[attacked]) if targets is None else (metrics.reaches, targets)
-        )
-        distances = metrics.distances(images[example], other)
-        logits = self._victim.logits(other)
-        unanswered = np.zeros(len(attacked), bool)
-        unanswered[example[~metrics.answered(logits)]] = True
-        self._flag({Flag.NON_FINITE_LOGITS: unanswered}, attacked)
-        epsilon = np.array(self._epsilons)[level]
-        in_box = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3))
-        reach = getattr(distances, self._spec.norm)
-        success = in_box & metrics.within(reach, epsilon) & judged(logits, classes[example])
-        rounded, allowed = rounded_within(
-            other[success], images[example[success]], epsilon[success], NORMS[self._spec.norm]
-        )
-        at = level[success], attacked[example[success]]
-        columns["adv_label"][at], columns["adv_confidence"][at] = _answer(logits[success])
-        columns["success"][at] = True
-        columns["success_uint8"][at] = allowed & judged(
-            self._victim.logits(rounded), classes[example[success]]
-        )
-        for name in distances._fields:
+        for name in metrics.Distances._fields:
             columns[name][:, attacked] = np.inf
-            columns[name][at] = getattr(distances, name)[success]
+        judge = self._judge(attacked, targets)
+        kinds = (Flag.NON_FINITE_LOGITS, Flag.LOST_CLAIMS)
+        troubled: dict[str, NDArray[np.bool_]] = {kind: np.zeros(len(attacked), bool) for kind in kinds}
+        for level, epsilon in enumerate(self._epsilons):
+            example = np.flatnonzero(claimed[level])
+            clean, other = images[example], found[level, example]
+            positions = self._unit.start + attacked[example]
+            answers = self._victim.judged(positions, other, partial(judge, example), _FOUND)
+            distances = metrics.distances(clean, other)
+            within = metrics.within(getattr(distances, self._spec.norm), epsilon)
+            allowed = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3)) & within
+            success = np.flatnonzero(allowed & answers.mostly)
+            troubled[Flag.NON_FINITE_LOGITS][example[~answers.finite]] = True
+            if self._victim.randomised:
+                columns["wrong_draws"][level, attacked[example]] = answers.share
+                troubled[Flag.LOST_CLAIMS][example[allowed & ~answers.mostly]] = True
+            rounded, inside = rounded_within(other[success], clean[success], epsilon, NORMS[self._spec.norm])
+            still = self._victim.judged(
+                positions[success], rounded, partial(judge, example[success]), _ROUNDED
+            )
+            at = level, attacked[example[success]]
+            columns["adv_label"][at] = answers.label[success]
+            columns["adv_confidence"][at] = answers.confidence[success]
+            columns["success"][at] = True
+            columns["success_uint8"][at] = inside & still.mostly
+            for name in distances._fields:
+                columns[name][at] = getattr(distances, name)[success]
+        self._flag(troubled, attacked)
+
+    def _judge(self, attacked: NDArray[np.int64], targets: NDArray[np.int32] | None) -> Judge:
+        """What success is: of some of the attacked examples, (r, K) logits, and of which of them these are."""
+        labels, size = self._labels[attacked], self._victim.network.logit_size
+
+        def judge(
+            example: NDArray[np.intp], logits: NDArray[np.float32], rows: NDArray[np.integer]
+        ) -> NDArray[np.bool_]:
+            if targets is None:
+                return metrics.fools(logits, labels[example[rows]], size)
+            return metrics.favours(logits, targets[example[rows]], size)
+
+        return judge
 
     def _perceptibility(self, attacked: NDArray[np.int64], images: Images, full: Images) -> None:
         """How visible full-budget images (E, N, H, W, C) are; an image left as it was, above epsilon 0, does
@@ -272,10 +295,3 @@ def _no_columns(levels: int, examples: int) -> Columns:
         dtype = column.type.to_pandas_dtype() if plain else object
         columns[column.name] = np.ma.MaskedArray(np.zeros((levels, examples), dtype), mask=True)
     return columns
-
-
-def _answer(logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The class that (N, K) logits favour, and its softmax probability, (N,) each."""
-    label = logits.argmax(axis=1)
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return label, (1 / np.exp(shifted).sum(axis=1)).astype(np.float32)

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 Images = NDArray[np.float32]
 NormName = Literal["linf", "l2"]
 
-TINY = 1e-12  # below this length a vector has no direction; Foolbox's constant
-
 
 class Norm(ABC):
     """A way to measure a change; a ball of a radius around an image is what a threat model allows."""
@@ -114,7 +112,12 @@ class L2Norm(Norm):
         return np.sqrt(squares)
 
     def direction(self, gradients: Images) -> Images:
-        return gradients * (1 / self._lengths(gradients)).astype(gradients.dtype)
+        # By the largest first: squares and reciprocals of what is tiny leave float32.
+        largest = np.abs(_flat(gradients)).max(axis=1, initial=0)
+        largest[largest == 0] = 1
+        unit: Images = gradients / largest[:, None, None, None]
+        unit /= self._lengths(unit).astype(gradients.dtype)
+        return unit
 
     def speeds(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
         return weights
@@ -149,8 +152,9 @@ class L2Norm(Norm):
         return np.clip(clean + change * (radius / self._lengths(change)).astype(np.float32), 0, 1)
 
     def _lengths(self, vectors: Images) -> NDArray[np.float64]:
-        """(R, 1, 1, 1), never 0."""
-        return np.maximum(self.dual(vectors), TINY)[:, None, None, None]
+        """(R, 1, 1, 1); 1 for vectors of length 0."""
+        lengths = self.dual(vectors)
+        return np.where(lengths > 0, lengths, 1)[:, None, None, None]
 
 
 LINF, L2 = LinfNorm(), L2Norm()
