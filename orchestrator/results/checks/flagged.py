@@ -25,6 +25,10 @@ ADVICE = {
     Flag.PROBABILITIES: "leave the softmax out of the model",
     Flag.RANDOMISED: "read the number as one over draws; raise eot until it does not fall any more",
     Flag.LOST_CLAIMS: "raise eot, the number of draws: the attack fits single draws, not the model",
+    Flag.AS_CALLED: "say inference: off where the model is meant to be used without them",
+    Flag.SWITCHED_OFF: "say inference: as_called where they are part of the model",
+    Flag.SCALE_DOUBTED: "give the model the pixel_range or normalise that the warning names",
+    Flag.SCALE_UNSETTLED: "say pixel_range or normalise, as the model was trained",
     Flag.NOT_STORED: "make images of all the examples that the cell covers",
     Flag.BEYOND_EPSILON: "make the images anew, within epsilon after rounding",
 }
@@ -107,6 +111,8 @@ def _of_victims(flag: Flag, evidence: Evidence) -> Iterator[Found]:
 _CONCERNS: dict[Flag, Callable[[Cell], bool]] = {
     Flag.VICTIM_WEAK: every,
     Flag.VICTIM_OVERFIT: every,
+    Flag.SCALE_DOUBTED: every,
+    Flag.SCALE_UNSETTLED: every,
     Flag.ZERO_GRADIENTS: by_gradients,
     Flag.NON_FINITE_GRADIENTS: by_gradients,
 }
