@@ -164,9 +164,17 @@ def plan(
     only: OnlyOption = None,
     retry_failed: RetryOption = False,
     data_dir: DataOption = None,
+    cache_dir: CacheOption = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Probe the victims too that need no training, in seconds each."),
+    ] = False,
     format: RecordFormatOption = "rich",
 ) -> None:
-    """Show what a run would do: cells, what is there already, what is missing. Writes nothing."""
+    """Show what a run would do: cells, what is there already, what is missing. Writes nothing.
+
+    With --check, exit code 1: a number of some victim's would be wrong, or could not be had.
+    """
     with _user_errors():
         check_format(format, RECORD_FORMATS)
         with _saying("planning"):
@@ -183,10 +191,14 @@ def plan(
                 only=only or (),
             )
         _warn(prepared.warnings)
+        looked = _look(prepared, data_dir, cache_dir) if check else None
         if format == "json":
-            _print_record(plan_record(prepared))
+            _print_record(plan_record(prepared) | ({"check": looked.record()} if looked else {}))
         else:
             show.plan(_console(), prepared)
+            if looked:
+                show.looked(_console(), looked)
+    raise typer.Exit(1 if looked and looked.sick else 0)
 
 
 @app.command()
@@ -348,6 +360,17 @@ def _load(grid: str, overrides: list[str] | None):  # type: ignore[no-untyped-de
     from orchestrator.grid.load import load_grid
 
     return load_grid(grid, overrides or [])
+
+
+def _look(prepared, data_dir: str | None, cache_dir: str | None):  # type: ignore[no-untyped-def]
+    """What probes say of a plan's victims; what goes on is said meanwhile."""
+    from orchestrator.run.check import look
+    from orchestrator.run.options import RunOptions
+
+    console = _console(stderr=True)
+    options = RunOptions(output=prepared.store.location, data_dir=data_dir, cache_dir=cache_dir)
+    with _saying("probing victims"):
+        return look(prepared, options, lambda text: console.print(text, highlight=False, style="dim"))
 
 
 def _results(output: str):  # type: ignore[no-untyped-def]  # Results is imported late

@@ -19,6 +19,7 @@ from orchestrator.grid.entries import Grid
 from orchestrator.grid.numbers import number_text
 from orchestrator.overview import plan_rows
 from orchestrator.results.text import findings, layout
+from orchestrator.run.check import Looked
 from orchestrator.run.prepare import Prepared
 from orchestrator.run.progress import duration, time_left
 from orchestrator.run.status import settled_life
@@ -68,6 +69,21 @@ def plan(console: Console, prepared: Prepared) -> None:
         )
     else:
         console.print("nothing to run", highlight=False)
+
+
+def looked(console: Console, found: Looked) -> None:
+    """What probes say of a plan's victims."""
+    console.print()
+    width = console.width if console.is_terminal else None
+    for victim, why in found.refused:
+        console.print(f"[bold red]refused:[/] {escape(victim.label)}: {escape(why)}", highlight=False)
+    for severity, text in findings.lines(found.findings, 0, width):
+        style = findings.STYLES[severity] if severity else ""
+        console.print(escape(text), style=style, highlight=False, soft_wrap=True)
+    parts = [f"{_count(found.probed, 'victim')} probed"]
+    if found.untrained:
+        parts.append(f"{len(found.untrained):,} not trained yet, to be probed as soon as they are")
+    console.print(", ".join(parts), highlight=False)
 
 
 def _to_prepare(victims: Mapping[Preparation, int]) -> str:

@@ -33,6 +33,8 @@ ROOMS = (
     "grids",
     "workers.worker",
     "workers.evaluator",
+    "workers.checking",
+    "workers.probing",
     "workers.measure",
     "workers.attacks",
     "workers.pins",

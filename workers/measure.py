@@ -235,7 +235,7 @@ class Measurement:
         self._flag(troubled, attacked)
 
     def _judge(self, attacked: NDArray[np.int64], targets: NDArray[np.int32] | None) -> Judge:
-        """What success is: of some of the attacked examples, (r, K) logits, and of which of them these are."""
+        """What success is: of some of the attacked examples, logits (r, K), and of which they are (r,)."""
         labels, size = self._labels[attacked], self._victim.network.logit_size
 
         def judge(

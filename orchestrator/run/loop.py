@@ -12,6 +12,8 @@ from types import FrameType
 from orchestrator.errors import BackendError, StoreError, UserError
 from orchestrator.intervals import subtract
 from orchestrator.plan.units import Gap, Plan
+from orchestrator.results.checks import judge_victims
+from orchestrator.results.text.findings import brief
 from orchestrator.run.backends import Backend, Finished, Lost, Notice, Ready
 from orchestrator.run.options import RunOptions
 from orchestrator.run.progress import Progress, SweepState, duration
@@ -21,6 +23,7 @@ from orchestrator.run.status import StatusWriter
 from orchestrator.run.training import TrainingWatch
 from orchestrator.run.upkeep import Upkeep
 from orchestrator.store.folder import Store
+from workers.probes import find_probes
 from workers.unit import Done, Evaluation, Failed, Training, Unit
 
 _TICK = 0.5  # seconds: how soon a time limit or a signal is noticed
@@ -219,8 +222,17 @@ class Loop:
             self.state.estimate.done(kind, amount, self.clock() - self.since[worker])
         if isinstance(outcome.unit, Training):
             self.state.prepared[outcome.unit.victim.preparation] += report.trained
+            self._say_what_probes_say(outcome.unit, report.weights)
         else:
             self._cells_done(outcome.unit)
+
+    def _say_what_probes_say(self, unit: Training, weights: str) -> None:
+        """A sick victim is to be known now, not after a night of attacks."""
+        probes = find_probes(self.store.folder, unit.victim.victim_id, weights)
+        if probes is None:
+            return
+        for severity, text in brief(judge_victims([unit.victim], [probes])):
+            self.progress.say(f"{severity}: {text}")
 
     def _cells_done(self, unit: Evaluation) -> None:
         for cell_id, _ in unit.cells:

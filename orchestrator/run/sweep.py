@@ -151,7 +151,7 @@ def _compute(
         begin()
         state.state = "finished"
         return
-    settings = _settings(prepared, options, run_id, record)
+    settings = worker_settings(prepared, options, run_id=run_id, record=record)
     logs = store.log_folder(run_id)
     with _tokens(settings) as token:
         pool = backend(
@@ -250,8 +250,8 @@ def _as_before(prepared: Prepared) -> bool:
     return wanted == list(zip(before["cell_id"].to_pylist(), before["examples"].to_pylist(), strict=True))
 
 
-def _settings(
-    prepared: Prepared, options: RunOptions, run_id: str, record: Mapping[str, Any]
+def worker_settings(
+    prepared: Prepared, options: RunOptions, *, run_id: str = "", record: Mapping[str, Any] | None = None
 ) -> WorkerSettings:
     """What every worker is told: where everything is, as seen from wherever it runs."""
     output = absolute(prepared.store.location)
@@ -260,7 +260,7 @@ def _settings(
         cache=absolute(options.cache_dir) if options.cache_dir else beside(output, "victims"),
         run_id=run_id,
         data_dir=absolute(options.data_dir) if options.data_dir else None,
-        provenance={key: value for key, value in record.items() if key not in _OF_THE_RUN},
+        provenance={key: value for key, value in (record or {}).items() if key not in _OF_THE_RUN},
         python_path=prepared.grid.python_path,
         runner=options.runner,
     )

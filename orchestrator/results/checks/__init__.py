@@ -16,6 +16,9 @@ import pyarrow as pa
 from orchestrator.results.checks import cells, flagged, folder, paired, victims
 from orchestrator.results.checks.evidence import Cell, Evidence
 from orchestrator.results.checks.rule import CHECKS, SEVERITIES, Rule
+from orchestrator.results.schemas import VICTIMS
+from workers.probes import Probes
+from workers.unit import VictimSpec, label
 
 RULES: dict[str, Rule] = {
     rule.name: rule
@@ -56,6 +59,30 @@ def judge(evidence: Evidence) -> Judged:
         pa.Table.from_pylist([one for one in said if one["checks"]], schema=VERDICTS),
         pa.Table.from_pylist(list(_worst_cases(evidence, rows, by_cell)), schema=WORST_VERDICTS),
     )
+
+
+def judge_victims(victims: Iterable[VictimSpec], probes: Iterable[Probes]) -> pa.Table:
+    """What the rules say of victims by the figures of their probes alone, as `CHECKS`."""
+    evidence = Evidence(
+        victims=[_described(victim) for victim in victims],
+        figures={
+            each.victim_id: {name: value for name, value in each.figures.items() if value is not None}
+            for each in probes
+        },
+    )
+    return judge(evidence).findings
+
+
+def _described(victim: VictimSpec) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(VICTIMS.names),
+        "victim_id": victim.victim_id,
+        "model": victim.model.name,
+        "model_options": victim.model.shown,
+        "dataset": victim.dataset.name,
+        "defence": label(victim.defence.name, victim.defence.shown),
+        "seed": victim.seed,
+    }
 
 
 def _by_cell(evidence: Evidence, rows: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from orchestrator.results.checks.evidence import Evidence
-from orchestrator.results.checks.rule import Found, Rule, by_gradients, every
+from orchestrator.results.checks.evidence import Cell, Evidence
+from orchestrator.results.checks.rule import Found, Rule, attacked, by_gradients, every
 from workers.probes import EPSILONS
 
 Figures = Mapping[str, float]
@@ -229,6 +229,11 @@ def _rises(figures: Figures) -> Judged | None:
     )
 
 
+def _by_length(cell: Cell) -> bool:
+    """Attacks that take from a gradient's length how far to go."""
+    return attacked(cell) and cell.kind.name in ("deepfool", "fab", "fmn", "carlini_wagner")
+
+
 rises_on_probes = of_victims(_rises)
 drawn_on_probes = of_victims(_drawn)
 
@@ -292,10 +297,12 @@ RULES = (
     ),
     Rule(
         name="tiny_gradients",
-        severity="note",
-        meaning="gradients far smaller than the logits; attacks here go by direction, so it changes nothing",
-        advice="mind it with other tools, which may take them for zero",
+        severity="suspicious",
+        meaning="gradients far smaller than the logits: they do not tell how far away the boundary is",
+        advice="believe attacks that go by their direction, as pgd, apgd, ddn and standard; deepfool, fab, "
+        "fmn and carlini_wagner go by their length too",
         find=of_victims(_tiny),
+        concerns=_by_length,
     ),
     Rule(
         name="saturated",
