@@ -114,6 +114,8 @@ def _of_victims(flag: Flag, evidence: Evidence) -> Iterator[Found]:
 _CONCERNS: dict[Flag, Callable[[Cell], bool]] = {
     Flag.VICTIM_WEAK: every,
     Flag.VICTIM_OVERFIT: every,
+    Flag.SCALE_DOUBTED: every,
+    Flag.SCALE_UNSETTLED: every,
     Flag.ZERO_GRADIENTS: by_gradients,
     Flag.NON_FINITE_GRADIENTS: by_gradients,
 }

@@ -147,7 +147,7 @@ def _shattered(figures: Figures) -> Judged | None:
     return Judged(
         min(gain, agreement),
         0.25,
-        f"a small step along the gradient brings {percent(gain)} of the rise that it promises, and gradients "
+        f"a small step along the gradient brings {gain:.2g} of the rise that it promises, and gradients "
         f"a hair apart have a cosine of {agreement:.2f}: they say little about the model",
     )
 
