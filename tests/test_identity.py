@@ -20,7 +20,8 @@ seeds: [0, 1]
 """
 
 # What these cells measure is on people's disks under these names. A changed id means that every result
-# is computed again: edit this list only where a VERSION was raised because results change. (FGSM and BIM: 2; metrics: 2.)
+# is computed again: edit this list only where a VERSION was raised because results change. (FGSM, BIM and
+# metrics: 2.)
 GOLDEN = [
     "small_cnn-digits-s0-fgsm-linf-0-dc9309cf19ecf069",
     "small_cnn-digits-s0-fgsm-linf-0.0313725-35fd75866e562dea",
