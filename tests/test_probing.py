@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from typer.testing import CliRunner
 
+from orchestrator.cli import app
 from orchestrator.results.checks import judge_victims
 from tests.support.models import digits_cnn
 from tests.support.victims import victim_spec
@@ -180,3 +183,72 @@ def test_figures_are_kept_for_the_weights_that_they_are_of(output: Folder) -> No
         output.publish("probes/" + file.base_name, data)
         found = find_probes(output, "v", WEIGHTS)
         assert found is None or found.version == probes("healthy").version
+
+
+# -- before a sweep, and while it runs -----------------------------------------------------------------------
+
+GRID = """\
+models: [{{name: sick, path: {folder}/sick.keras}}, {{name: sound, path: {folder}/sound.keras}}{more}]
+datasets: [digits]
+attacks: [{{name: bim, steps: 2}}]
+epsilons: [0.1]
+examples: 20
+train: {{epochs: 1, examples: 100}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models as `.keras` files: one takes from every image the mean of its batch."""
+    import keras
+
+    place = tmp_path_factory.mktemp("models")
+    inputs = keras.Input((8, 8, 1))
+    centred = inputs - keras.ops.mean(inputs, axis=0, keepdims=True)
+    keras.Model(inputs, digits_cnn().model(centred)).save(place / "sick.keras")
+    digits_cnn().model.save(place / "sound.keras")
+    (place / "grid.yaml").write_text(GRID.format(folder=place, more=", small_cnn"))
+    (place / "known.yaml").write_text(GRID.format(folder=place, more=""))
+    return place
+
+
+def robustsweep(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_plan_probes_what_needs_no_training_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    told = robustsweep("plan", folder / "grid.yaml", "--check", "-o", tmp_path / "out")
+    assert told.exit_code == 1 and "wrong: company" in told.output
+    assert "2 victims probed, 1 not trained yet" in told.output
+    assert not (tmp_path / "out").exists()
+    record = robustsweep("plan", folder / "grid.yaml", "--check", "-o", tmp_path / "out", "--format", "json")
+    found = json.loads(record.stdout)["check"]
+    assert {row["model"] for row in found["findings"] if row["severity"] == "wrong"} == {"sick"}
+    assert {row["model"] for row in found["findings"]} <= {"sick"} and found["probed"] == 2
+
+
+def test_plan_says_which_victims_a_run_could_not_attack(folder: Path, tmp_path: Path) -> None:
+    import keras
+
+    inputs = keras.Input((8, 8, 1))
+    broken = keras.layers.Lambda(lambda x: x)(inputs)  # code in a file, which is not run
+    keras.Model(inputs, digits_cnn().model(broken)).save(tmp_path / "code.keras")
+    (tmp_path / "grid.yaml").write_text(
+        GRID.format(folder=folder, more=f", {{name: code, path: {tmp_path}/code.keras}}")
+    )
+    told = robustsweep("plan", tmp_path / "grid.yaml", "--check", "-o", tmp_path / "out")
+    assert told.exit_code == 1 and "refused: code on digits" in told.output
+
+
+def test_a_run_says_at_once_what_probes_show(folder: Path, tmp_path: Path) -> None:
+    told = robustsweep("run", folder / "known.yaml", "--backend", "inline", "-o", tmp_path / "out")
+    at, table = told.output.index("company, sick"), told.output.index("cells done")
+    assert at < table, told.output
+    assert len(list((tmp_path / "out" / "probes").iterdir())) == 2
+    verified = robustsweep("verify", tmp_path / "out")
+    assert verified.exit_code == 1 and "company" in verified.output
+    shown = robustsweep("table", tmp_path / "out", "--format", "md").output
+    [sick] = [line for line in shown.splitlines() if line.startswith("| sick")]
+    assert "wrong" in sick and "%" not in sick.partition("wrong")[2].split("|")[0]
+    again = robustsweep("plan", folder / "known.yaml", "--check", "-o", tmp_path / "out")
+    assert again.exit_code == 1 and "2 victims probed" in again.output
