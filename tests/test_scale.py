@@ -21,7 +21,7 @@ from workers.network import network_for
 from workers.unit import DatasetSpec
 from workers.victims.architectures import ArchitectureError, build_model
 from workers.victims.pixels import NORMALISATIONS, UNIT, PixelScale, stated
-from workers.victims.scale import ScaleFinding, _losses, candidates, check_scale
+from workers.victims.scale import ScaleFinding, candidates, check_scale, fitted_losses
 from workers.victims.victim import victim_as_it_is
 
 pytestmark = pytest.mark.tf
@@ -39,7 +39,7 @@ _trained: dict[tuple[str, str], Any] = {}
 
 
 def net(dataset: Dataset, scale: PixelScale, epochs: int = 8) -> Any:
-    """A small CNN without batch norm, trained on pixels of one scale (seconds, once), which it takes."""
+    """A small CNN, trained on pixels of one scale (seconds, once) and taking such pixels."""
     import keras
 
     if (dataset.name, scale.option) in _trained:
@@ -87,23 +87,20 @@ def check(model: Any, dataset: Dataset, said: PixelScale | None = None) -> Scale
 @pytest.fixture(scope="module")
 def own(digits: Dataset) -> PixelScale:
     """What is estimated of the digits: no published normalisation is near."""
-    return next(
-        one for one in candidates(digits) if one.option.startswith("normalise: {") and "std: 0" in one.option
-    )
+    [divided] = (one for one in candidates(digits) if "std: 0" in one.option)
+    return divided
 
 
-# -- which scale it is -----------------------------------------------------------------------------
+# -- which scale it is ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [BYTES, SIGNED], ids=lambda scale: scale.option)
-@pytest.mark.parametrize("factor", [0.01, 100])
-def test_another_scale_is_asked_for_by_its_option(scale: PixelScale, factor: float, digits: Dataset) -> None:
-    model = times(net(digits, scale), factor)
+def test_another_scale_is_asked_for_by_its_option(scale: PixelScale, digits: Dataset) -> None:
+    model = times(net(digits, scale), 0.01)
     with pytest.raises(ArchitectureError) as error:
         check(model, digits)
-    assert f": give it {scale.option}, or pixel_range: [0, 1] if that is what it was trained on" in str(
-        error.value
-    )
+    advice = f": give it {scale.option}, or pixel_range: [0, 1] if that is what it was trained on"
+    assert advice in str(error.value)
     assert check(model, digits, scale) is None
 
 
@@ -165,8 +162,8 @@ def test_a_model_that_does_not_mind_its_scale_is_not_asked_for_it(digits: Datase
     assert found is None or "[0, 255]" not in found.message
 
 
-def test_nothing_tells_where_a_model_sees_contrast_only(digits: Dataset) -> None:
-    """One that normalises each image is right on every scale; attacked it is not the same on each."""
+def test_a_model_that_normalises_each_image_is_not_asked_for_its_scale(digits: Dataset) -> None:
+    """It is as right on every scale, and attacked it is the same on each."""
     import keras
 
     class Own(keras.layers.Layer):
@@ -174,12 +171,11 @@ def test_nothing_tells_where_a_model_sees_contrast_only(digits: Dataset) -> None
             mean = keras.ops.mean(x, axis=(1, 2, 3), keepdims=True)
             return (x - mean) / keras.ops.std(x, axis=(1, 2, 3), keepdims=True)
 
-    model = net(digits, UNIT)
     inputs = keras.Input(digits.shape)
-    inner = keras.Model(inputs, model(Own()(inputs)))
+    hidden = keras.layers.Dense(32, activation="relu")(keras.layers.Flatten()(Own()(inputs)))
+    inner = keras.Model(inputs, keras.layers.Dense(10)(hidden))
     inner.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    inner.fit(digits.images("train", slice(None)), digits.y_train, epochs=3, batch_size=32, verbose=0)
-    # Here it is the same on each: distances on the [0, 1] scale agree, so there is nothing to say.
+    inner.fit(digits.images("train", slice(None)), digits.y_train, epochs=8, batch_size=32, verbose=0)
     assert check(inner, digits) is None
 
 
@@ -223,7 +219,7 @@ def test_published_normalisations_are_those_of_the_data(name: str) -> None:
     np.testing.assert_allclose(images.std(axis=(0, 1, 2), dtype=np.float64), std, atol=0.004)
 
 
-# -- what it is judged by --------------------------------------------------------------------------
+# -- what it is judged by ----------------------------------------------------------------------------------
 
 
 @given(
@@ -235,8 +231,8 @@ def test_the_fitted_cross_entropy_knows_no_temperature(seed: int, exponent: floa
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, 50)
     logits = (rng.normal(size=(50, classes)) + 2 * np.eye(classes)[labels]).astype(np.float32)
-    losses = _losses(logits, labels)
-    scaled = _losses((logits * 10**exponent).astype(np.float32), labels)
+    losses = fitted_losses(logits, labels)
+    scaled = fitted_losses((logits * 10**exponent).astype(np.float32), labels)
     np.testing.assert_allclose(scaled, losses, rtol=1e-3, atol=1e-4)
     best = min(
         _plain(logits.astype(np.float64) * factor, labels).mean() for factor in np.geomspace(0.05, 20, 300)
@@ -252,9 +248,9 @@ def _plain(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def test_answers_that_are_not_finite_are_a_guess() -> None:
     logits = np.array([[5.0, 0, 0], [np.nan, 0, 0], [0, 0, 0]], np.float32)
-    losses = _losses(logits, np.array([0, 0, 0]))
+    losses = fitted_losses(logits, np.array([0, 0, 0]))
     assert losses[1] == pytest.approx(math.log(3))
-    np.testing.assert_allclose(_losses(np.full((4, 3), 7, np.float32), np.zeros(4, int)), math.log(3))
+    np.testing.assert_allclose(fitted_losses(np.full((4, 3), 7, np.float32), np.zeros(4, int)), math.log(3))
 
 
 @given(
@@ -281,7 +277,7 @@ def test_candidates_are_those_that_fit_and_each_only_once(digits: Dataset) -> No
     assert not any("imagenet" in one or "cifar10" in one for one in options)
 
 
-# -- in a grid -------------------------------------------------------------------------------------
+# -- in a grid ----------------------------------------------------------------------------------------------
 
 GRID = """\
 models: [{name: mine, path: %s, %s}]

@@ -112,3 +112,21 @@ class Flag(StrEnum):
         "suspicious",
         "images of the file farther away than the epsilon that they were made for",
     )
+    OTHER_IMAGES = (
+        "other_images",
+        "⊗",
+        "wrong",
+        "images of the file nearer to other test images than to those that it names: it mixes up its rows",
+    )
+    FAR_IMAGES = (
+        "far_images",
+        "↝",
+        "suspicious",
+        "images of the file about as far away as other test images: of other preprocessing, or other rows",
+    )
+    UNCHANGED_IMAGES = (
+        "unchanged_images",
+        "⊜",
+        "suspicious",
+        "most images of the file are the clean ones",
+    )

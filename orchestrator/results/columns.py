@@ -45,7 +45,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "adv_label": "the victim's answer to the adversarial image; null without success",
         "adv_confidence": "softmax probability of that answer, in [0, 1]; null without success",
         "success": "an adversarial image within epsilon was found, as measured from the image alone",
-        "success_uint8": "the image rounded to 8 bits still fools the victim",
+        "success_uint8": "the image rounded to 8 bits within epsilon still fools the victim",
         "linf": "largest change of a pixel, in [0, 1]; null: not attacked; infinite: the attack failed",
         "l2": "Euclidean distance from the clean image, pixels in [0, 1]; null and infinite likewise",
         "l0": "pixels (not channels) changed; null and infinite likewise",

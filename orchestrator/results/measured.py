@@ -138,7 +138,7 @@ def summarise(rows: pa.Table, wanted: Mapping[str, int], norm: str) -> dict[str,
     np.fmin.at(closest, position, np.where(correct, found, UNATTACKED))
     attacked = bool(correct.any())
     return {
-        "targeted": bool((pc.is_valid(rows["target"]).to_numpy() & correct).any()) if attacked else None,
+        "targeted": bool((_values(rows, "target")[1] & correct).any()) if attacked else None,
         "minimum_norm": bool((searched & correct).any()) if attacked else None,
         "closest": closest.astype(np.float32),
     }
@@ -159,6 +159,8 @@ def _inside(rows: pa.Table, wanted: Mapping[str, int]) -> tuple[pa.Table, NDArra
 def _values(rows: pa.Table, column: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """A column as floats, 0 where it is null, and where it is not."""
     values = rows[column]
+    if values.null_count == len(values):  # as most columns that one kind of attack alone has
+        return np.zeros(len(values)), np.zeros(len(values), bool)
     known = pc.is_valid(values).to_numpy()
     return pc.fill_null(values, 0).to_numpy().astype(np.float64), known
 

@@ -13,24 +13,33 @@ from pydantic.dataclasses import dataclass
 from workers import metrics
 from workers.attacks.active_set import ActiveSet
 from workers.attacks.base import Attack
+from workers.attacks.plausibility import implausible, unchanged
 from workers.attacks.stored_images import StoredImages, read_stored
 from workers.flags import Flag
+from workers.norms import Images
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
 class Stored(Attack):
     """The images in the .npz file at `path`, a local path or a URI, in place of an attack's own.
 
-    An image made for an epsilon counts at that one only, and must lie within it (flag `beyond_epsilon` where
-    it does not); one made for none counts wherever its distance allows. An example that the file does not
-    hold is a failure of the attack, flagged `not_stored`. Where an image is too far, what is returned is the
-    image projected to the ball, never as a success. `content` is the SHA-256 that the file must have.
+    Where an image lies farther away than epsilon, be it by the rounding of a file of 8 bits, it is projected
+    to the ball and that image is judged: a success is an image within epsilon, as of any attack. An image
+    made for an epsilon is judged at that one only, one made for none at all of them.
+
+    An example that the file does not hold is a failure of the attack, flagged `not_stored`. Images farther
+    away than the epsilon that they were made for, by more than saving may have moved them, are flagged
+    `beyond_epsilon`. Of these, or of those farther than the largest where the file has no epsilons, it is
+    looked whether they can be what the file says (`workers.attacks.plausibility`). `content` is the SHA-256
+    that the file must have.
 
     The file: see `workers.attacks.stored_images`. Calling it raises StoredImagesError (a ValueError) for a
-    file that cannot be read, is not as described there, has changed, or does not fit the images or epsilons.
+    file that cannot be read, is not as described there, has changed, or does not fit the images or epsilons,
+    or whose clean images are not those of the dataset.
     """
 
     name: ClassVar[str] = "stored"
+    VERSION: ClassVar[int] = 2
     choose_matters: ClassVar[bool] = False
 
     path: str
@@ -39,21 +48,46 @@ class Stored(Attack):
     def search(self, rows: ActiveSet) -> None:
         stored = _held(self.path, self.content) if self.content else read_stored(self.path)
         stored.check_fits(rows.task.images.shape[1:], rows.epsilons)
-        place = stored.places(rows.randomness.example_indices[rows.example])
+        indices = rows.randomness.example_indices[rows.example]
+        place = stored.places(indices)
         here = np.flatnonzero(place >= 0)
         rows.found.flag(Flag.NOT_STORED, rows.example[place < 0])
         if not len(here):
             return
-        images, found = rows.clean, rows.clean
+        clean = rows.clean
+        once = here[np.unique(rows.example[here], return_index=True)[1]]
+        stored.check_clean(place[once], clean[once], indices[once])
+        found = clean.copy()
         found[here] = stored.images_at(place[here], rows.epsilons[rows.level[here]])
-        distance: NDArray[np.float32] = rows.norm.distance(images, found)
-        inside = metrics.within(distance, rows.epsilons[rows.level])
-        if stored.epsilons is not None:
-            rows.found.flag(Flag.BEYOND_EPSILON, rows.example[~inside])
-        success = np.zeros(len(rows), bool)
-        success[here] = rows.succeeds(rows.logits_at(here, found[here]), here) & inside[here]
+        self._look(rows, here, clean, found, stored)
+        epsilons = rows.epsilons[rows.level]
+        inside = metrics.within(rows.norm.distance(clean, found), epsilons)
         tries = np.where(inside[:, None, None, None], found, rows.project(found))
-        rows.record(place >= 0, tries, success, distance)
+        distance: NDArray[np.float32] = rows.norm.distance(clean, tries)
+        success = np.zeros(len(rows), bool)
+        success[here] = rows.succeeds(rows.logits_at(here, tries[here]), here)
+        rows.record(place >= 0, tries, success & metrics.within(distance, epsilons), distance)
+
+    def _look(
+        self, rows: ActiveSet, here: NDArray[np.intp], clean: Images, found: Images, stored: StoredImages
+    ) -> None:
+        """Flag what can hardly be what the file says, of the rows `here`; images are (R, H, W, C)."""
+        for level in np.unique(rows.level[here]):
+            there = here[rows.level[here] == level]
+            # Of images for no epsilon, those that count at none as they are: they are the same at all.
+            epsilon = float(rows.epsilons[level] if stored.epsilons is not None else rows.epsilons.max())
+            change = found[there] - clean[there]
+            # As near as they may have been before they were saved.
+            least = np.sign(change) * np.maximum(np.abs(change) - np.float32(stored.moved), 0)
+            distance = rows.norm.distance(clean[there], clean[there] + least)
+            beyond = there[~metrics.within(distance, epsilon)]
+            if unchanged(found[there], clean[there], stored.moved):
+                rows.found.flag(Flag.UNCHANGED_IMAGES, rows.example[there])
+            if flag := implausible(found[beyond], clean[beyond], rows.norm, epsilon):
+                rows.found.flag(flag, rows.example[beyond])
+            if stored.epsilons is None:
+                return
+            rows.found.flag(Flag.BEYOND_EPSILON, rows.example[beyond])
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,8 @@
 
 An .npz with `images` and `example_index` (N,), the rows of the dataset's test split that they were made from,
 no row twice. `images` are (N, H, W, C), one for each; or (E, N, H, W, C) with `epsilon` (E,), the epsilons on
-the [0, 1] scale, in any norm, that they were made for. Floats in [0, 1], or uint8.
+the [0, 1] scale, in any norm, that they were made for. `clean`, which may be left out, are (N, H, W, C), the
+images that they were made from. Floats in [0, 1], or uint8.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.datasets import checks
+from workers.rounding import moved_by_saving
 from workers.storage import Folder
 
 _NEEDED = ("images", "example_index")
 # What zip files and NumPy's headers raise when they are not what they should be.
 _BROKEN = (ValueError, EOFError, KeyError, OSError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_CLOSE = 1e-4  # channels this close are the same, whatever they were scaled by and back
 _SAME = 1e-6  # epsilons this close, relatively, are the same: a file may hold them in float32
 
 
@@ -43,6 +46,8 @@ class StoredImages:
     images: NDArray[np.uint8] | NDArray[np.floating]  # (E, N, H, W, C); E is 1 without epsilons
     example_index: NDArray[np.int64]  # (N,)
     epsilons: NDArray[np.float64] | None  # (E,)
+    clean: NDArray[np.uint8] | NDArray[np.floating] | None  # (N, H, W, C)
+    moved: float  # how far saving may have moved a channel of the images, on the [0, 1] scale
 
     def check_fits(self, shape: tuple[int, ...], epsilons: Iterable[float]) -> None:
         """Raises StoredImagesError unless the images have that shape (H, W, C), and serve those epsilons."""
@@ -57,6 +62,26 @@ class StoredImages:
         if problems:
             raise StoredImagesError(*problems)
 
+    def check_clean(
+        self, places: NDArray[np.integer], images: NDArray[np.float32], example_indices: NDArray[np.integer]
+    ) -> None:
+        """Raises StoredImagesError unless `clean` at those places (R,), where there is one, is the dataset's.
+
+        `images` (R, H, W, C) are the dataset's, of those rows of its test split (R,).
+        """
+        if self.clean is None or not len(places):
+            return
+        stored = self.clean[places]
+        apart = np.abs(_on_unit_scale(stored) - images).max(axis=(1, 2, 3))
+        differing = np.flatnonzero(apart > moved_by_saving(stored) + _CLOSE)
+        if len(differing):
+            worst = differing[apart[differing].argmax()]
+            raise StoredImagesError(
+                f"{self.path}: clean is not the dataset's image for {len(differing)} of {len(places)} rows "
+                f"of the test split: up to {apart[worst]:.3g} apart on the [0, 1] scale, in row "
+                f"{example_indices[worst]}; its example_index, split or preprocessing is another"
+            )
+
     def places(self, example_indices: NDArray[np.integer]) -> NDArray[np.int64]:
         """Where each of those (R,) examples is in the file, (R,); -1 where it is not."""
         order = np.argsort(self.example_index)
@@ -67,9 +92,7 @@ class StoredImages:
     def images_at(self, places: NDArray[np.integer], epsilons: NDArray[np.float64]) -> NDArray[np.float32]:
         """The images (R, H, W, C) in [0, 1] at those places (R,), made for those epsilons (R,)."""
         levels = np.array([self._level(epsilon) for epsilon in epsilons], np.int64)
-        stored = self.images[levels, places]
-        images: NDArray[np.float32] = stored.astype(np.float32)
-        return images / np.float32(255) if stored.dtype == np.uint8 else images
+        return _on_unit_scale(self.images[levels, places])
 
     def _level(self, epsilon: float) -> int | None:
         if self.epsilons is None:
@@ -102,9 +125,11 @@ def read_stored(path: str, content: str | None = None) -> StoredImages:
         has = ", ".join(arrays) or "nothing"
         raise StoredImagesError(f"{path} lacks {' and '.join(missing)}; it has {has}")
     images, index, epsilons = arrays["images"], arrays["example_index"], arrays.get("epsilon")
+    clean = arrays.get("clean")
     problems = [
         *_images_problems(images, epsilons),
         *_index_problems(index, images.shape[-4] if images.ndim in (4, 5) else None),
+        *([] if clean is None else _clean_problems(clean, images.shape[-4:])),
     ]
     if problems:
         raise StoredImagesError(*(f"{path}: {problem}" for problem in problems))
@@ -114,6 +139,8 @@ def read_stored(path: str, content: str | None = None) -> StoredImages:
         images if images.ndim == 5 else images[None],
         index.astype(np.int64),
         None if epsilons is None else epsilons.astype(np.float64),
+        clean,
+        moved_by_saving(images),
     )
 
 
@@ -136,11 +163,20 @@ def _images_problems(images: np.ndarray, epsilons: np.ndarray | None) -> list[st
         )
     if 0 in images.shape:
         problems.append(f"images is of shape {images.shape}; at least one image is needed")
+    return problems + _values_problems("images", images)
+
+
+def _clean_problems(clean: np.ndarray, shape: tuple[int, ...]) -> list[str]:
+    if clean.shape != shape:
+        return [f"clean is of shape {clean.shape}; {shape}, an image for each of images, is allowed"]
+    return _values_problems("clean", clean)
+
+
+def _values_problems(name: str, images: np.ndarray) -> list[str]:
     if checks.stored_dtype(images.dtype) is None:
-        problems.append(f"images is of type {images.dtype}; uint8, or floats in [0, 1], are allowed")
-    elif problem := checks.values_problem("images", images):
-        problems.append(problem)
-    return problems
+        return [f"{name} is of type {images.dtype}; uint8, or floats in [0, 1], are allowed"]
+    problem = checks.values_problem(name, images)
+    return [problem] if problem else []
 
 
 def _index_problems(index: np.ndarray, images: int | None) -> list[str]:
@@ -153,6 +189,11 @@ def _index_problems(index: np.ndarray, images: int | None) -> list[str]:
     if len(twice := values[counts > 1]):
         return [f"example_index has row {twice[0]} more than once"]
     return []
+
+
+def _on_unit_scale(stored: NDArray[np.uint8] | NDArray[np.floating]) -> NDArray[np.float32]:
+    images: NDArray[np.float32] = stored.astype(np.float32)
+    return images / np.float32(255) if stored.dtype == np.uint8 else images
 
 
 def _listed(numbers: Iterable[float]) -> str:

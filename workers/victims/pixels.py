@@ -53,6 +53,11 @@ class PixelScale:
         """Whether it leaves images as they are."""
         return set(self.factor) == {1} and set(self.offset) == {0}
 
+    @property
+    def is_published(self) -> bool:
+        """Whether it is a range, or a normalisation that has a name."""
+        return "{" not in self.option
+
     def fits(self, channels: int) -> bool:
         return len(self.factor) in (1, channels)
 

@@ -106,7 +106,7 @@ class _ScaleCheck:
         given: PixelScale | None,
     ) -> None:
         self._network, self._name, self._given, self._dataset = network, name, given, dataset
-        more = _spread(len(dataset.y_train), ALL - len(rows))
+        more = _drawn(len(dataset.y_train), ALL - len(rows))
         parts: list[tuple[Split, NDArray[np.integer]]] = [("test", rows), ("train", more)]
         self._images = np.concatenate([dataset.images(split, which) for split, which in parts])
         self._labels = np.concatenate([dataset.labels(split, which) for split, which in parts])
@@ -145,7 +145,7 @@ class _ScaleCheck:
     def _try(self, scale: PixelScale, which: slice = slice(None)) -> _Trial:
         labels = self._labels[which]
         logits = self._network.logits(self._as_given(scale, self._images[which]))
-        return _Trial(scale, metrics.favours(logits, labels), _losses(logits, labels))
+        return _Trial(scale, metrics.favours(logits, labels), fitted_losses(logits, labels))
 
     def _as_given(self, scale: PixelScale, images: Images) -> Images:
         """What the victim must be given for its network to see images on that scale."""
@@ -200,10 +200,11 @@ class _ScaleCheck:
     def _advice(self, own: _Trial, better: Sequence[_Trial]) -> str:
         best = min(better, key=_loss)
         peers = [one for one in better if one is best or not _rules_out(best, one, *_SURE)]
-        # Those that come to the same for an attack are one answer: the most usual of them is named.
-        best = next(one for one in peers if one is best or self._alike(best, one))
-        peers = [one for one in peers if one is best or not self._alike(best, one)]
+        # An estimate that comes to the same for an attack as what others use is no answer of its own.
+        usual = [one for one in peers if one.scale.is_published]
+        peers = [one for one in peers if one in usual or not any(self._alike(each, one) for each in usual)]
         peers.sort(key=_loss)
+        best = peers[0]
         seen = _list([f"{_share(one)} with {one.scale.option}" for one in peers], "and")
         assumed = "" if self._given else ", which is assumed where a grid does not say"
         text = f"{self._right(own)} with {own.scale.option}{assumed}; on {seen}"
@@ -234,17 +235,20 @@ class _ScaleCheck:
 
 def _statistics(dataset: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of each channel, (C,), over training images, to four digits."""
-    images = dataset.images("train", _spread(len(dataset.y_train), _STATISTICS_FROM))
+    images = dataset.images("train", _drawn(len(dataset.y_train), _STATISTICS_FROM))
     mean, std = (part(images, axis=(0, 1, 2), dtype=np.float64) for part in (np.mean, np.std))
     return np.round(mean, 4), np.round(std, 4)
 
 
-def _spread(total: int, number: int) -> NDArray[np.int64]:
-    """So many of `total` rows, all of them where these are fewer, evenly spaced."""
-    return np.linspace(0, total, max(0, min(total, number)), endpoint=False).astype(np.int64)
+def _drawn(total: int, number: int) -> NDArray[np.int64]:
+    """So many of `total` rows, all of them where these are fewer; always the same ones.
+
+    Drawn, not evenly spaced: data may be stored in a period.
+    """
+    return np.random.default_rng(0).permutation(total)[: max(0, number)]
 
 
-def _losses(logits: NDArray[np.float32], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+def fitted_losses(logits: NDArray[np.float32], labels: NDArray[np.integer]) -> NDArray[np.float64]:
     """(N,) cross-entropies of (N, K) logits divided by the temperature that makes their mean least.
 
     Multiplying all logits by a constant changes nothing. Logits that are not finite answer nothing: log K.

@@ -30,6 +30,9 @@ ADVICE = {
     Flag.SCALE_DOUBTED: "give the model the pixel_range: or normalise: that it was trained with",
     Flag.SCALE_UNSETTLED: "say the pixel_range: or normalise: that the model was trained with",
     Flag.NOT_STORED: "make images of all the examples that the cell covers",
+    Flag.OTHER_IMAGES: "write into example_index the rows of the test split that the images were made from",
+    Flag.FAR_IMAGES: "check example_index, and that pixels are on the scale of the dataset",
+    Flag.UNCHANGED_IMAGES: "check that the file holds what the attack returned, not what it was given",
     Flag.BEYOND_EPSILON: "make the images anew, within epsilon after rounding",
 }
 
