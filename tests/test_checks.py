@@ -358,7 +358,11 @@ CELLS_THAT_FIRE: dict[str, list[tuple[list[Cell], list[Cell]]]] = {
         (
             [BIM[1], replace(FGSM, rows=[*[{"clean_correct": False}] * 10, *FGSM.positions().values()][:N])],
             [BIM[1], without(FGSM, 0, clean_correct=False, success=False)],
-        )
+        ),
+        (
+            [BIM[1], replace(FGSM, rows=[*[{"clean_correct": False}] * 10, *FGSM.positions().values()][:N])],
+            [BIM[1], replace(FGSM, rows={p: row for p, row in FGSM.positions().items() if p >= 50})],
+        ),
     ],
     "catastrophic_overfitting": [
         (

@@ -162,10 +162,11 @@ def _clean_differs(evidence: Evidence) -> Iterator[Found]:
     first: dict[str, Cell] = {}
     done: set[tuple[str, str]] = set()
     for cell in evidence.cells:
+        if not cell.done:  # where it has no rows it is right nowhere
+            continue
         reference = first.setdefault(cell.victim_id, cell)
-        length = 8 * (min(cell.n, reference.n) // 8)
         one, other = (each.correct_at for each in (reference, cell))
-        length = min(length, len(one), len(other))
+        length = min(cell.n, reference.n)
         differing = int((one[:length] != other[:length]).sum())
         if differing >= 2 and differing > 0.002 * length and (cell.victim_id, cell.attack_id) not in done:
             done.add((cell.victim_id, cell.attack_id))
