@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import affinity, layout, orchestration, planning, publishing, startup, tables
+from benchmarks import affinity, layout, orchestration, planning, publishing, scales, startup, tables
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.reading import Reading, alternate, median_ratio
 from orchestrator.grid.load import load_grid
@@ -51,6 +51,12 @@ def test_affinity() -> None:
 @pytest.mark.ray
 def test_orchestration() -> None:
     check(orchestration.measure(units=20, many=40, repeats=1, backend="inline"), 7)
+
+
+@pytest.mark.tf
+def test_scales() -> None:
+    readings = scales.measure(data={"digits": (200, 1)}, kinds=("dense",), seeds=1)
+    assert sum(reading.value for reading in readings) == 5 * 4  # scales, and what is asked of each network
 
 
 def test_publishing() -> None:

@@ -41,7 +41,7 @@ _flags: weakref.WeakKeyDictionary[Any, tuple[Flag, ...]] = weakref.WeakKeyDictio
 
 
 def choose(model: keras.Model, inference: Inference) -> None:
-    """Say how a model is called; it is remembered for as long as the model lives."""
+    """Say how a model is called, before it is; remembered for as long as the model lives."""
     _chosen[model] = inference
 
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from workers import metrics
 from workers.datasets import Dataset
-from workers.datasets.base import Split
 from workers.flags import Flag
 from workers.network import Network
 from workers.norms import Images
@@ -106,10 +105,10 @@ class _ScaleCheck:
         given: PixelScale | None,
     ) -> None:
         self._network, self._name, self._given, self._dataset = network, name, given, dataset
-        more = _drawn(len(dataset.y_train), ALL - len(rows))
-        parts: list[tuple[Split, NDArray[np.integer]]] = [("test", rows), ("train", more)]
-        self._images = np.concatenate([dataset.images(split, which) for split, which in parts])
-        self._labels = np.concatenate([dataset.labels(split, which) for split, which in parts])
+        self._tested, self._trained = rows, _drawn(len(dataset.y_train), ALL - len(rows))
+        self._labels = np.concatenate(
+            [dataset.labels("test", self._tested), dataset.labels("train", self._trained)]
+        )
         self._scale = given or UNIT
 
     def finding(self) -> ScaleFinding | None:
@@ -134,18 +133,34 @@ class _ScaleCheck:
 
     def _contest(self, others: Sequence[PixelScale]) -> tuple[_Trial, list[_Trial]]:
         """The scale as it is, and all others that the best of all does not rule out."""
-        first = slice(0, FIRST)
-        own, *trials = (self._try(one, first) for one in (self._scale, *others))
+        own, *trials = (self._try(one, FIRST) for one in (self._scale, *others))
         best = min([own, *trials], key=_loss)
         left = [one.scale for one in trials if one is best or not _rules_out(best, one, *_SURE)]
         if len(self._labels) <= FIRST:
             return own, [one for one in trials if one.scale in left]
         return self._try(self._scale), [self._try(one) for one in left]
 
-    def _try(self, scale: PixelScale, which: slice = slice(None)) -> _Trial:
-        labels = self._labels[which]
-        logits = self._network.logits(self._as_given(scale, self._images[which]))
+    def _try(self, scale: PixelScale, number: int = ALL) -> _Trial:
+        """On the first so many images, a part of them in memory at a time."""
+        labels = self._labels[:number]
+        logits = np.concatenate(
+            [
+                self._network.logits(self._as_given(scale, self._images(start, min(start + FIRST, number))))
+                for start in range(0, len(labels), FIRST)
+            ]
+        )
         return _Trial(scale, metrics.favours(logits, labels), fitted_losses(logits, labels))
+
+    def _images(self, start: int, stop: int) -> Images:
+        """Those from `start` to `stop`, or the last one, of the test and then the training images."""
+        before = len(self._tested)
+        trained = self._trained[max(0, start - before) : max(0, stop - before)]
+        return np.concatenate(
+            [
+                self._dataset.images("test", self._tested[start:stop]),
+                self._dataset.images("train", trained),
+            ]
+        )
 
     def _as_given(self, scale: PixelScale, images: Images) -> Images:
         """What the victim must be given for its network to see images on that scale."""
@@ -166,7 +181,7 @@ class _ScaleCheck:
     def _neighbours(self, scale: PixelScale) -> Iterable[PixelScale]:
         factor, offset = np.array(scale.factor), np.array(scale.offset)
         brightness, contrast = _STEPS
-        mean = self._images.mean(axis=(0, 1, 2), dtype=np.float64)
+        mean = self._images(0, FIRST).mean(axis=(0, 1, 2), dtype=np.float64)
         for step in (-brightness, brightness):
             yield PixelScale(scale.factor, tuple((offset + step * factor).tolist()))
         for times in (1 / contrast, contrast):
@@ -178,15 +193,15 @@ class _ScaleCheck:
 
         Judged by the distance to the decision boundary as far as it is linear (Linf, on the [0, 1] scale).
         """
-        first = slice(0, FIRST)
-        both = np.flatnonzero(own.right[first] & other.right[first])
+        both = np.flatnonzero(own.right[:FIRST] & other.right[:FIRST])
         if not len(both) or self._dataset.classes < 2:
             return False
         ours, theirs = (float(np.median(self._distances(one.scale, both))) for one in (own, other))
         return abs(ours - theirs) <= _ALIKE * min(ours, theirs)
 
     def _distances(self, scale: PixelScale, rows: NDArray[np.integer]) -> NDArray[np.float64]:
-        images, labels = self._as_given(scale, self._images[rows]), self._labels[rows].astype(np.int32)
+        images = self._as_given(scale, self._images(0, FIRST)[rows])
+        labels = self._labels[rows].astype(np.int32)
         logits = self._network.logits(images).astype(np.float64)
         margins = -metrics.lead(logits, labels)
         logits[np.arange(len(labels)), labels] = -np.inf
@@ -235,9 +250,13 @@ class _ScaleCheck:
 
 def _statistics(dataset: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of each channel, (C,), over training images, to four digits."""
-    images = dataset.images("train", _drawn(len(dataset.y_train), _STATISTICS_FROM))
-    mean, std = (part(images, axis=(0, 1, 2), dtype=np.float64) for part in (np.mean, np.std))
-    return np.round(mean, 4), np.round(std, 4)
+    rows = _drawn(len(dataset.y_train), _STATISTICS_FROM)
+    sums = np.zeros((2, dataset.shape[2]))
+    for start in range(0, len(rows), FIRST):
+        images = dataset.images("train", rows[start : start + FIRST])
+        sums += [part.sum(axis=(0, 1, 2), dtype=np.float64) for part in (images, images**2)]
+    mean, square = sums / (len(rows) * dataset.shape[0] * dataset.shape[1])
+    return np.round(mean, 4), np.round(np.sqrt(np.maximum(square - mean**2, 0)), 4)
 
 
 def _drawn(total: int, number: int) -> NDArray[np.int64]:
