@@ -87,17 +87,18 @@ class Measurement:
             attack = attacks.build(self._spec.config)
             result = self._call(attack, attacked, images, choose="first")
             found, claimed = self._checked(result, len(attacked))
-        targets, missing = None, np.zeros(len(attacked), bool)
+        targets, members, missing = None, None, np.zeros(len(attacked), bool)
         if isinstance(result, AttackResult):
             columns["forward_calls"][:, attacked] = result.forward_calls_at
             columns["gradient_calls"][:, attacked] = result.gradient_calls_at
             self._flag(result.flags, attacked)
-            targets, missing = result.targets, result.flags.get(Flag.NOT_STORED, missing)
+            targets, members = result.targets, result.members
+            missing = result.flags.get(Flag.NOT_STORED, missing)
         else:  # bare images: nobody counted
             for name in ("forward_calls", "gradient_calls"):
                 columns[name][:, attacked] = np.ma.masked
         with self._clock.phase("measure"):
-            self._measure(attacked, images, found, claimed, targets)
+            self._measure(attacked, images, found, claimed, targets, members)
         if kept := int(np.searchsorted(attacked, self._unit.keep - self._unit.start)):
             self._keep(attacked[:kept], found[:, :kept])
         if near := int(np.searchsorted(attacked, PERCEPTIBILITY_EXAMPLES - self._unit.start)):
@@ -146,8 +147,12 @@ class Measurement:
         found: Images,
         claimed: NDArray[np.bool_],
         targets: NDArray[np.int32] | None,
+        members: NDArray[np.object_] | None,
     ) -> None:
-        """Success is another class than the label, or, where there are `targets` (N,), the target."""
+        """Success is another class than the label, or, where there are `targets` (N,), the target.
+
+        `members` (E, N): which member of a bundle found each image.
+        """
         columns = self._columns
         level, example = np.nonzero(claimed)
         other = found[level, example]
@@ -171,6 +176,8 @@ class Measurement:
         for name in distances._fields:
             columns[name][:, attacked] = np.inf
             columns[name][at] = getattr(distances, name)[success]
+        if members is not None:
+            columns["member"][at] = members[level[success], example[success]]
 
     def _perceptibility(self, attacked: NDArray[np.int64], images: Images, full: Images) -> None:
         clean = np.concatenate([images] * len(full))
@@ -213,8 +220,7 @@ def _no_columns(levels: int, examples: int) -> Columns:
     """Every column of `MEASURES`, all of it null."""
     columns: Columns = {}
     for column in MEASURES:
-        plain = not pa.types.is_binary(column.type) and not pa.types.is_list(column.type)
-        dtype = column.type.to_pandas_dtype() if plain else object
+        dtype = column.type.to_pandas_dtype() if pa.types.is_primitive(column.type) else object
         columns[column.name] = np.ma.MaskedArray(np.zeros((levels, examples), dtype), mask=True)
     return columns
 

@@ -42,6 +42,7 @@ class Findings:
     gradient_calls: NDArray[np.int32]  # (E, N)
     forward_calls: NDArray[np.int32]  # (E, N)
     flags: dict[str, NDArray[np.bool_]] = field(default_factory=dict)  # name: which examples, (N,)
+    members: NDArray[np.object_] | None = None  # (E, N), of a bundle: the name of what succeeded, or None
 
     @classmethod
     def none(cls, epsilons: int, images: Images) -> Findings:
@@ -63,6 +64,10 @@ class Findings:
         self.forward_calls[:, part] += other.forward_calls
         for name, examples in other.flags.items():
             self.flag(name, part.start + np.flatnonzero(examples))
+        if other.members is not None:
+            if self.members is None:
+                self.members = np.full(self.success.shape, None, object)
+            self.members[:, part] = other.members
 
     def flag(self, name: str, examples: NDArray[np.integer]) -> None:
         if len(examples):
@@ -118,21 +123,25 @@ class ActiveSet:
         """Images (R, H, W, C) moved into their rows' balls and the box."""
         return self.norm.project(images, self.clean, self.radius)
 
+    def confine(self, images: Images) -> Images:
+        """The points of their rows' balls and the box together that are nearest to images (R, H, W, C)."""
+        return self.norm.confine(images, self.clean, self.radius)
+
     def random_start(self, stream: int = 0) -> Images:
         """A point drawn uniformly from each row's ball, clipped to the box; the same for all epsilons."""
         change = self.randomness.draw(self.norm, self.example, self.task.images.shape[1:], stream)
         return self.project(self.clean + self.radius * change)
 
-    def clean_gradients(self) -> Images:
+    def clean_gradients(self, loss: str | None = None) -> Images:
         """Gradients at the rows' clean images, (R, H, W, C): one call an example, shared by its epsilons."""
         # Rows are in the order of the epsilons, so an example's first row is at its first epsilon.
         _, first, back = np.unique(self.example, return_index=True, return_inverse=True)
-        _, _, gradients = self.gradients_at(first, self.clean[first])
+        _, _, gradients = self.gradients_at(first, self.clean[first], loss)
         return gradients[back]
 
-    def logits_and_gradients(self, iterates: Images) -> tuple[Images, Images]:
-        """Logits (R, K) and gradients (R, H, W, C) of the cross-entropy at the rows' iterates."""
-        logits, _, gradients = self.gradients_at(slice(None), iterates)
+    def logits_and_gradients(self, iterates: Images, loss: str | None = None) -> tuple[Images, Images]:
+        """Logits (R, K) and gradients (R, H, W, C) at the rows' iterates, as `gradients_at` has them."""
+        logits, _, gradients = self.gradients_at(slice(None), iterates, loss)
         return logits, gradients
 
     def gradients_at(

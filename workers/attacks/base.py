@@ -16,7 +16,7 @@ from workers import metrics
 from workers.attacks.active_set import ActiveSet, Choose, Findings, Task
 from workers.attacks.randomness import Randomness
 from workers.flags import Flag
-from workers.network import Network, network_for
+from workers.network import Network, NoGradientError, network_for
 from workers.norms import NORMS, NormName
 
 ROW_BYTES = 2**26
@@ -46,6 +46,7 @@ class AttackResult:
     forward_calls_at: NDArray[np.int32]  # (E, N)
     targets: NDArray[np.int32] | None = None  # (N,), of a targeted attack: success means this class
     flags: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    members: NDArray[np.object_] | None = None  # (E, N), of a bundle: which member broke it (str), or None
 
     def adversarial(self, k: int) -> NDArray[np.float32]:
         """The images at `epsilons[k]`, (N, H, W, C): the success, else the last try, else the clean image."""
@@ -110,7 +111,7 @@ class Attack(ABC):
         takes the iterate of highest cross-entropy, "last" the last one; success then means that image.
 
         Raises ValueError for arguments of the wrong shape, type or range. What is wrong with the model is in
-        the result's `flags`; NoGradientError where no gradient flows at all.
+        the result's `flags`.
         """
         radii = _checked_epsilons(epsilons)
         labels = _checked(images, labels, example_indices, clean_correct, targets, choose)
@@ -147,9 +148,16 @@ class Attack(ABC):
                 Randomness(self.name, seed, example_indices[part]),
             )
             rows = ActiveSet(task)
-            self.search(rows)
+            self.run(rows)
             whole.take(part, rows.found)
         return _result(radii, clean_correct, whole, targets)
+
+    def run(self, rows: ActiveSet) -> None:
+        """Search; where no gradient flows at all, give up, and flag every example that is still in the set."""
+        try:
+            self.search(rows)
+        except NoGradientError:
+            rows.found.flag(Flag.ZERO_GRADIENTS, rows.example)
 
     @property
     def _targeted(self) -> bool:
@@ -172,6 +180,7 @@ def _result(
         found.forward_calls,
         None if targets is None else targets.astype(np.int32),
         found.flags,
+        found.members,
     )
 
 
