@@ -127,18 +127,19 @@ class L2Norm(Norm):
         """
         change, room = _flat(images - clean), _flat(np.where(images > clean, 1 - clean, clean))
         size, limit = np.abs(change), radius.reshape(-1).astype(np.float64)
+        longest = np.divide(room, size, out=np.ones_like(size), where=size > 0)  # the factor that fills it
+        spent_there, rate_there = np.square(room), np.square(size)
         factor = np.minimum(1, limit / np.maximum(self.dual(images - clean), TINY))
         while True:
-            free = size * factor.astype(np.float32)[:, None] < room
-            stopped, moving = np.where(free, 0, room), np.where(free, size, 0)
-            spent = np.einsum("rd,rd->r", stopped, stopped, dtype=np.float64)
-            rate = np.einsum("rd,rd->r", moving, moving, dtype=np.float64)
+            free = factor.astype(np.float32)[:, None] < longest
+            spent = np.where(free, 0, spent_there).sum(axis=1)
+            rate = np.where(free, rate_there, 0).sum(axis=1)
             reached = np.ones_like(factor)  # where no channel is free, no factor is too large
             np.divide(np.maximum(limit**2 - spent, 0), rate, out=reached, where=rate > 0)
-            longer = np.clip(np.sqrt(reached), factor, 1)
-            if (longer <= factor * (1 + _PRECISION)).all():
+            larger = np.clip(np.sqrt(reached), factor, 1)
+            if (larger <= factor * (1 + _PRECISION)).all():
                 break
-            factor = longer
+            factor = larger
         moved = np.sign(change) * np.minimum(size * factor.astype(np.float32)[:, None], room)
         return np.clip(clean + moved.reshape(images.shape), 0, 1)
 

@@ -16,6 +16,12 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LossName = Literal["cross_entropy", "margin", "dlr"]
 
 
+def foolbox_has_one_loss(like: str | None, loss: LossName) -> None:
+    """Raises ValueError for a loss that Foolbox's attack does not have."""
+    if like and loss != "cross_entropy":
+        raise ValueError(f"found loss {loss} together with like {like}; cross_entropy is allowed")
+
+
 def sizes(rows: ActiveSet, relative: float, absolute: float | None) -> NDArray[np.float64]:
     """The size of a step at each epsilon, (E,): a share of it unless an absolute one is given."""
     return relative * rows.epsilons if absolute is None else np.full_like(rows.epsilons, absolute)

@@ -24,13 +24,15 @@ class FAB(MinimumNorm):
     """`steps` along the linearised boundary with each of the `targeted_classes` most likely other classes.
 
     With `targeted_classes: 0` there is one run, in which every step takes the nearest of the boundaries with
-    all other classes: the paper's own attack, for which a step costs a gradient for each of them. Every step goes to a mixture of the projections of the iterate and of the clean image onto the boundary's
+    all other classes: the paper's own attack, for which a step costs a gradient for each of them.
+
+    Every step goes to a mixture of the projections of the iterate and of the clean image onto the boundary's
     hyperplane within the box: the clean image's share is at most `alpha_max`, both go `eta` times as far.
     From a misclassified image the next step begins `beta` of its way from the clean image. The first restart
     begins at the clean image, each further one at random, within half the distance found by then (anywhere
     in the box where nothing has been found). Croce and Hein, "Minimally Distorted Adversarial Examples with a
-    Fast Adaptive Boundary Attack" (arXiv:1907.02044); FAB-T and its defaults as AutoAttack's. `refine` stands for
-    the paper's final search.
+    Fast Adaptive Boundary Attack" (arXiv:1907.02044); FAB-T and its defaults as AutoAttack's. `refine` stands
+    for the paper's final search.
     """
 
     name: ClassVar[str] = "fab"
@@ -47,7 +49,9 @@ class FAB(MinimumNorm):
         logits = nearest.logits(np.arange(len(nearest)), nearest.clean)
         # One run is against each class, (n, 1), or against all others at once, (n, K - 1).
         classes = likeliest(logits, nearest.labels, self.targeted_classes or logits.shape[1] - 1)
-        runs = [classes[:, [rank]] for rank in range(classes.shape[1])] if self.targeted_classes else [classes]
+        if not classes.shape[1]:  # a model of one class has no boundary
+            return
+        runs = np.split(classes, classes.shape[1], axis=1) if self.targeted_classes else [classes]
         for restart in range(self.restarts):
             for rank, aimed in enumerate(runs):
                 start = _start(nearest, restart * len(runs) + rank) if restart else nearest.clean

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from workers.attacks.active_set import ActiveSet
-from workers.attacks.ascent import LossName, Positive, ascend, sizes
+from workers.attacks.ascent import LossName, Positive, ascend, foolbox_has_one_loss, sizes
 from workers.attacks.base import Attack
 
 _FIRST_STEP = {"linf": 1.0, "l2": 2.0}
@@ -46,9 +46,8 @@ class PGD(Attack):
     like: Literal["foolbox"] | None = None
 
     @model_validator(mode="after")
-    def _foolbox_has_one_loss(self) -> PGD:
-        if self.like and self.loss != "cross_entropy":
-            raise ValueError(f"found loss {self.loss} together with like: foolbox; cross_entropy is allowed")
+    def _loss_fits(self) -> PGD:
+        foolbox_has_one_loss(self.like, self.loss)
         return self
 
     def search(self, rows: ActiveSet) -> None:

@@ -54,7 +54,7 @@ class Standard(Attack):
             "apgd-dlr": APGD(norm=norm, steps=steps, restarts=restarts, loss="dlr"),
             "fab": FAB(norm=norm, steps=steps, restarts=restarts, targeted_classes=0),
             "square": Square(norm=norm, queries=self.queries),
-            "apgd-t": APGD(norm=norm, steps=steps, targeted_classes=classes),
+            "apgd-t": APGD(norm=norm, steps=steps, restarts=1, targeted_classes=classes),
             "fab-t": FAB(norm=norm, steps=steps, targeted_classes=classes),
         }
         return {name: members[name] for name in _ORDERS[self.version]}
