@@ -7,7 +7,17 @@ import sys
 
 from workers.machine import available_cpus
 
-BENCHMARKS = ("startup", "planning", "affinity", "orchestration", "publishing", "tables", "layout", "attacks")
+BENCHMARKS = (
+    "startup",
+    "planning",
+    "affinity",
+    "orchestration",
+    "publishing",
+    "tables",
+    "layout",
+    "attacks",
+    "strength",
+)
 
 
 def main(names: list[str]) -> int:

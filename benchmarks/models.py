@@ -19,7 +19,7 @@ from workers import metrics
 from workers.attacks import AttackResult, build
 from workers.datasets import DATA_VARIABLE, Dataset, load
 from workers.network import network_for
-from workers.norms import L2, LINF, NormName
+from workers.norms import L2, LINF, Norm, NormName
 from workers.unit import DatasetSpec, ModelSpec, Weights
 from workers.victims.architectures import build_model
 
@@ -46,13 +46,15 @@ class Bench:
         correct: NDArray[np.bool_] = self._logits(self.images).argmax(axis=1) == self.labels
         return correct
 
-    def accuracy(self, images: NDArray[np.float32], epsilons: Sequence[float]) -> list[float]:
+    def accuracy(
+        self, images: NDArray[np.float32], epsilons: Sequence[float], norm: Norm = LINF
+    ) -> list[float]:
         """Robust accuracy (E,) of somebody's images (E, N, H, W, C), by our definitions."""
         n = images.shape[1]
         clean, labels, correct = self.images[:n], self.labels[:n], self.clean_correct[:n]
         robust = []
         for epsilon, found in zip(epsilons, images, strict=True):
-            inside = metrics.within(LINF.distance(clean, found), epsilon)
+            inside = metrics.within(norm.distance(clean, found), epsilon)
             robust.append(float((correct & ~(metrics.fools(self._logits(found), labels) & inside)).mean()))
         return robust
 

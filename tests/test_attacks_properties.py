@@ -27,7 +27,7 @@ FIXED_BUDGET = [
     {"name": "pgd", "norm": "l2", "steps": 2, "restarts": 2},
     {"name": "noise", "norm": "linf", "repeats": 2},
     {"name": "noise", "norm": "l2", "repeats": 2},
-    {"name": "pgd", "norm": "l2", "steps": 3, "like": "foolbox"},
+    {"name": "pgd", "norm": "l2", "steps": 3, "relative_step_size": 0.4, "like": "foolbox"},
     {"name": "apgd", "norm": "linf", "steps": 5},
     {"name": "apgd", "norm": "l2", "steps": 5, "loss": "dlr", "restarts": 1},
     {"name": "apgd", "norm": "linf", "steps": 3, "restarts": 2, "targeted_classes": 2},

@@ -125,7 +125,7 @@ def test_restarts_are_what_a_robust_network_holds_against():
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_fmn_is_as_near_as_fab_on_a_robust_network(norm):
-    """On one in linf; in l2 FAB, with nine times the gradients, may be nearer by a few percent."""
+    """In linf; in l2 FAB, with nine times the gradients, may be nearer by some percent."""
     model, images, labels = robust_digits_cnn(norm)
 
     def median(**config):
@@ -134,7 +134,7 @@ def test_fmn_is_as_near_as_fab_on_a_robust_network(norm):
 
     fmn = median(name="fmn")
     assert fmn <= median(name="fab") * (1.01 if norm == "linf" else 1.1)
-    assert fmn <= median(name="fmn", max_step_size=1.0) * 1.01
+    assert fmn <= median(name="fmn", max_step_size=1.0) * (1.0 if norm == "linf" else 1.03)
 
 
 def curved(images):

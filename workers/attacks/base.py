@@ -153,7 +153,7 @@ class Attack(ABC):
         return _result(radii, clean_correct, whole, targets)
 
     def run(self, rows: ActiveSet) -> None:
-        """Search; where no gradient flows at all, give up, and flag the examples that are still in the set."""
+        """Search; where no gradient flows at all, give up, and flag the examples still in the set."""
         try:
             self.search(rows)
         except NoGradientError:
