@@ -141,7 +141,8 @@ class L2Norm(Norm):
                 break
             factor = larger
         moved = np.sign(change) * np.minimum(size * factor.astype(np.float32)[:, None], room)
-        return np.clip(clean + moved.reshape(images.shape), 0, 1)
+        confined: Images = np.clip(clean + moved.reshape(images.shape), 0, 1)
+        return confined
 
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
         vector = generator.standard_normal(shape)
