@@ -83,6 +83,10 @@ def faults() -> dict[str, Fault]:
         heights = tf.reduce_sum(tf.sign(images - thresholds), axis=3, keepdims=True)
         return sound(0.5 + 0.02 * heights)
 
+    def rounded(images: Any) -> Any:
+        """Steps of 0.04 through which no gradient flows at all."""
+        return sound(tf.round(images / 0.04) * 0.04)
+
     def probabilities(images: Any) -> Any:
         return tf.nn.softmax(sound(images))
 
@@ -100,6 +104,7 @@ def faults() -> dict[str, Fault]:
         "infinity_when_attacked": Fault(infinity_when_attacked, False, logits, set()),
         "nan_gradients": Fault(nan_gradients, True, set(), gradients),
         "stairs": Fault(stairs, True, set(), {"zero_gradients"}),
+        "rounded": Fault(rounded, True, set(), {"zero_gradients"}),
         "probabilities": Fault(probabilities, True, {"probabilities"}, set()),
         "constant": Fault(constant, False, {"constant_model"}, {"zero_gradients"}),
         "randomised": Fault(nondeterministic, True, {"randomised"}, set()),

@@ -52,6 +52,7 @@ class Findings:
     # Of a minimum-norm attack: the nearest images found, whatever the epsilons, and their distances, (N,).
     nearest_images: Images | None = None
     nearest: NDArray[np.float32] | None = None
+    members: NDArray[np.object_] | None = None  # (E, N), of a bundle: the name of what succeeded, or None
 
     @classmethod
     def none(cls, epsilons: int, images: Images, *, minimum_norm: bool = False) -> Findings:
@@ -77,6 +78,10 @@ class Findings:
             self.flag(name, part.start + np.flatnonzero(examples))
         if other.nearest is not None and other.nearest_images is not None:
             self.keep_nearest(np.arange(len(self.images[0]))[part], other.nearest_images, other.nearest)
+        if other.members is not None:
+            if self.members is None:
+                self.members = np.full(self.success.shape, None, object)
+            self.members[:, part] = other.members
 
     def keep_nearest(
         self, examples: NDArray[np.integer], images: Images, distance: NDArray[np.float32]
@@ -150,6 +155,10 @@ class ActiveSet:
         """Images (R, H, W, C) moved into their rows' balls and the box."""
         return self.norm.project(images, self.clean, self.radius)
 
+    def confine(self, images: Images) -> Images:
+        """The points of their rows' balls and the box together that are nearest to images (R, H, W, C)."""
+        return self.norm.confine(images, self.clean, self.radius)
+
     def random_start(self, stream: int = 0) -> Images:
         """A point drawn uniformly from each row's ball, clipped to the box; the same for all epsilons."""
         change = self.randomness.draw(self.norm, self.example, self.task.images.shape[1:], stream)
@@ -163,7 +172,7 @@ class ActiveSet:
         return gradients[back]
 
     def logits_and_gradients(self, iterates: Images, loss: str | None = None) -> tuple[Images, Images]:
-        """Logits (R, K) and gradients (R, H, W, C) of a loss at the rows' iterates."""
+        """Logits (R, K) and gradients (R, H, W, C) at the rows' iterates, as `gradients_at` has them."""
         logits, _, gradients = self.gradients_at(slice(None), iterates, loss)
         return logits, gradients
 
