@@ -213,12 +213,9 @@ def test_a_users_blind_model_is_marked_in_the_table(tmp_path: Path, monkeypatch:
     shown = CliRunner().invoke(app, ["table", "out", "--format", "md"])
     assert shown.exit_code == 0
     rows = [line.split("|")[1:4] for line in shown.output.splitlines() if line.startswith("| s")]
-    assert {(model.strip(), attack.strip()) for model, _, attack in rows} == {
-        ("stairs §", "bim (steps=3)"),
-        ("stairs", "noise (repeats=2)"),
-        ("small_cnn", "bim (steps=3)"),
-        ("small_cnn", "noise (repeats=2)"),
-    }
+    marked = {(model.split()[0], attack.split()[0]): model.strip() for model, _, attack in rows}
+    assert marked["stairs", "bim"].startswith("stairs §") and "§" not in marked["stairs", "noise"]
+    assert marked["small_cnn", "bim"] == marked["small_cnn", "noise"] == "small_cnn"
     assert "§ zero gradients" in shown.output
     query = "SELECT model, attack, epsilon, flags FROM cells WHERE len(flags) > 0"
     found = CliRunner().invoke(app, ["query", "out", query, "--format", "csv"]).output.splitlines()[1:]

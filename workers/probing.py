@@ -31,7 +31,7 @@ _CONFIGS: dict[str, dict[str, Any]] = {
 _DRAWN_QUERIES = 20  # of the square attack on a randomised victim, which answers each 20 times
 _WHOLE_BOX: tuple[dict[str, Any], ...] = (
     {"name": "pgd", "restarts": 2},
-    {"name": "pgd", "restarts": 2},
+    {"name": "pgd", "restarts": 2, "loss": "margin"},
 )
 
 Figures = dict[str, float | None]
