@@ -1,0 +1,397 @@
+"""What a plain loop around Foolbox would have published of each victim of the zoo, what a sweep says, and the
+truth: `python -m benchmarks.honesty [FOLDER]` writes docs/honesty.md.
+
+Needs MNIST in the folder that the environment's ROBUSTSWEEP_DATA names. FOLDER keeps networks and results; what
+is there already is not computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+import robustsweep
+from benchmarks import nets, truth, zoo
+from benchmarks.zoo import Case
+from workers.datasets import DATA_VARIABLE, Dataset, evaluation_order, load
+from workers.flags import Flag
+from workers.machine import available_cpus
+from workers.runtime import set_up_tensorflow
+from workers.unit import DatasetSpec
+
+PAGE = Path(__file__).parents[1] / "docs" / "honesty.md"
+
+TRAINING = {
+    "mnist": nets.Plan(
+        examples=10_000, epochs=4, robust_epochs=15, width=16, linf=0.2, l2=1.5, sigma=0.3, mean=0.1307, std=0.3081
+    ),
+    "digits": nets.Plan(
+        examples=1297, epochs=16, robust_epochs=24, width=8, linf=0.15, l2=0.8, sigma=0.2, mean=0.3053, std=0.3762
+    ),
+}
+
+EPSILONS = (0.1, 0.2)
+"""Linf, of every number on the page; the first is the one that stands in its table."""
+
+EXAMPLES = 300
+
+POINTS = 0.02
+"""How near to the truth a number is right."""
+
+ATTACKS: tuple[Any, ...] = (
+    "fgsm",
+    "bim",
+    "pgd",
+    {"name": "deepfool", "norm": "linf"},
+    {"name": "ddn", "epsilons": [1.0, 2.0]},
+    {"name": "square", "queries": 500},
+    "noise",
+    {"name": "standard", "steps": 20, "targeted_classes": 3, "queries": 500},
+)
+
+# -- what the sweep says -----------------------------------------------------------------------------------------
+
+Severity = Literal["wrong", "suspicious", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a sweep says of a victim: its worst-case robust accuracy by epsilon, and what is wrong with it.
+
+    `marks`: name -> severity, of flags and of findings. `refused`: why it was not evaluated at all.
+    """
+
+    clean: float | None = None
+    robust: Mapping[float, float] = field(default_factory=dict)
+    marks: Mapping[str, Severity] = field(default_factory=dict)
+    refused: str = ""
+
+    @property
+    def doubted(self) -> list[str]:
+        """The marks that say that a number is not what it seems."""
+        return [name for name, severity in self.marks.items() if severity != "note"]
+
+
+def said_by(output: str) -> dict[str, Said]:
+    """What a sweep's tables say, by the names of its models."""
+
+    def rows(sql: str) -> list[dict[str, Any]]:
+        return robustsweep.query(output, sql).to_pylist()
+
+    clean = {row["model"]: row["clean"] for row in rows(_CLEAN)}
+    robust: dict[str, dict[float, float]] = {}
+    for row in rows(_WORST_CASE):
+        if row["robust_accuracy"] is not None:
+            robust.setdefault(row["model"], {})[row["epsilon"]] = row["robust_accuracy"]
+    marks: dict[str, dict[str, Severity]] = {}
+    for row in rows(_FLAGS):
+        marks.setdefault(row["model"], {})[row["flag"]] = Flag(row["flag"]).severity
+    for row in rows(_FINDINGS):
+        marks.setdefault(row["model"], {})[row["rule"]] = row["severity"]
+    refused = {row["model"]: row["error"] for row in rows(_REFUSED)}
+    models = [row["model"] for row in rows("SELECT DISTINCT model FROM cells")]
+    return {
+        name: Said(clean.get(name), robust.get(name, {}), marks.get(name, {}), refused.get(name, ""))
+        for name in models
+    }
+
+
+_CLEAN = "SELECT model, max(clean_accuracy) AS clean FROM cells GROUP BY model"
+_WORST_CASE = "SELECT model, epsilon, robust_accuracy FROM worst_case WHERE norm = 'linf'"
+_FLAGS = "SELECT DISTINCT model, unnest(flags) AS flag FROM cells ORDER BY ALL"
+_FINDINGS = "SELECT DISTINCT model, rule, severity FROM checks ORDER BY ALL"
+_REFUSED = """
+SELECT model, any_value(error) AS error FROM failures JOIN cells USING (victim_id)
+WHERE final AND failures.attack_id IS NULL GROUP BY model
+"""
+
+
+def grid(
+    folder: Path, cases: Sequence[Case], dataset: str, *, examples: int, attacks: Sequence[Any] = ATTACKS
+) -> Path:
+    """Write the cases' files and the grid that runs them all; `folder` holds their bases."""
+    file = folder / "zoo.yaml"
+    text = {
+        "name": "zoo",
+        "models": [zoo.write(case, folder) for case in cases],
+        "datasets": [dataset],
+        "attacks": list(attacks),
+        "epsilons": list(EPSILONS),
+        "examples": examples,
+        "slice": examples,
+        "keep": 0,
+    }
+    file.write_text(yaml.safe_dump(text, sort_keys=False))
+    return file
+
+
+# -- what a loop around Foolbox says -----------------------------------------------------------------------------
+
+
+def foolbox_says(
+    model: Any, images: NDArray[np.float32], labels: NDArray[np.int64]
+) -> dict[str, dict[float, float] | str]:
+    """Robust accuracy by attack and epsilon, as its users compute it; or the error that they get."""
+    import foolbox
+    import tensorflow as tf
+
+    attacks = {
+        "BIM": foolbox.attacks.LinfBasicIterativeAttack(),
+        "PGD": foolbox.attacks.LinfPGD(),
+        "DeepFool": foolbox.attacks.LinfDeepFoolAttack(),
+    }
+    wrapped = foolbox.TensorFlowModel(model, bounds=(0, 1))
+    found: dict[str, dict[float, float] | str] = {}
+    for name, attack in attacks.items():
+        tf.random.set_seed(0)
+        try:
+            _, _, success = attack(
+                wrapped, tf.constant(images), tf.constant(labels), epsilons=list(EPSILONS)
+            )
+        except Exception as error:  # whatever a model without a gradient makes of it
+            found[name] = f"{type(error).__name__}"
+        else:
+            robust = 1 - success.numpy().mean(axis=-1)
+            found[name] = dict(zip(EPSILONS, robust.tolist(), strict=True))
+    return found
+
+
+# -- all of a victim ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What others say of a victim, and the truth; robust accuracies by Linf epsilon."""
+
+    clean: float
+    truth: Mapping[float, float]
+    foolbox: Mapping[str, Mapping[float, float] | str]
+
+
+def test_images(dataset: Dataset, examples: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The images that a sweep of so many examples attacks, and their labels."""
+    rows = evaluation_order(dataset.y_test)[:examples]
+    return dataset.images("test", rows), dataset.labels("test", rows).astype(np.int64)
+
+
+def the_truth(
+    case: Case, folder: Path, images: NDArray[np.float32], labels: NDArray[np.int64]
+) -> tuple[float, dict[float, float]]:
+    """Clean accuracy, and robust accuracy by epsilon, of a victim as it is called by its author."""
+    return truth.robust_accuracy(
+        zoo.model(case, folder),
+        zoo.straight(case, folder),
+        images,
+        labels,
+        EPSILONS,
+        draws=case.draws,
+        together=case.together,
+    )
+
+
+def verdict(case: Case, said: Said, true: float, epsilon: float = EPSILONS[0]) -> str:
+    """What a sweep's word on a victim is worth. In capitals: it misled somebody."""
+    number = said.robust.get(epsilon)
+    near = number is not None and abs(number - true) <= POINTS
+    if not case.sick:
+        return "FALSE ALARM" if said.doubted or said.refused else "trusted"
+    if said.refused:
+        return "refused"
+    if not said.marks:
+        return "UNMARKED"
+    if case.repaired and not near:
+        return "marked, NOT REPAIRED"
+    if near:
+        return "marked, and right"
+    return "marked" if said.doubted else "MISLEADING"
+
+
+# -- the page ----------------------------------------------------------------------------------------------------
+
+
+def main(folder: Path) -> None:
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    set_up_tensorflow(cpus=available_cpus(), gpus=0)
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = time.perf_counter()
+    dataset = load(DatasetSpec(name="mnist"), os.environ.get(DATA_VARIABLE))
+    nets.train_all(zoo.BASES, dataset, TRAINING["mnist"], folder)
+    images, labels = test_images(dataset, EXAMPLES)
+    facts: dict[str, Facts] = {}
+    for case in zoo.CASES:
+        facts[case.name] = _facts(case, folder, images, labels)
+        print(f"{time.perf_counter() - begun:6.0f} s {case.name}: {facts[case.name]}", flush=True)
+    said = _swept(grid(folder, zoo.CASES, "mnist", examples=EXAMPLES), folder / "sweep")
+    for name, what in said.items():
+        print(f"{name}: {what}")
+    PAGE.write_text(page(facts, said))
+    print(f"{time.perf_counter() - begun:6.0f} s, written to {PAGE}")
+
+
+def _facts(case: Case, folder: Path, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Facts:
+    kept = folder / f"{case.name}.json"
+    if kept.exists():
+        return _read(kept)
+    clean, robust = the_truth(case, folder, images, labels)
+    loop = foolbox_says(zoo.model(case, folder), images, labels)
+    facts = Facts(clean=clean, truth=robust, foolbox=loop)
+    kept.write_text(json.dumps(asdict(facts)))
+    return facts
+
+
+def _read(kept: Path) -> Facts:
+    def by_epsilon(values: Any) -> Any:
+        return values if isinstance(values, str) else {float(key): value for key, value in values.items()}
+
+    read = json.loads(kept.read_text())
+    loop = {name: by_epsilon(values) for name, values in read["foolbox"].items()}
+    return Facts(clean=read["clean"], truth=by_epsilon(read["truth"]), foolbox=loop)
+
+
+def _swept(grid: Path, output: Path) -> dict[str, Said]:
+    """Run a grid by the command line; some victims are refused, so that exit code 1 is no surprise."""
+    command = [sys.executable, "-m", "robustsweep", "run", str(grid), "--output", str(output)]
+    code = subprocess.run([*command, "--retry-failed"]).returncode
+    if code not in (0, 1):
+        raise RuntimeError(f"exit code {code}")
+    return said_by(str(output))
+
+
+def page(facts: Mapping[str, Facts], said: Mapping[str, Said]) -> str:
+    """docs/honesty.md."""
+    epsilon = EPSILONS[0]
+    verdicts = {
+        case.name: verdict(case, said[case.name], facts[case.name].truth[epsilon]) for case in zoo.CASES
+    }
+    return _PAGE.format(
+        epsilons=" and ".join(f"{each:g}" for each in EPSILONS),
+        epsilon=f"{epsilon:g}",
+        examples=EXAMPLES,
+        trained=f"{TRAINING['mnist'].examples:,}",
+        summary=_summary(facts, verdicts),
+        sick=_table(zoo.SICK, facts, said, verdicts),
+        healthy=_table(zoo.HEALTHY, facts, said, verdicts),
+        marks=_marks(said),
+    )
+
+
+def _summary(facts: Mapping[str, Facts], verdicts: Mapping[str, str]) -> str:
+    """What the numbers come to, in words."""
+    epsilon = EPSILONS[0]
+    flattered = [
+        case
+        for case in zoo.SICK
+        if (loop := loop_says(facts[case.name], epsilon)) is not None
+        and loop > facts[case.name].truth[epsilon] + POINTS
+    ]
+    misled = [case.name for case in zoo.CASES if verdicts[case.name].upper() == verdicts[case.name]]
+    missed = [case.name for case in zoo.SICK if "NOT REPAIRED" in verdicts[case.name]]
+    lines = [
+        f"Of {len(zoo.SICK)} sick victims, the loop flatters {len(flattered)} by more than "
+        f"{100 * POINTS:g} points, and says so of none.",
+    ]
+    if misled:
+        lines.append(f"This tool falls short, too, of: {', '.join(misled)}.")
+    else:
+        lines.append("This tool marks or refuses all of them, and doubts none of the healthy ones.")
+    if missed:
+        lines.append(f"Marked, but farther from the truth than it should be: {', '.join(missed)}.")
+    return "\n".join(lines)
+
+
+def loop_says(facts: Facts, epsilon: float) -> float | None:
+    """The lowest number that the loop gives; None where all it gives is errors."""
+    numbers = [values[epsilon] for values in facts.foolbox.values() if not isinstance(values, str)]
+    return min(numbers, default=None)
+
+
+def _table(
+    cases: Sequence[Case],
+    facts: Mapping[str, Facts],
+    said: Mapping[str, Said],
+    verdicts: Mapping[str, str],
+) -> str:
+    first = EPSILONS[0]
+    lines = [
+        "| victim | clean | Foolbox loop | robustsweep | marks | truth | verdict |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for case in cases:
+        fact, says = facts[case.name], said[case.name]
+        name = f"`{case.name}`" + (f": {case.ailment}" if case.sick else "")
+        marks = ", ".join(f"`{mark}`" for mark in says.doubted or says.marks)
+        cells = [
+            name,
+            _percent(fact.clean),
+            _percent(loop_says(fact, first)) if loop_says(fact, first) is not None else _errors(fact),
+            "refused" if says.refused else _percent(says.robust.get(first)),
+            marks or "–",
+            _percent(fact.truth[first]),
+            verdicts[case.name],
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _errors(facts: Facts) -> str:
+    return ", ".join(sorted({str(value) for value in facts.foolbox.values()}))
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def _marks(said: Mapping[str, Said]) -> str:
+    refusals = [f"- `{name}`: {says.refused}" for name, says in said.items() if says.refused]
+    return "\n".join(refusals) or "None was."
+
+
+_PAGE = """# Can its numbers mislead?
+
+<!-- Written by `python -m benchmarks.honesty`, from a sweep: change that, not this. -->
+
+A robust accuracy is an upper bound: it says what an attack did not manage. On a victim whose gradients are broken, or
+whose answers are random, it can be far from what is true, and nothing in the number shows it. So here is a zoo of such
+victims, all made from networks trained on {trained} images of MNIST, with healthy ones beside them; {examples} test
+images, Linf {epsilon}.
+
+- *Foolbox loop*: the lowest robust accuracy that BIM, PGD and DeepFool of Foolbox give, at its defaults.
+- *robustsweep*: the worst case over all attacks of a sweep, as `table` has it, with its marks.
+- *truth*: projected gradient ascent by somebody who knows the ailment and goes around it
+  (`benchmarks/truth.py`): through what is behind a broken gradient, in expectation over what is random. It is an upper
+  bound too, but one that nothing here has hidden anything from.
+
+{summary}
+
+## Sick
+
+{sick}
+
+## Healthy
+
+{healthy}
+
+## Refused
+
+{marks}
+"""
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            main(Path(folder))
