@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import robustsweep
 from benchmarks import nets, truth, zoo
-from benchmarks.zoo import Case
+from benchmarks.zoo import Case, Zoo
 from workers.datasets import DATA_VARIABLE, Dataset, evaluation_order, load
 from workers.flags import Flag
 from workers.machine import available_cpus
@@ -35,10 +35,26 @@ PAGE = Path(__file__).parents[1] / "docs" / "honesty.md"
 
 TRAINING = {
     "mnist": nets.Plan(
-        examples=10_000, epochs=4, robust_epochs=15, width=16, linf=0.2, l2=1.5, sigma=0.3, mean=0.1307, std=0.3081
+        examples=10_000,
+        epochs=4,
+        robust_epochs=15,
+        width=16,
+        linf=0.2,
+        l2=1.5,
+        sigma=0.3,
+        mean=0.1307,
+        std=0.3081,
     ),
     "digits": nets.Plan(
-        examples=1297, epochs=16, robust_epochs=24, width=8, linf=0.15, l2=0.8, sigma=0.2, mean=0.3053, std=0.3762
+        examples=1297,
+        epochs=16,
+        robust_epochs=24,
+        width=8,
+        linf=0.15,
+        l2=0.8,
+        sigma=0.2,
+        mean=0.3053,
+        std=0.3762,
     ),
 }
 
@@ -111,24 +127,30 @@ def said_by(output: str) -> dict[str, Said]:
 _CLEAN = "SELECT model, max(clean_accuracy) AS clean FROM cells GROUP BY model"
 _WORST_CASE = "SELECT model, epsilon, robust_accuracy FROM worst_case WHERE norm = 'linf'"
 _FLAGS = "SELECT DISTINCT model, unnest(flags) AS flag FROM cells ORDER BY ALL"
-_FINDINGS = "SELECT DISTINCT model, rule, severity FROM checks ORDER BY ALL"
+_FINDINGS = "SELECT DISTINCT model, rule, severity FROM checks WHERE model IS NOT NULL ORDER BY ALL"
 _REFUSED = """
 SELECT model, any_value(error) AS error FROM failures JOIN cells USING (victim_id)
 WHERE final AND failures.attack_id IS NULL GROUP BY model
 """
 
 
-def grid(
-    folder: Path, cases: Sequence[Case], dataset: str, *, examples: int, attacks: Sequence[Any] = ATTACKS
+def write_grid(
+    made: Zoo,
+    cases: Sequence[Case],
+    dataset: str,
+    *,
+    examples: int,
+    attacks: Sequence[Any] = ATTACKS,
+    epsilons: Sequence[float] = EPSILONS,
 ) -> Path:
-    """Write the cases' files and the grid that runs them all; `folder` holds their bases."""
-    file = folder / "zoo.yaml"
+    """The grid that runs them all, beside their files."""
+    file = made.folder / "zoo.yaml"
     text = {
         "name": "zoo",
-        "models": [zoo.write(case, folder) for case in cases],
+        "models": [made.entry(case) for case in cases],
         "datasets": [dataset],
         "attacks": list(attacks),
-        "epsilons": list(EPSILONS),
+        "epsilons": list(epsilons),
         "examples": examples,
         "slice": examples,
         "keep": 0,
@@ -157,9 +179,7 @@ def foolbox_says(
     for name, attack in attacks.items():
         tf.random.set_seed(0)
         try:
-            _, _, success = attack(
-                wrapped, tf.constant(images), tf.constant(labels), epsilons=list(EPSILONS)
-            )
+            _, _, success = attack(wrapped, tf.constant(images), tf.constant(labels), epsilons=list(EPSILONS))
         except Exception as error:  # whatever a model without a gradient makes of it
             found[name] = f"{type(error).__name__}"
         else:
@@ -187,15 +207,19 @@ def test_images(dataset: Dataset, examples: int) -> tuple[NDArray[np.float32], N
 
 
 def the_truth(
-    case: Case, folder: Path, images: NDArray[np.float32], labels: NDArray[np.int64]
+    case: Case,
+    made: Zoo,
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    epsilons: Sequence[float] = EPSILONS,
 ) -> tuple[float, dict[float, float]]:
     """Clean accuracy, and robust accuracy by epsilon, of a victim as it is called by its author."""
     return truth.robust_accuracy(
-        zoo.model(case, folder),
-        zoo.straight(case, folder),
+        made.model(case),
+        made.straight(case),
         images,
         labels,
-        EPSILONS,
+        epsilons,
         draws=case.draws,
         together=case.together,
     )
@@ -227,25 +251,28 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.perf_counter()
     dataset = load(DatasetSpec(name="mnist"), os.environ.get(DATA_VARIABLE))
-    nets.train_all(zoo.BASES, dataset, TRAINING["mnist"], folder)
+    plan = TRAINING["mnist"]
+    nets.train_all(zoo.BASES, dataset, plan, folder)
+    made = Zoo(folder=folder, mean=plan.mean, std=plan.std)
     images, labels = test_images(dataset, EXAMPLES)
     facts: dict[str, Facts] = {}
     for case in zoo.CASES:
-        facts[case.name] = _facts(case, folder, images, labels)
+        facts[case.name] = _facts(case, made, images, labels)
         print(f"{time.perf_counter() - begun:6.0f} s {case.name}: {facts[case.name]}", flush=True)
-    said = _swept(grid(folder, zoo.CASES, "mnist", examples=EXAMPLES), folder / "sweep")
+    grid = write_grid(made, zoo.CASES, "mnist", examples=EXAMPLES)
+    said = _swept(grid, folder / "sweep")
     for name, what in said.items():
         print(f"{name}: {what}")
     PAGE.write_text(page(facts, said))
     print(f"{time.perf_counter() - begun:6.0f} s, written to {PAGE}")
 
 
-def _facts(case: Case, folder: Path, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Facts:
-    kept = folder / f"{case.name}.json"
+def _facts(case: Case, made: Zoo, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Facts:
+    kept = made.folder / f"{case.name}.json"
     if kept.exists():
         return _read(kept)
-    clean, robust = the_truth(case, folder, images, labels)
-    loop = foolbox_says(zoo.model(case, folder), images, labels)
+    clean, robust = the_truth(case, made, images, labels)
+    loop = foolbox_says(made.model(case), images, labels)
     facts = Facts(clean=clean, truth=robust, foolbox=loop)
     kept.write_text(json.dumps(asdict(facts)))
     return facts

@@ -101,10 +101,11 @@ def _sequential(*kinds: str) -> Callable[[Dataset, Plan], keras.Model]:
 def _mlp(dataset: Dataset, plan: Plan) -> keras.Model:
     from keras import Sequential, layers
 
-    hidden = [layers.Dense(16 * plan.width, activation="relu"), layers.Dense(8 * plan.width, activation="relu")]
-    return Sequential(
-        [layers.Input(dataset.shape), layers.Flatten(), *hidden, layers.Dense(dataset.classes)]
-    )
+    hidden = [
+        layers.Dense(16 * plan.width, activation="relu"),
+        layers.Dense(8 * plan.width, activation="relu"),
+    ]
+    return Sequential([layers.Input(dataset.shape), layers.Flatten(), *hidden, layers.Dense(dataset.classes)])
 
 
 def _noisy(dataset: Dataset, plan: Plan) -> keras.Model:
@@ -149,7 +150,9 @@ def _train_adversarially(
     def steepest(gradient: Any) -> Any:
         if norm == "linf":
             return tf.sign(gradient)
-        return gradient / (tf.norm(tf.reshape(gradient, (tf.shape(gradient)[0], -1)), axis=1)[:, None, None, None] + 1e-12)
+        return gradient / (
+            tf.norm(tf.reshape(gradient, (tf.shape(gradient)[0], -1)), axis=1)[:, None, None, None] + 1e-12
+        )
 
     def inside(change: Any, radius: Any) -> Any:
         if norm == "linf":

@@ -24,6 +24,8 @@ EVERY = 5
 FRESH_DRAWS = 20
 """Answers that decide about an image by majority, where they are random."""
 
+SECOND_VOTE = 60
+
 LOSSES = ("margin", "cross_entropy", "margin", "cross_entropy", 1, 2, 3)
 """A start each, the first at the image itself; a number: towards the class of that rank."""
 
@@ -38,15 +40,23 @@ def judge(model: Any, labels: NDArray[np.int64], *, draws: int, together: bool) 
 
     call = tf.function(lambda images: model(images), autograph=False, reduce_retracing=True)
 
-    def wrong(images: Images, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def misses(images: Images, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         size = len(images) if together else BATCH
-        votes = np.zeros(len(images))
-        for _ in range(FRESH_DRAWS if draws > 1 else 1):
-            parts = [call(tf.constant(images[at : at + size])) for at in range(0, len(images), size)]
-            logits = np.concatenate([part.numpy() for part in parts])
-            own = logits[np.arange(len(rows)), labels[rows]]
-            votes += logits.max(axis=1) > own
-        return votes > (FRESH_DRAWS / 2 if draws > 1 else 0)
+        parts = [call(tf.constant(images[at : at + size])) for at in range(0, len(images), size)]
+        logits = np.concatenate([part.numpy() for part in parts])
+        lost: NDArray[np.bool_] = logits.max(axis=1) > logits[np.arange(len(rows)), labels[rows]]
+        return lost
+
+    def most(images: Images, rows: NDArray[np.int64], votes: int) -> NDArray[np.bool_]:
+        return np.mean([misses(images, rows) for _ in range(votes)], axis=0) > 0.5
+
+    def wrong(images: Images, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        if draws == 1:
+            return misses(images, rows)
+        said = most(images, rows, FRESH_DRAWS)
+        if said.any():
+            said[said] = most(images[said], rows[said], SECOND_VOTE)
+        return said
 
     return wrong
 
@@ -100,9 +110,11 @@ def _ascent(straight: Any, draws: int) -> Callable[..., None]:
         return tf.gather(logits, target, axis=1, batch_dims=1) - own
 
     def gradient(images: Any, labels: Any, target: Any, loss: Any) -> Any:
+        # The sum over draws: expectation over transformation (Athalye et al., arXiv:1707.07397).
+        labels, target = tf.repeat(labels, draws), tf.repeat(target, draws)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            logits = tf.cast(straight(images), tf.float32)
+            logits = straight(tf.repeat(images, draws, axis=0))
             total = tf.reduce_sum(value(logits, labels, target, loss))
         return tape.gradient(total, images)
 
@@ -143,9 +155,7 @@ def _ascent(straight: Any, draws: int) -> Callable[..., None]:
             for at in range(0, len(rows), size):
                 part = rows[at : at + size]
                 given = [tf.constant(each) for each in (tried[part], labels[part], target[part])]
-                # Averaged over draws: expectation over transformation (Athalye et al., arXiv:1707.07397).
-                mean = sum(step(*given).numpy().astype(np.float64) for _ in range(draws))
-                moved = tried[part] + length * np.sign(mean)
+                moved = tried[part] + length * np.sign(step(*given).numpy())
                 moved = np.clip(moved, images[part] - epsilon, images[part] + epsilon)
                 tried[part] = np.clip(moved, 0, 1)
             if number % EVERY == EVERY - 1:

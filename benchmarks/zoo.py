@@ -42,6 +42,7 @@ class Case:
     draws: int = 1  # the answers are random: gradients are averaged over so many
     together: bool = False  # an answer depends on the images that are asked for with it
     repaired: bool = False  # its number is to be the truth, within two points
+    normalise: bool = False  # the grid says how its pixels are normalised
 
     @property
     def sick(self) -> bool:
@@ -73,33 +74,13 @@ def shattered(*, base: str, input_shape: tuple[int, ...], classes: int) -> keras
     return keras.Model(inputs, _load(base)(waves(inputs)))
 
 
-def input_noise(
-    *, base: str, sigma: float = 0.3, input_shape: tuple[int, ...], classes: int
-) -> keras.Model:
-    """Normal noise on every image, another one at every call."""
-    import keras
-
-    seeds = keras.random.SeedGenerator(0)
-    inputs = keras.Input(input_shape)
-
-    class InputNoise(keras.layers.Layer):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.seeds = seeds
-
-        def call(self, images: Any) -> Any:
-            return images + sigma * keras.random.normal(keras.ops.shape(images), seed=self.seeds)
-
-    return keras.Model(inputs, _load(base)(InputNoise()(inputs)))
-
-
-def batch_statistics(*, base: str, input_shape: tuple[int, ...], classes: int) -> keras.Model:
-    """Batch norm in training mode whoever calls it, and however."""
+def always_training(*, base: str, input_shape: tuple[int, ...], classes: int) -> keras.Model:
+    """Noise and batch norm in training mode whoever calls the model, and however."""
     import keras
 
     network = _load(base)
 
-    class InTraining(keras.layers.Layer):  # type: ignore[misc]
+    class AlwaysTraining(keras.layers.Layer):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.network = network
@@ -108,7 +89,12 @@ def batch_statistics(*, base: str, input_shape: tuple[int, ...], classes: int) -
             return self.network(images, training=True)
 
     inputs = keras.Input(input_shape)
-    return keras.Model(inputs, InTraining()(inputs))
+    return keras.Model(inputs, AlwaysTraining()(inputs))
+
+
+def probabilities(*, base: str, input_shape: tuple[int, ...], classes: int) -> keras.Model:
+    """A softmax at the end, which nothing takes off."""
+    return _behind(_activated("softmax"))(_load(base))
 
 
 def _with_gradient(base: str, shape: tuple[int, ...], change: Callable[[Any], Any]) -> keras.Model:
@@ -259,7 +245,7 @@ SICK = (
         name="input_noise",
         base="noisy",
         ailment="noise on the image at every call",
-        factory="input_noise",
+        factory="always_training",
         draws=20,
         repaired=True,
     ),
@@ -274,13 +260,13 @@ SICK = (
     Case(
         name="wrong_normalisation",
         base="normalised",
-        ailment="trained on (x - mean) / std, which nobody says",
+        ailment="trained on (x − mean) / std, which nobody says",
     ),
     Case(
         name="softmax",
         base="small",
         ailment="probabilities instead of logits",
-        wrap=_behind(_activated("softmax")),
+        factory="probabilities",
     ),
     Case(
         name="percent",
@@ -300,7 +286,7 @@ SICK = (
         name="batch_statistics",
         base="batch_norm",
         ailment="batch norm in training mode whoever calls it",
-        factory="batch_statistics",
+        factory="always_training",
         together=True,
     ),
 )
@@ -312,6 +298,8 @@ HEALTHY = (
     Case(name="batch_norm", base="batch_norm"),
     Case(name="robust_linf", base="robust_linf"),
     Case(name="robust_l2", base="robust_l2"),
+    Case(name="normalised", base="normalised", normalise=True, repaired=True),
+    Case(name="saved_softmax", base="small", wrap=_behind(_activated("softmax")), repaired=True),
 )
 
 CASES = (*SICK, *HEALTHY)
@@ -320,40 +308,51 @@ CASES = (*SICK, *HEALTHY)
 # -- into a grid and into memory ---------------------------------------------------------------------------------
 
 
-def write(case: Case, folder: Path) -> dict[str, Any]:
-    """A case's entry in the `models:` of a grid; its file, made from its base, is written beside the bases.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zoo:
+    """The cases made from the bases in `folder`, `<base>.keras` each; `mean` and `std`: of the pixels in [0, 1]."""
 
-    `folder` holds the bases, `<base>.keras`.
-    """
-    base = folder / f"{case.base}.keras"
-    if case.factory:
-        return {
-            "name": case.name,
-            "factory": f"{__name__}:{case.factory}",
-            "base": str(base),
-            "train": False,
-        }
-    path = folder / f"{case.name}.keras"
-    model = _load(str(base))
-    (case.wrap(model) if case.wrap else model).save(path)
-    return {"name": case.name, "path": str(path)}
+    folder: Path
+    mean: float
+    std: float
 
+    def entry(self, case: Case) -> dict[str, Any]:
+        """A case in the `models:` of a grid; its file is written beside the bases."""
+        if case.factory:
+            factory = f"{__name__}:{case.factory}"
+            return {"name": case.name, "factory": factory, "base": self._base(case), "train": False}
+        path = self.folder / f"{case.name}.victim.keras"
+        base = _load(self._base(case))
+        (case.wrap(base) if case.wrap else base).save(path)
+        said = {"normalise": {"mean": self.mean, "std": self.std}} if case.normalise else {}
+        return {"name": case.name, "path": str(path), **said}
 
-def model(case: Case, folder: Path) -> keras.Model:
-    """A case as whoever has it calls it, from the base in `folder`."""
-    base = folder / f"{case.base}.keras"
-    if not case.factory:
-        loaded = _load(str(base))
-        return case.wrap(loaded) if case.wrap else loaded
-    made = globals()[case.factory]
-    shape = _load(str(base)).input_shape[1:]
-    built: keras.Model = made(base=str(base), input_shape=shape, classes=10)
-    return built
+    def model(self, case: Case) -> keras.Model:
+        """A case as whoever has it calls it."""
+        base = _load(self._base(case))
+        if case.factory:
+            shape, classes = base.input_shape[1:], base.output_shape[1]
+            made: keras.Model = globals()[case.factory](
+                base=self._base(case), input_shape=shape, classes=classes
+            )
+            return made
+        if case.normalise:
+            return self._normalised(base)
+        return case.wrap(base) if case.wrap else base
 
+    def straight(self, case: Case) -> keras.Model:
+        """What an attacker who knows the ailment differentiates."""
+        if case.straight:
+            return case.straight(_load(self._base(case)))
+        inside = case.draws == 1 and not case.together and not case.normalise and case.wrap is not _forgotten
+        return _load(self._base(case)) if inside else self.model(case)
 
-def straight(case: Case, folder: Path) -> keras.Model:
-    """What an attacker who knows the ailment differentiates: the base, unless the case says otherwise."""
-    if case.draws > 1 or case.together or case.name in ("untrained",):
-        return model(case, folder)
-    base = _load(str(folder / f"{case.base}.keras"))
-    return case.straight(base) if case.straight else base
+    def _base(self, case: Case) -> str:
+        return str(self.folder / f"{case.base}.keras")
+
+    def _normalised(self, base: keras.Model) -> keras.Model:
+        import keras
+
+        inputs = keras.Input(base.input_shape[1:])
+        scaled = keras.layers.Rescaling(1 / self.std, offset=-self.mean / self.std)(inputs)
+        return keras.Model(inputs, base(scaled))

@@ -238,7 +238,10 @@ def test_a_constructor_may_come_with_its_weights() -> None:
     trained = planned(models=entry.replace(", train: false", ""), attacks="[fgsm]", seeds="[0, 1]")
     ids = {each.victim.victim_id for each in prepare(trained, "out").plan.victims}
     assert len(ids | {alone.victim.victim_id}) == 3
-    for name in ('{name: mine, factory: "nearby_things:Own", train: true}', "{name: small_cnn, train: false}"):
+    for name in (
+        '{name: mine, factory: "nearby_things:Own", train: true}',
+        "{name: small_cnn, train: false}",
+    ):
         with pytest.raises(GridError, match=r"train: found (true|false).*; a mapping such as"):
             planned(models=f"[{name}]", attacks="[fgsm]")
 
