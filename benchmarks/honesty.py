@@ -1,8 +1,8 @@
 """What a plain loop around Foolbox would have published of each victim of the zoo, what a sweep says, and the
 truth: `python -m benchmarks.honesty [FOLDER]` writes docs/honesty.md.
 
-Needs MNIST in the folder that the environment's ROBUSTSWEEP_DATA names. FOLDER keeps networks and results; what
-is there already is not computed again.
+Needs MNIST in the folder that the environment's ROBUSTSWEEP_DATA names. FOLDER keeps networks and results;
+what is there already is not computed again.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ ATTACKS: tuple[Any, ...] = (
     {"name": "standard", "steps": 20, "targeted_classes": 3, "queries": 500},
 )
 
-# -- what the sweep says -----------------------------------------------------------------------------------------
+# -- what the sweep says ----------------------------------------------------------------------------------
 
 Severity = Literal["wrong", "suspicious", "note"]
 
@@ -159,7 +159,7 @@ def write_grid(
     return file
 
 
-# -- what a loop around Foolbox says -----------------------------------------------------------------------------
+# -- what a loop around Foolbox says ----------------------------------------------------------------------
 
 
 def foolbox_says(
@@ -188,7 +188,7 @@ def foolbox_says(
     return found
 
 
-# -- all of a victim ---------------------------------------------------------------------------------------------
+# -- all of a victim --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,23 +229,26 @@ def verdict(case: Case, said: Said, true: float, epsilon: float = EPSILONS[0]) -
     """What a sweep's word on a victim is worth. In capitals: it misled somebody."""
     number = said.robust.get(epsilon)
     near = number is not None and abs(number - true) <= POINTS
+    if not case.sick and (said.doubted or said.refused):
+        return "FALSE ALARM"
     if not case.sick:
-        return "FALSE ALARM" if said.doubted or said.refused else "trusted"
+        return "trusted" if near else "TOO HIGH"
+    if case.repaired and not near:
+        return "NOT REPAIRED"
     if said.refused:
         return "refused"
     if not said.marks:
         return "UNMARKED"
-    if case.repaired and not near:
-        return "marked, NOT REPAIRED"
     if near:
         return "marked, and right"
     return "marked" if said.doubted else "MISLEADING"
 
 
-# -- the page ----------------------------------------------------------------------------------------------------
+# -- the page ---------------------------------------------------------------------------------------------
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, written: Path = PAGE) -> None:
+    """Train, attack, sweep and write the page: what `folder` does not hold yet."""
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     set_up_tensorflow(cpus=available_cpus(), gpus=0)
     folder.mkdir(parents=True, exist_ok=True)
@@ -263,8 +266,8 @@ def main(folder: Path) -> None:
     said = _swept(grid, folder / "sweep")
     for name, what in said.items():
         print(f"{name}: {what}")
-    PAGE.write_text(page(facts, said))
-    print(f"{time.perf_counter() - begun:6.0f} s, written to {PAGE}")
+    written.write_text(page(facts, said))
+    print(f"{time.perf_counter() - begun:6.0f} s, written to {written}")
 
 
 def _facts(case: Case, made: Zoo, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Facts:
@@ -303,8 +306,8 @@ def page(facts: Mapping[str, Facts], said: Mapping[str, Said]) -> str:
         case.name: verdict(case, said[case.name], facts[case.name].truth[epsilon]) for case in zoo.CASES
     }
     return _PAGE.format(
-        epsilons=" and ".join(f"{each:g}" for each in EPSILONS),
         epsilon=f"{epsilon:g}",
+        points=f"{100 * POINTS:g}",
         examples=EXAMPLES,
         trained=f"{TRAINING['mnist'].examples:,}",
         summary=_summary(facts, verdicts),
@@ -323,18 +326,15 @@ def _summary(facts: Mapping[str, Facts], verdicts: Mapping[str, str]) -> str:
         if (loop := loop_says(facts[case.name], epsilon)) is not None
         and loop > facts[case.name].truth[epsilon] + POINTS
     ]
-    misled = [case.name for case in zoo.CASES if verdicts[case.name].upper() == verdicts[case.name]]
-    missed = [case.name for case in zoo.SICK if "NOT REPAIRED" in verdicts[case.name]]
+    short = sorted(case.name for case in zoo.CASES if verdicts[case.name].isupper())
     lines = [
         f"Of {len(zoo.SICK)} sick victims, the loop flatters {len(flattered)} by more than "
         f"{100 * POINTS:g} points, and says so of none.",
+        f"This tool falls short of its aims with: {', '.join(f'`{name}`' for name in short)}."
+        if short
+        else "This tool marks or refuses all of them, is right where they can be repaired, and doubts none "
+        "of the healthy ones.",
     ]
-    if misled:
-        lines.append(f"This tool falls short, too, of: {', '.join(misled)}.")
-    else:
-        lines.append("This tool marks or refuses all of them, and doubts none of the healthy ones.")
-    if missed:
-        lines.append(f"Marked, but farther from the truth than it should be: {', '.join(missed)}.")
     return "\n".join(lines)
 
 
@@ -389,16 +389,20 @@ _PAGE = """# Can its numbers mislead?
 
 <!-- Written by `python -m benchmarks.honesty`, from a sweep: change that, not this. -->
 
-A robust accuracy is an upper bound: it says what an attack did not manage. On a victim whose gradients are broken, or
-whose answers are random, it can be far from what is true, and nothing in the number shows it. So here is a zoo of such
-victims, all made from networks trained on {trained} images of MNIST, with healthy ones beside them; {examples} test
-images, Linf {epsilon}.
+A robust accuracy is an upper bound: it says what an attack did not manage. On a victim whose gradients are
+broken, or whose answers are random, it can be far from what is true, and nothing in the number shows it. So here
+is a zoo of such victims, all made from networks trained on {trained} images of MNIST, with healthy ones beside
+them; {examples} test images, Linf {epsilon}.
 
 - *Foolbox loop*: the lowest robust accuracy that BIM, PGD and DeepFool of Foolbox give, at its defaults.
 - *robustsweep*: the worst case over all attacks of a sweep, as `table` has it, with its marks.
 - *truth*: projected gradient ascent by somebody who knows the ailment and goes around it
-  (`benchmarks/truth.py`): through what is behind a broken gradient, in expectation over what is random. It is an upper
-  bound too, but one that nothing here has hidden anything from.
+  (`benchmarks/truth.py`): through what is behind a broken gradient, in expectation over what is random. It is an
+  upper bound too, but nothing was hidden from it.
+
+A number within {points} points of the truth is right. What the verdicts in capitals say is a fault of this tool:
+`UNMARKED` and `MISLEADING`, a number that is wrong without saying so, or with no more than a note; `NOT
+REPAIRED`, one that should have been right; `TOO HIGH` and `FALSE ALARM`, of healthy victims.
 
 {summary}
 

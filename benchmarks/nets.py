@@ -63,7 +63,7 @@ def train_all(names: tuple[str, ...], dataset: Dataset, plan: Plan, folder: Path
             train(name, dataset, plan).save(folder / f"{name}.keras")
 
 
-# -- architectures -----------------------------------------------------------------------------------------------
+# -- architectures ----------------------------------------------------------------------------------------
 
 
 def _registered(name: str) -> Callable[[Dataset, Plan], keras.Model]:
@@ -128,7 +128,7 @@ _ARCHITECTURES: dict[str, Callable[[Dataset, Plan], keras.Model]] = {
 }
 
 
-# -- adversarial training ----------------------------------------------------------------------------------------
+# -- adversarial training ---------------------------------------------------------------------------------
 
 
 def _train_adversarially(

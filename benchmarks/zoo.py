@@ -49,7 +49,7 @@ class Case:
         return bool(self.ailment)
 
 
-# -- what no file holds: constructors, called with the path of the base ------------------------------------------
+# -- what no file holds: constructors, called with the path of the base -----------------------------------
 
 
 def tiny_gradient(*, base: str, input_shape: tuple[int, ...], classes: int) -> keras.Model:
@@ -65,7 +65,7 @@ def random_gradient(*, base: str, input_shape: tuple[int, ...], classes: int) ->
 
 
 def shattered(*, base: str, input_shape: tuple[int, ...], classes: int) -> keras.Model:
-    """A sine of 1e-3 and of a thousandth of a grey level's period added to each pixel, each in its own phase."""
+    """A sine of height 1e-3 and far shorter than a grey level on each pixel, each in its own phase."""
     import keras
 
     phases = np.random.default_rng(0).uniform(0, 2 * np.pi, input_shape).astype(np.float32)
@@ -115,7 +115,7 @@ def _load(path: str) -> keras.Model:
     return keras.saving.load_model(path, compile=False)
 
 
-# -- what a file holds: layers around a base ---------------------------------------------------------------------
+# -- what a file holds: layers around a base --------------------------------------------------------------
 
 
 def _behind(*layers: Callable[[], Any]) -> Wrap:
@@ -305,12 +305,12 @@ HEALTHY = (
 CASES = (*SICK, *HEALTHY)
 
 
-# -- into a grid and into memory ---------------------------------------------------------------------------------
+# -- into a grid and into memory --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zoo:
-    """The cases made from the bases in `folder`, `<base>.keras` each; `mean` and `std`: of the pixels in [0, 1]."""
+    """The cases made from the bases in `folder`, `<base>.keras` each; `mean`, `std`: of the pixels in [0, 1]."""
 
     folder: Path
     mean: float
