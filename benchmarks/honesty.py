@@ -390,19 +390,19 @@ _PAGE = """# Can its numbers mislead?
 <!-- Written by `python -m benchmarks.honesty`, from a sweep: change that, not this. -->
 
 A robust accuracy is an upper bound: it says what an attack did not manage. On a victim whose gradients are
-broken, or whose answers are random, it can be far from what is true, and nothing in the number shows it. So here
-is a zoo of such victims, all made from networks trained on {trained} images of MNIST, with healthy ones beside
-them; {examples} test images, Linf {epsilon}.
+broken, or whose answers are random, it can be far from what is true, and nothing in the number shows it. So
+here is a zoo of such victims, all made from networks trained on {trained} images of MNIST, with healthy ones
+beside them; {examples} test images, Linf {epsilon}.
 
 - *Foolbox loop*: the lowest robust accuracy that BIM, PGD and DeepFool of Foolbox give, at its defaults.
 - *robustsweep*: the worst case over all attacks of a sweep, as `table` has it, with its marks.
 - *truth*: projected gradient ascent by somebody who knows the ailment and goes around it
-  (`benchmarks/truth.py`): through what is behind a broken gradient, in expectation over what is random. It is an
-  upper bound too, but nothing was hidden from it.
+  (`benchmarks/truth.py`): through what is behind a broken gradient, in expectation over what is random. It is
+  an upper bound too, but nothing was hidden from it.
 
-A number within {points} points of the truth is right. What the verdicts in capitals say is a fault of this tool:
-`UNMARKED` and `MISLEADING`, a number that is wrong without saying so, or with no more than a note; `NOT
-REPAIRED`, one that should have been right; `TOO HIGH` and `FALSE ALARM`, of healthy victims.
+A number within {points} points of the truth is right. Verdicts in capitals are faults of this tool:
+`UNMARKED` and `MISLEADING`, a number that is wrong without saying so, or with no more than a note; `NOT REPAIRED`, one
+that should have been right; `TOO HIGH` and `FALSE ALARM`, of healthy victims.
 
 {summary}
 

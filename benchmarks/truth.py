@@ -1,8 +1,8 @@
 """The truth about a victim of the zoo: the strongest attack of somebody who knows what is wrong with it.
 
 Written apart from the attacks of this project, which it is to judge: projected gradient ascent on what the
-attacker differentiates, from several starts, on every loss that has helped somebody; and every image that comes
-by is shown to the victim itself. What fools it once counts.
+attacker differentiates, from several starts, on every loss that has helped somebody; and every image that
+comes by is shown to the victim itself. What fools it once counts.
 """
 
 from __future__ import annotations

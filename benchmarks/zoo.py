@@ -1,7 +1,7 @@
 """A zoo of victims: sick ones, whose robustness a loop around an attack misjudges, and healthy ones.
 
-A sick victim is a trained network with something wrong around it. What Keras can save and load goes into a grid
-by `path:`, as a user's own model; the rest by `factory:`, with `train: false`.
+A sick victim is a trained network with something wrong around it. What Keras can save and load goes into a
+grid by `path:`, as a user's own model; the rest by `factory:`, with `train: false`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Case:
     """A victim of the zoo: `base` is the network inside, `wrap` what is around it.
 
     `factory`: the constructor in this module that a grid names, for what no `.keras` file can hold.
-    `straight`: what an attacker who knows the ailment differentiates instead of the victim, made from the base.
+    `straight`: what an attacker who knows the ailment differentiates, made from the base.
     """
 
     name: str
@@ -310,7 +310,7 @@ CASES = (*SICK, *HEALTHY)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zoo:
-    """The cases made from the bases in `folder`, `<base>.keras` each; `mean`, `std`: of the pixels in [0, 1]."""
+    """The cases, from the bases in `folder`, `<base>.keras` each; `mean`, `std`: of the pixels in [0, 1]."""
 
     folder: Path
     mean: float

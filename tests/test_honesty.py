@@ -1,4 +1,4 @@
-"""No sick model passes unmarked, no healthy one is doubted, and what can be repaired is right: on the digits."""
+"""No sick model passes unmarked, no healthy one is doubted, what can be repaired is right: on the digits."""
 
 from __future__ import annotations
 
