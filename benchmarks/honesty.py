@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,7 +59,7 @@ TRAINING = {
 }
 
 EPSILONS = (0.1, 0.2)
-"""Linf, of every number on the page; the first is the one that stands in its table."""
+"""Linf, of every number on the page."""
 
 EXAMPLES = 300
 
@@ -225,14 +225,16 @@ def the_truth(
     )
 
 
-def verdict(case: Case, said: Said, true: float, epsilon: float = EPSILONS[0]) -> str:
-    """What a sweep's word on a victim is worth. In capitals: it misled somebody."""
-    number = said.robust.get(epsilon)
-    near = number is not None and abs(number - true) <= POINTS
+def verdict(case: Case, said: Said, true: Mapping[float, float]) -> str:
+    """What a sweep's word on a victim is worth, the truth by epsilon being known. In capitals: a fault."""
+    off = [said.robust.get(epsilon, np.inf) - robust for epsilon, robust in true.items()]
+    near = max(map(abs, off)) <= POINTS + 1e-9
     if not case.sick and (said.doubted or said.refused):
         return "FALSE ALARM"
+    if not case.sick and not near:
+        return "TOO HIGH" if max(off) > POINTS else "TOO LOW"
     if not case.sick:
-        return "trusted" if near else "TOO HIGH"
+        return "trusted"
     if case.repaired and not near:
         return "NOT REPAIRED"
     if said.refused:
@@ -264,6 +266,8 @@ def main(folder: Path, written: Path = PAGE) -> None:
         print(f"{time.perf_counter() - begun:6.0f} s {case.name}: {facts[case.name]}", flush=True)
     grid = write_grid(made, zoo.CASES, "mnist", examples=EXAMPLES)
     said = _swept(grid, folder / "sweep")
+    for name, says in said.items():  # where somebody's files lay is nobody's business
+        said[name] = replace(says, refused=says.refused.replace(f"{folder}/", ""))
     for name, what in said.items():
         print(f"{name}: {what}")
     written.write_text(page(facts, said))
@@ -301,12 +305,9 @@ def _swept(grid: Path, output: Path) -> dict[str, Said]:
 
 def page(facts: Mapping[str, Facts], said: Mapping[str, Said]) -> str:
     """docs/honesty.md."""
-    epsilon = EPSILONS[0]
-    verdicts = {
-        case.name: verdict(case, said[case.name], facts[case.name].truth[epsilon]) for case in zoo.CASES
-    }
+    verdicts = {case.name: verdict(case, said[case.name], facts[case.name].truth) for case in zoo.CASES}
     return _PAGE.format(
-        epsilon=f"{epsilon:g}",
+        epsilons=" and ".join(f"{epsilon:g}" for epsilon in EPSILONS),
         points=f"{100 * POINTS:g}",
         examples=EXAMPLES,
         trained=f"{TRAINING['mnist'].examples:,}",
@@ -319,12 +320,13 @@ def page(facts: Mapping[str, Facts], said: Mapping[str, Said]) -> str:
 
 def _summary(facts: Mapping[str, Facts], verdicts: Mapping[str, str]) -> str:
     """What the numbers come to, in words."""
-    epsilon = EPSILONS[0]
     flattered = [
         case
         for case in zoo.SICK
-        if (loop := loop_says(facts[case.name], epsilon)) is not None
-        and loop > facts[case.name].truth[epsilon] + POINTS
+        if any(
+            number > facts[case.name].truth[epsilon] + POINTS
+            for epsilon, number in loop_says(facts[case.name]).items()
+        )
     ]
     short = sorted(case.name for case in zoo.CASES if verdicts[case.name].isupper())
     lines = [
@@ -338,10 +340,10 @@ def _summary(facts: Mapping[str, Facts], verdicts: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def loop_says(facts: Facts, epsilon: float) -> float | None:
-    """The lowest number that the loop gives; None where all it gives is errors."""
-    numbers = [values[epsilon] for values in facts.foolbox.values() if not isinstance(values, str)]
-    return min(numbers, default=None)
+def loop_says(facts: Facts) -> dict[float, float]:
+    """The lowest number that the loop gives, by epsilon; nothing where all it gives is errors."""
+    given = [values for values in facts.foolbox.values() if not isinstance(values, str)]
+    return {epsilon: min(values[epsilon] for values in given) for epsilon in EPSILONS} if given else {}
 
 
 def _table(
@@ -350,30 +352,29 @@ def _table(
     said: Mapping[str, Said],
     verdicts: Mapping[str, str],
 ) -> str:
-    first = EPSILONS[0]
     lines = [
         "| victim | clean | Foolbox loop | robustsweep | marks | truth | verdict |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for case in cases:
         fact, says = facts[case.name], said[case.name]
-        name = f"`{case.name}`" + (f": {case.ailment}" if case.sick else "")
-        marks = ", ".join(f"`{mark}`" for mark in says.doubted or says.marks)
+        errors = {values for values in fact.foolbox.values() if isinstance(values, str)}
         cells = [
-            name,
+            f"`{case.name}`" + (f": {case.ailment}" if case.sick else ""),
             _percent(fact.clean),
-            _percent(loop_says(fact, first)) if loop_says(fact, first) is not None else _errors(fact),
-            "refused" if says.refused else _percent(says.robust.get(first)),
-            marks or "–",
-            _percent(fact.truth[first]),
+            _percents(loop_says(fact)) or ", ".join(sorted(errors)),
+            "refused" if says.refused else _percents(says.robust) or "no number",
+            ", ".join(f"`{mark}`" for mark in says.doubted or says.marks) or "–",
+            _percents(fact.truth),
             verdicts[case.name],
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _errors(facts: Facts) -> str:
-    return ", ".join(sorted({str(value) for value in facts.foolbox.values()}))
+def _percents(by_epsilon: Mapping[float, float]) -> str:
+    """At each epsilon that there is a number at."""
+    return ", ".join(_percent(by_epsilon.get(epsilon)) for epsilon in EPSILONS) if by_epsilon else ""
 
 
 def _percent(value: float | None) -> str:
@@ -392,7 +393,7 @@ _PAGE = """# Can its numbers mislead?
 A robust accuracy is an upper bound: it says what an attack did not manage. On a victim whose gradients are
 broken, or whose answers are random, it can be far from what is true, and nothing in the number shows it. So
 here is a zoo of such victims, all made from networks trained on {trained} images of MNIST, with healthy ones
-beside them; {examples} test images, Linf {epsilon}.
+beside them; {examples} test images, Linf {epsilons}.
 
 - *Foolbox loop*: the lowest robust accuracy that BIM, PGD and DeepFool of Foolbox give, at its defaults.
 - *robustsweep*: the worst case over all attacks of a sweep, as `table` has it, with its marks.
@@ -401,8 +402,8 @@ beside them; {examples} test images, Linf {epsilon}.
   an upper bound too, but nothing was hidden from it.
 
 A number within {points} points of the truth is right. Verdicts in capitals are faults of this tool:
-`UNMARKED` and `MISLEADING`, a number that is wrong without saying so, or with no more than a note; `NOT REPAIRED`, one
-that should have been right; `TOO HIGH` and `FALSE ALARM`, of healthy victims.
+`UNMARKED` and `MISLEADING`, a number that is wrong without saying so, or with no more than a note;
+`NOT REPAIRED`, one that should have been right; `TOO HIGH`, `TOO LOW` and `FALSE ALARM`, of healthy victims.
 
 {summary}
 

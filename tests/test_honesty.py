@@ -116,6 +116,8 @@ NOTED, DOUBTED = {"randomised": "note"}, {"zero_gradients": "suspicious"}
         (HEALTHY, Said(robust={0.1: 0.5}, marks=DOUBTED), "FALSE ALARM"),
         (HEALTHY, Said(refused="no"), "FALSE ALARM"),
         (HEALTHY, Said(robust={0.1: 0.53}), "TOO HIGH"),
+        (HEALTHY, Said(robust={0.1: 0.47}), "TOO LOW"),
+        (HEALTHY, Said(), "TOO HIGH"),
         (SICK, Said(refused="no"), "refused"),
         (SICK, Said(robust={0.1: 0.5}), "UNMARKED"),
         (SICK, Said(robust={0.1: 0.9}, marks=NOTED), "MISLEADING"),
@@ -128,7 +130,7 @@ NOTED, DOUBTED = {"randomised": "note"}, {"zero_gradients": "suspicious"}
     ],
 )
 def test_what_a_word_is_worth(case: Case, said: Said, expected: str) -> None:
-    assert verdict(case, said, 0.5, 0.1) == expected
+    assert verdict(case, said, {0.1: 0.5}) == expected
 
 
 def test_the_page_says_who_was_misled() -> None:
@@ -140,11 +142,10 @@ def test_the_page_says_who_was_misled() -> None:
     good = honesty.page(facts, said)
     assert "marks or refuses all of them" in good
     assert f"flatters {len(zoo.SICK)}" in good
-    assert (
-        "| `tanh`: logits through a saturated tanh | 98.0% | 90.0% | 20.0% | `randomised` | 20.0% |" in good
-    )
+    assert "| `tanh`: logits through a saturated tanh | 98.0% | 90.0%, 80.0% | 20.0%, 0.0% |" in good
     bad = honesty.page(
-        facts, {**said, "tanh": Said(0.98, {0.1: 0.7}), "mlp": Said(0.98, {0.1: 0.2}, DOUBTED)}
+        facts,
+        {**said, "tanh": Said(0.98, {0.1: 0.7, 0.2: 0.0}), "mlp": Said(0.98, {0.1: 0.2, 0.2: 0.0}, DOUBTED)},
     )
     assert "falls short" in bad and "`mlp`, `tanh`" in bad
     assert "marks or refuses all" not in bad
