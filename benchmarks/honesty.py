@@ -101,7 +101,10 @@ class Said:
 
 
 def said_by(output: str) -> dict[str, Said]:
-    """What a sweep's tables say, by the names of its models."""
+    """What a sweep's tables say, by the names of its models.
+
+    A note that a healthy victim of the zoo has too says nothing of the sick, and is left out.
+    """
 
     def rows(sql: str) -> list[dict[str, Any]]:
         return robustsweep.query(output, sql).to_pylist()
@@ -116,6 +119,18 @@ def said_by(output: str) -> dict[str, Said]:
         marks.setdefault(row["model"], {})[row["flag"]] = Flag(row["flag"]).severity
     for row in rows(_FINDINGS):
         marks.setdefault(row["model"], {})[row["rule"]] = row["severity"]
+    for row in rows(_FAILED):
+        marks.setdefault(row["model"], {})["failed"] = "suspicious"  # tables show that in place of a number
+    usual = {
+        name
+        for case in zoo.HEALTHY
+        for name, severity in marks.get(case.name, {}).items()
+        if severity == "note"
+    }
+    marks = {
+        model: {name: severity for name, severity in found.items() if name not in usual}
+        for model, found in marks.items()
+    }
     refused = {row["model"]: row["error"] for row in rows(_REFUSED)}
     models = [row["model"] for row in rows("SELECT DISTINCT model FROM cells")]
     return {
@@ -128,6 +143,7 @@ _CLEAN = "SELECT model, max(clean_accuracy) AS clean FROM cells GROUP BY model"
 _WORST_CASE = "SELECT model, epsilon, robust_accuracy FROM worst_case WHERE norm = 'linf'"
 _FLAGS = "SELECT DISTINCT model, unnest(flags) AS flag FROM cells ORDER BY ALL"
 _FINDINGS = "SELECT DISTINCT model, rule, severity FROM checks WHERE model IS NOT NULL ORDER BY ALL"
+_FAILED = "SELECT DISTINCT model FROM cells WHERE status = 'failed'"
 _REFUSED = """
 SELECT model, any_value(error) AS error FROM failures JOIN cells USING (victim_id)
 WHERE final AND failures.attack_id IS NULL GROUP BY model

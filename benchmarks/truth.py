@@ -43,9 +43,8 @@ def judge(model: Any, labels: NDArray[np.int64], *, draws: int, together: bool) 
     def misses(images: Images, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         size = len(images) if together else BATCH
         parts = [call(tf.constant(images[at : at + size])) for at in range(0, len(images), size)]
-        logits = np.concatenate([part.numpy() for part in parts])
-        lost: NDArray[np.bool_] = logits.max(axis=1) > logits[np.arange(len(rows)), labels[rows]]
-        return lost
+        answers = np.concatenate([part.numpy() for part in parts]).argmax(axis=1)
+        return np.asarray(answers != labels[rows])
 
     def most(images: Images, rows: NDArray[np.int64], votes: int) -> NDArray[np.bool_]:
         return np.mean([misses(images, rows) for _ in range(votes)], axis=0) > 0.5
