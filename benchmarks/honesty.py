@@ -74,7 +74,7 @@ ATTACKS: tuple[Any, ...] = (
     {"name": "ddn", "epsilons": [1.0, 2.0]},
     {"name": "square", "queries": 500},
     "noise",
-    {"name": "standard", "steps": 20, "targeted_classes": 3, "queries": 500},
+    {"name": "standard", "steps": 50, "targeted_classes": 5, "queries": 500},
 )
 
 # -- what the sweep says ----------------------------------------------------------------------------------
