@@ -5,6 +5,7 @@
     robustsweep.run("digits")                                   # a shipped grid, or a file
     robustsweep.cells("outputs/digits").to_pandas()
     robustsweep.query("outputs/digits", "SELECT * FROM worst_case")
+    robustsweep.verify("outputs/digits").to_pandas()            # what is wrong with the numbers, if anything
     robustsweep.attack(model, images, labels, "pgd", epsilons=[0.1, 0.2], steps=20)
 
 `python -m robustsweep` is the command line. TensorFlow and Ray are imported by what needs them, when called.
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.run.sweep import Summary
     from workers.attacks import AttackResult
 
-__all__ = ["Grid", "UserError", "__version__", "attack", "cells", "load_grid", "query", "run"]
+__all__ = ["Grid", "UserError", "__version__", "attack", "cells", "load_grid", "query", "run", "verify"]
 
 
 def load_grid(location: str, overrides: Sequence[str] = ()) -> Grid:
@@ -80,6 +81,15 @@ def query(output: str, sql: str) -> pa.Table:
     from orchestrator.store.locate import existing_output
 
     return run_query(existing_output(output).results(), sql)
+
+
+def verify(output: str) -> pa.Table:
+    """What checks find in a sweep's results (the view `checks`), a row a finding, the gravest first."""
+    from orchestrator.results.tables import judged_tables
+    from orchestrator.store.locate import existing_output
+
+    *_, checks = judged_tables(existing_output(output).results())
+    return checks
 
 
 def attack(

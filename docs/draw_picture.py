@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from orchestrator.results.tables import cells_table, robustness_tables
+from orchestrator.results.tables import cells_and_worst_cases, robustness_tables
 from orchestrator.results.text import text_format
 from orchestrator.store.folder import Store
 
 
 def main() -> None:
-    tables = robustness_tables(cells_table(Store.existing(sys.argv[1]).results()))
+    tables = robustness_tables(*cells_and_worst_cases(Store.existing(sys.argv[1]).results()))
     text = Text.from_ansi(text_format("rich", colour=True).robustness(tables))
     width = max(line.cell_len for line in text.split())
     with open("/dev/null", "w") as nowhere:

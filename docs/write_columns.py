@@ -11,9 +11,18 @@ import pyarrow.dataset as pads
 
 from orchestrator.results.columns import MEANINGS
 from orchestrator.results.fence import VIEWS
-from orchestrator.results.measured import MEASURED
+from orchestrator.results.measured import ATTACKS, MEASURED
 from orchestrator.results.query import connect
-from orchestrator.results.schemas import COVERAGE, FAILURES, HISTORY, PROBES, VICTIMS, WANTED, Results
+from orchestrator.results.schemas import (
+    COVERAGE,
+    FAILURES,
+    HISTORY,
+    PROBES,
+    VICTIMS,
+    WANTED,
+    Measured,
+    Results,
+)
 from workers.shards import SCHEMA
 
 PAGE = Path(__file__).with_name("columns.md")
@@ -42,7 +51,7 @@ def columns_of_views() -> dict[str, list[tuple[str, str]]]:
     results = Results(
         examples=pads.dataset(SCHEMA.empty_table()),
         wanted=WANTED.empty_table(),
-        measured=MEASURED.empty_table,
+        measured=lambda: Measured(MEASURED.empty_table(), ATTACKS.empty_table()),
         coverage=COVERAGE.empty_table(),
         victims=VICTIMS.empty_table(),
         history=HISTORY.empty_table(),

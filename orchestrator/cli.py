@@ -210,10 +210,10 @@ def table(output: OutputArgument, format: FormatOption = "rich") -> None:
     """Show the robustness table of a sweep, from every shard there is by now."""
     with _user_errors():
         check_format(format, FORMATS)
-        from orchestrator.results.tables import cells_table, robustness_tables
+        from orchestrator.results.tables import cells_and_worst_cases, robustness_tables
 
         form = _text_format(format)
-        print(form.robustness(robustness_tables(cells_table(_results(output)))), end="")
+        print(form.robustness(robustness_tables(*cells_and_worst_cases(_results(output)))), end="")
 
 
 @app.command()
@@ -229,7 +229,7 @@ def query(
 ) -> None:
     """Ask a sweep's results in SQL.
 
-    Views: examples, cells, worst_case, victims, history, failures. For instance:
+    Views: examples, cells, worst_case, distances, victims, history, failures, checks. For instance:
     "SELECT model, avg(robust_accuracy) FROM cells WHERE epsilon = 0.1 GROUP BY model".
     """
     with _user_errors():
@@ -247,6 +247,31 @@ def query(
             write_answer(ask, kind, out)
         else:
             write_text(ask, kind, out)
+
+
+@app.command()
+def verify(output: OutputArgument, format: FormatOption = "rich") -> None:
+    """Hold a sweep's results against every check: what is wrong, suspicious or worth knowing, and what to do.
+
+    Exit codes: 0 nothing is wrong, though there may be something suspicious, which the last line says; 1 a
+    number is wrong, and no table shows it; 2 bad input.
+    """
+    with _user_errors():
+        check_format(format, FORMATS)
+        from orchestrator.results.tables import judged_tables
+        from orchestrator.results.text import findings
+
+        results = _results(output)
+        *_, checks = judged_tables(results)
+        if format == "rich":
+            console = _console()
+            width = console.width if console.is_terminal else None
+            for severity, text in findings.lines(checks, findings.unprobed(results), width):
+                style = findings.STYLES[severity] if severity else ""
+                console.print(escape(text), style=style, highlight=False, soft_wrap=True)
+        else:
+            print(_text_format(format).table(checks), end="")
+    raise typer.Exit(1 if findings.counts(checks)["wrong"] else 0)
 
 
 @app.command("list")

@@ -28,8 +28,12 @@ def _models() -> Table:
             least = f"any size, smaller than {architecture.least_input} px resized to it"
         channels = " or ".join(map(str, architecture.channels)) or "any number of"
         table.add_row(name, _defaults(architecture.options), f"{least}, {channels} channels")
-    table.add_row("{name: …, path: …}", "pixel_range=null", "those that your .keras file takes")
-    table.add_row("{name: …, factory: …}", "your own", "your own")
+    table.add_row(
+        "{name: …, path: …}",
+        "pixel_range=null, normalise=null, inference=null",
+        "those that your .keras file takes",
+    )
+    table.add_row("{name: …, factory: …}", "your own, inference=null", "your own")
     return table
 
 

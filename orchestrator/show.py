@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import chain
 
+import pyarrow as pa
 from rich import box
 from rich.console import Console
 from rich.filesize import decimal
@@ -17,7 +18,7 @@ from orchestrator.clean import Removal
 from orchestrator.grid.entries import Grid
 from orchestrator.grid.numbers import number_text
 from orchestrator.overview import plan_rows
-from orchestrator.results.text import layout
+from orchestrator.results.text import findings, layout
 from orchestrator.run.prepare import Prepared
 from orchestrator.run.progress import duration, time_left
 from orchestrator.run.status import settled_life
@@ -27,6 +28,7 @@ from workers.unit import NO_DEFENCE, AttackSpec, Preparation, VictimSpec, label
 from workers.victims.cache import CacheEntry
 
 _SHOWN_FAILURES = 10
+_SHOWN_FINDINGS = 5
 
 _PAST: dict[Preparation, str] = {"train": "trained", "fine-tune": "fine-tuned", "load": "loaded"}
 
@@ -161,6 +163,23 @@ def summary(console: Console, prepared: Prepared, result: Summary) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    _what_checks_say(console, result.checks, location)
+
+
+def _what_checks_say(console: Console, checks: pa.Table, location: str) -> None:
+    """What is wrong or suspicious, in short; notes are for `verify`."""
+    found = findings.brief(checks)
+    for severity, text in found[:_SHOWN_FINDINGS]:
+        style = findings.STYLES[severity]
+        console.print(f"[{style}]{severity}[/]: {escape(text)}", highlight=False, soft_wrap=True)
+    if len(found) > _SHOWN_FINDINGS:
+        console.print(f"and {len(found) - _SHOWN_FINDINGS} more kinds", highlight=False)
+    if found:
+        console.print(
+            f"{findings.verdict(checks)}; robustsweep verify {location} says what to do",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _count(number: int, noun: str) -> str:

@@ -39,6 +39,7 @@ def info(
         seconds=6.0,
         device="d",
         code="c",
+        versions="v",
     )
 
 

@@ -135,8 +135,10 @@ def test_one_step_on_a_linear_model_is_exact(norm: str, classes: int) -> None:
     distances[np.arange(40), labels] = np.inf
     options = {"candidates": None, "refine": False, "steps": 1}
     result = deepfool(norm, **options)(affine(weights, biases), images, labels, [ANY])
-    # The least lead that counts is 1e-4; where one step of 2% overshoot does not make it, there is none.
-    least = metrics.FOOLING_MARGIN / dual[labels].min(axis=1, where=dual[labels] > 0, initial=np.inf)
+    # Where one step of 2% overshoot does not make the least lead that counts, there is none.
+    least = (
+        metrics.BLUR * np.abs(logits).max() / dual[labels].min(axis=1, where=dual[labels] > 0, initial=np.inf)
+    )
     clear = distances.min(axis=1) * 0.02 > 2 * least
     inside = (result.images[0] > 0).all(axis=(1, 2, 3)) & (result.images[0] < 1).all(axis=(1, 2, 3))
     assert (clear & inside).sum() > 10
@@ -197,8 +199,8 @@ def test_parts_of_a_jacobian_are_put_together(digits: Trained, monkeypatch: pyte
 
 # Two pixels, three classes, not linear. Expected images are for VERSION 1.
 GOLDEN = {
-    "l2": [0.824069, 0.124069, 0.405920, 0.571613, 0.487190, 0.249586],
-    "linf": [0.824041, 0.124041, 0.416298, 0.583702, 0.445459, 0.245459],
+    "l2": [0.824069, 0.124069, 0.40592, 0.571613, 0.487254, 0.249672],
+    "linf": [0.824102, 0.124102, 0.416205, 0.583795, 0.445459, 0.245459],
 }
 
 

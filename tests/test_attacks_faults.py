@@ -126,6 +126,8 @@ def test_a_fault_is_flagged_and_no_number_is_wrong(name: str, norm: str, fault: 
     expected = always | (set() if name in WITHOUT_GRADIENTS else with_gradients)
     # Where logits are not finite, some losses have a gradient that is not either.
     possible = {"non_finite_gradients"} if "non_finite_logits" in always else set()
+    if fault == "randomised":  # a claim may be close
+        possible = {"lost_claims"}
     assert expected <= set(result.flags) <= expected | possible
     attacked = result.clean_correct
     assert attacked.all() == (fault != "nan_everywhere")

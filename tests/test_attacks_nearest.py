@@ -90,9 +90,10 @@ def test_no_farther_than_foolbox(oracle, refine):
     result = build(config(case, refine=refine))(*victim, [*epsilons, 100.0])
     assert result.success[-1].mean() >= np.isfinite(distance).mean()
     assert np.median(result.distance[-1]) <= 1.01 * np.median(distance)
-    if refine:  # as it is by default: half a point, or an example where that is less
-        slack = max(0.005, 1 / len(victim.images))
-        assert (result.success[:-1].mean(axis=1) >= clipped.mean(axis=1) - slack - 1e-9).all()
+    if refine:  # as it is by default: an example less at most all along, and two at one epsilon
+        ahead = result.success[:-1].mean(axis=1) - clipped.mean(axis=1)
+        assert ahead.mean() >= -1 / len(victim.images)
+        assert (ahead >= -2 / len(victim.images) - 1e-9).all()
     assert 0 < result.success[0].mean() < 0.5 < result.success[-2].mean(), "the curve falls within the range"
 
 
@@ -108,7 +109,7 @@ def test_every_success_is_real(case, targeted, digits):
     for k, epsilon in enumerate(epsilons):
         found, success = result.adversarial(k), result.success[k]
         logits = np.asarray(model(found, training=False))
-        fooled = metrics.reaches(logits, targets) if targeted else metrics.fools(logits, labels)
+        fooled = metrics.favours(logits, targets) if targeted else metrics.fools(logits, labels)
         assert fooled[success].all()
         distance = NORMS[attack.norm].distance(images, found)
         np.testing.assert_allclose(result.distance[k][success], distance[success], rtol=1e-6)
@@ -207,7 +208,7 @@ def test_the_targets_margin_keeps_the_confidence(digits):
     logits = np.array(model(result.adversarial(0), training=False))
     logits[np.arange(30), targets] -= 2.0 - 1e-3
     success = result.success[0]
-    assert success.mean() > 0.9 and metrics.reaches(logits[success], targets[success]).all()
+    assert success.mean() > 0.9 and metrics.favours(logits[success], targets[success]).all()
 
 
 def test_ending_early_saves_and_loses_little(digits):

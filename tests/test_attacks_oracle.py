@@ -83,8 +83,8 @@ def victim(request):
 def case(request, victim):
     name, norm = request.param
     epsilons = EPSILONS[norm]
-    attack = build({"name": name, "norm": norm, **OPTIONS[name]})
-    early = attack(*victim, epsilons)
+    attack = build({"name": name, "norm": norm, "like": "foolbox", **OPTIONS[name]})
+    early = build({"name": name, "norm": norm, **OPTIONS[name]})(*victim, epsilons)
     with pytest.MonkeyPatch.context() as patch:
         starts = record_starts(patch, victim.images, epsilons)
         exact = attack(*victim, epsilons, choose="last")
@@ -110,7 +110,7 @@ def test_where_the_model_is_sure_gradients_are_those_of_float64():
     digits = digits_cnn()
     rows = np.flatnonzero(saturated(digits))
     images, labels = digits.images[rows], digits.labels[rows].astype(np.int32)
-    _, _, found = network_for(digits.model, (8, 8, 1)).gradients(images, labels)
+    _, _, found = network_for(digits.model, (8, 8, 1)).gradients(images, labels, loss="raw_cross_entropy")
     precise = keras.models.clone_model(
         digits.model,
         clone_function=lambda layer: type(layer).from_config({**layer.get_config(), "dtype": "float64"}),

@@ -98,18 +98,41 @@ def check(result, config, model, images, labels, epsilons):
         assert np.array_equal(result.distance[k], np.where(success, measured, np.inf))
         logits = np.asarray(model(adversarial))
         if "targeted" in config:
-            fooled = metrics.reaches(logits, result.targets)
+            fooled = metrics.favours(logits, result.targets)
         else:
             fooled = metrics.fools(logits, labels)
         assert np.array_equal(success, fooled & result.clean_correct)
         assert np.array_equal(adversarial[~result.clean_correct], images[~result.clean_correct])
         if epsilon == 0:
             assert np.array_equal(adversarial, images) and not success.any()
-            assert not result.gradient_calls_at[k].any()
+            # The nearest image is looked for whatever the epsilons.
+            looked = REGISTRY[config["name"]].minimum_norm and not any(epsilons)
+            assert looked or not result.gradient_calls_at[k].any()
         robust = result.clean_correct.sum() - success.sum()
         assert result.robust_accuracy[k] == pytest.approx(robust / len(images))
+    check_nearest(result, config, model, images, labels, epsilons)
     assert not result.gradient_calls[~result.clean_correct].any()
     assert (result.forward_calls[~result.clean_correct] == 1).all()
+
+
+def check_nearest(result, config, model, images, labels, epsilons):
+    """The nearest images are adversarial, where they are claimed to be, and decide every epsilon."""
+    if not REGISTRY[config["name"]].minimum_norm:
+        assert result.nearest is None and result.nearest_images is None
+        return
+    nearest, found = result.nearest, np.isfinite(result.nearest)
+    assert nearest.shape == (len(images),) and result.nearest_images.shape == images.shape
+    assert not found[~result.clean_correct].any()
+    assert np.array_equal(result.nearest_images[~found], images[~found])
+    measured = NORMS[config["norm"]].distance(images, result.nearest_images)
+    assert np.array_equal(nearest[found], measured[found])
+    logits = np.asarray(model(result.nearest_images))[found]
+    if "targeted" in config:
+        assert metrics.favours(logits, result.targets[found]).all()
+    else:
+        assert metrics.fools(logits, labels[found]).all()
+    for success, epsilon in zip(result.success, epsilons, strict=True):
+        assert np.array_equal(success, metrics.within(nearest, epsilon) & (epsilon > 0))
 
 
 def test_every_attack_is_here():
@@ -124,6 +147,9 @@ def test_results_are_what_they_claim(problem, config, choose):
     result = build(config)(model, images, labels, epsilons, choose=choose)
     check(result, config, model, images, labels, epsilons)
     if config in MINIMUM_NORM:
+        alone = build(config)(model, images, labels, [0.0])
+        assert np.array_equal(alone.nearest, result.nearest)
+        assert np.array_equal(alone.nearest_images, result.nearest_images)
         order = np.argsort(epsilons, kind="stable")
         assert (np.diff(result.success[order].astype(int), axis=0) >= 0).all(), "monotone in epsilon"
 
@@ -187,7 +213,7 @@ def test_the_model_sees_exactly_the_counted_images(config, monkeypatch):
 
     epsilons = [0.0, 0.3, 0.1] if config["norm"] == "linf" else [0.0, 8.0, 0.5]
     result = build(config)(counting, digits.images[:5], digits.labels[:5], epsilons)
-    probes = 2 * (5 + 8)  # the look at the model's health
+    probes = 5 * (5 + 8) + 8  # the looks at the model's health, and at the scale of its logits
     assert int(seen) - probes == result.gradient_calls.sum() + result.forward_calls.sum()
     assert (result.gradient_calls.sum() == 0) == (config["name"] in ("square", "noise"))
 

@@ -57,6 +57,31 @@ class Returns:
         return found
 
 
+class Claims:
+    # Of every second image the negative as the nearest; the first of these is not what it claims.
+    def __init__(self, norm):
+        pass
+
+    def __call__(self, model, images, labels, epsilons, **rest):
+        from workers.attacks import AttackResult
+
+        shape = len(epsilons), len(images)
+        nearest = np.where(np.arange(shape[1]) % 2, np.inf, 0.01).astype(np.float32)
+        negatives = 1 - images
+        negatives[0] = images[0]
+        return AttackResult(
+            epsilons=np.array(epsilons),
+            clean_correct=np.ones(shape[1], bool),
+            success=np.zeros(shape, bool),
+            distance=np.full(shape, np.inf, np.float32),
+            images=np.stack([images + 1e-3 * (0.5 - images)] * len(epsilons)),
+            gradient_calls_at=np.zeros(shape, np.int32),
+            forward_calls_at=np.zeros(shape, np.int32),
+            nearest=nearest,
+            nearest_images=negatives,
+        )
+
+
 class Aims:
     # Negatives, all of which are claimed to reach their target; the threes were hard to attack.
     def __init__(self, norm):
@@ -181,9 +206,11 @@ def test_measurements_agree_with_the_kept_images(folder: Path, evaluator: Evalua
     for row in table.filter(pa.compute.field("success")).to_pylist():
         image = np.frombuffer(row["image"], np.float32).reshape(row["image_shape"])
         clean = digits.x_test[row["example_index"]]
+        # To 8 bits within epsilon: the nearest of the levels that are.
+        low, high = (255 * (clean + sign * row["epsilon"]) + sign * 1e-3 for sign in (-1, 1))
+        levels = np.clip(np.rint(image * 255), np.ceil(low), np.floor(high))
         logits, rounded = (
-            model(np.asarray([each])).numpy()[0]
-            for each in (image, np.rint(image * 255).astype(np.float32) / 255)
+            model(np.asarray([each])).numpy()[0] for each in (image, levels.astype(np.float32) / 255)
         )
         assert logits.argmax() == row["adv_label"] != row["label"]
         assert row["adv_confidence"] == pytest.approx(np.exp(logits).max() / np.exp(logits).sum(), abs=1e-4)
@@ -283,6 +310,61 @@ def test_a_targeted_success_is_the_target(folder: Path, evaluator: Evaluator, us
     rounded = np.rint(negatives * 255).astype(np.float32) / 255
     assert (far["success_uint8"] == far["success"] & reached(rounded)).all()
     assert not rows[rows["epsilon"] == 0.3]["success"].any()
+    assert rows["target"].isna().tolist() == (~rows["clean_correct"]).tolist()
+    assert (far["target"] == (far["label"] + 5) % 10).all()
+
+
+def test_a_nearest_distance_is_measured_on_an_image_that_fools(
+    folder: Path, evaluator: Evaluator, users_attacks: str
+) -> None:
+    spec = attack_spec("claims", factory=f"{users_attacks}:Claims")
+    rows = rows_of(folder, evaluator(unit(spec, 0, 80, epsilons=[0.1, 0.3]))).to_pandas()
+    first, second = (rows[rows["epsilon"] == epsilon] for epsilon in (0.1, 0.3))
+    assert (first["nearest"].isna() == ~first["clean_correct"]).all()
+    assert first["nearest"].tolist() == pytest.approx(second["nearest"].tolist(), nan_ok=True)
+    attacked = first[first["clean_correct"]]
+    images, negatives = images_and_negatives(attacked["example_index"].to_numpy())
+    answers = np.asarray(evaluator._victims[ID].model(negatives)).argmax(axis=1)
+    claimed = (np.arange(len(attacked)) % 2 == 0) & (np.arange(len(attacked)) > 0)
+    real = claimed & (answers != attacked["label"])
+    assert (np.isfinite(attacked["nearest"]) == real).all() and real.any()
+    assert np.isinf(attacked["nearest"].iloc[0]), "the clean image was claimed to be adversarial"
+    np.testing.assert_allclose(attacked["nearest"][real], LINF.distance(images, negatives)[real])
+    # No image was found, so nothing says how visible one is.
+    assert (attacked["psnr"].notna() == (real & (attacked["position"] < 64))).all()
+
+
+@pytest.mark.parametrize("name", ["deepfool", "ddn"])
+def test_distances_are_kept_whatever_the_epsilons(folder: Path, evaluator: Evaluator, name: str) -> None:
+    spec = attack_spec(name, "l2")
+
+    def rows(*epsilons: float) -> Any:
+        return rows_of(folder, evaluator(unit(spec, 0, 60, epsilons=epsilons))).to_pandas()
+
+    far = rows(100.0)
+    attacked = far["clean_correct"]
+    assert far[attacked]["success"].all() and (far["nearest"][attacked] == far["l2"][attacked]).all()
+    median = far["nearest"].median()
+    for found in (rows(0.0), rows(0.0, 1e-4, median)):
+        for _, cell in found.groupby("epsilon"):
+            np.testing.assert_array_equal(cell["nearest"], far["nearest"])
+            expected = far["nearest"] <= cell["epsilon"].iloc[0]
+            assert cell["success"].tolist() == expected.tolist()
+    plain = rows_of(folder, evaluator(unit(attack_spec("fgsm", "l2"), 0, 20)))
+    assert plain["nearest"].null_count == plain.num_rows
+
+
+def test_a_search_that_failed_is_not_an_invisible_image(folder: Path, evaluator: Evaluator) -> None:
+    """One step of DeepFool: where it does not get there, what it returns is the clean image."""
+    spec = attack_spec("deepfool", "l2", steps=1, overshoot=0.0)
+    rows = rows_of(folder, evaluator(unit(spec, 0, 64, epsilons=[0.0, 0.5]))).to_pandas()
+    attacked = rows["clean_correct"]
+    failed = attacked & np.isinf(rows["nearest"])
+    assert failed.any() and (attacked & ~failed).any()
+    for name in ("psnr", "full_l2", "changed_share"):
+        assert (rows[name].isna() == ~(attacked & ~failed)).all()
+    far = rows[(rows["epsilon"] == 0.5) & attacked & ~failed]
+    assert np.isfinite(far["psnr"]).all()
 
 
 def test_flags_stand_with_the_examples_that_they_touch(
@@ -347,10 +429,12 @@ def test_positions_beyond_the_test_split_are_refused(evaluator: Evaluator) -> No
 
 
 def test_nothing_is_retraced(evaluator: Evaluator) -> None:
+    evaluator(unit(attack_spec("fgsm"), 0, 1))
+    network = network_for(evaluator._victims[ID].model, (8, 8, 1))
+    traces = network.traces
     for stop in (1, 7, 33):
         evaluator(unit(attack_spec("fgsm"), 0, stop))
-    model = evaluator._victims[ID].model
-    assert network_for(model, (8, 8, 1)).traces == 2  # forwards, and gradients of one loss
+    assert network.traces == traces >= 2  # forwards, gradients of one loss, and whatever other attacks need
 
 
 def test_a_lost_cache_is_rebuilt_with_the_same_weights(tmp_path: Path, trained: Done) -> None:

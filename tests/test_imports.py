@@ -40,10 +40,13 @@ ROOMS = (
     "workers.victims",
     "workers.defences",
     "workers.datasets",
+    "workers.answers",
     "workers.network",
+    "workers.inference",
     "workers.losses",
     "workers.runtime",
     "workers.machine",
+    "workers.rounding",
     "workers.metrics",
     "workers.shards",
     "workers.code",
@@ -143,7 +146,9 @@ def test_planning_and_results_import_neither_tensorflow_nor_ray() -> None:
     assert not loaded_after(code) & HEAVY
 
 
-@pytest.mark.parametrize("command", [["table", "OUTPUT"], ["query", "OUTPUT", "SELECT 1"]])
+@pytest.mark.parametrize(
+    "command", [["table", "OUTPUT"], ["query", "OUTPUT", "SELECT 1"], ["verify", "OUTPUT"]]
+)
 def test_looking_at_results_imports_no_architecture_attack_or_grid(
     command: list[str], tmp_path: Path
 ) -> None:

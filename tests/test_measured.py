@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator.results.measured import MEASURED, measure, needed_columns
 from orchestrator.results.tables import cells_table
+from orchestrator.results.witnesses import unpacked
 from orchestrator.store import measures
 from orchestrator.store.accepted import Accepted, Piece
 from orchestrator.store.folder import Store
@@ -28,13 +29,18 @@ SELECT
     count(*) FILTER (WHERE clean_correct AND NOT success) AS robust,
     count(*) FILTER (WHERE success) AS successes,
     count(*) FILTER (WHERE success_uint8) AS successes_uint8,
-    avg(linf::DOUBLE) FILTER (WHERE success) AS mean_distance,
-    median(linf::DOUBLE) FILTER (WHERE success) AS median_distance,
+    avg(linf::DOUBLE) FILTER (WHERE success) AS mean_success_distance,
+    median(linf::DOUBLE) FILTER (WHERE success) AS median_success_distance,
+    median(nearest::DOUBLE) FILTER (WHERE clean_correct) AS median_nearest,
+    CASE WHEN count(nearest) FILTER (WHERE clean_correct) > 0
+        THEN count(*) FILTER (WHERE clean_correct AND isinf(nearest)) END AS not_found,
     avg(ssim::DOUBLE) AS ssim,
     avg(psnr::DOUBLE) AS psnr,
     coalesce(sum(forward_calls), 0)::BIGINT AS forward_calls,
     coalesce(sum(gradient_calls), 0)::BIGINT AS gradient_calls,
-    map_entries(list_histogram(flatten(list(flags) FILTER (WHERE clean_correct)))) AS touched
+    map_entries(list_histogram(flatten(list(flags) FILTER (WHERE clean_correct)))) AS touched,
+    count(*) FILTER (WHERE success AND NOT linf <= epsilon * (1 + 1e-5) + 1e-6) AS contradicted,
+    0 AS misplaced
 FROM rows WHERE position < CASE cell_id WHEN 'a' THEN 20 WHEN 'b' THEN 7 ELSE 0 END
 GROUP BY cell_id ORDER BY cell_id
 """
@@ -52,6 +58,8 @@ def tables(draw: st.DrawFn) -> pa.Table:
     def sometimes(values: np.ndarray, share: float, kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind, mask=generator.random(number) < share)
 
+    minimum_norm = draw(st.booleans())
+    nearest = np.where(generator.random(number) < draw(st.sampled_from([0.1, 0.5])), 2.0, np.inf)
     flags = [
         None if x < 0.6 else ["zero_gradients", "probabilities"][: 1 + (x > 0.8)]
         for x in generator.random(number)
@@ -69,9 +77,18 @@ def tables(draw: st.DrawFn) -> pa.Table:
             generator.integers(0, 9, number), draw(st.sampled_from([0.2, 1.0])), pa.int32()
         ),
         "flags": pa.array(flags, pa.list_(pa.string())),
+        "nearest": pa.array(nearest, mask=~(correct & minimum_norm)),
+        "target": pa.nulls(number, pa.int32()),
+        "epsilon": pa.array(generator.choice([0.2, 0.5, 1.0], number)),
         "linf": sometimes(np.where(success, generator.random(number), np.inf), 0.0, pa.float32()),
     }
     return pa.table({name: column.cast(SCHEMA.field(name).type) for name, column in columns.items()})
+
+
+def positions(rows: pa.Table, cell: str, column: str) -> set[int]:
+    """Where a column is true within what is wanted of a cell; of rows at the same position the last."""
+    own = [row for row in rows.to_pylist() if row["cell_id"] == cell and row["position"] < WANTED[cell]]
+    return {position for position, true in {row["position"]: row[column] for row in own}.items() if true}
 
 
 @settings(max_examples=150, deadline=None)
@@ -83,7 +100,10 @@ def test_measures_equal_those_of_sql(rows: pa.Table) -> None:
     for ours, theirs in zip(found.to_pylist(), expected.to_pylist(), strict=True):
         touched = {one["key"]: one["value"] for one in ours.pop("touched")}
         assert touched == {one["key"]: one["value"] for one in theirs.pop("touched") or []}
-        assert ours.pop("cell_id") == theirs.pop("cell_id")
+        name = theirs.pop("cell_id")
+        assert ours.pop("cell_id") == name
+        for column, bits in (("clean_correct", ours.pop("right_at")), ("success", ours.pop("broken_at"))):
+            assert set(np.flatnonzero(unpacked(bits))) == positions(rows, name, column)
         assert {key for key in ours if ours[key] is None} == {key for key in theirs if theirs[key] is None}
         numbers = {key: value for key, value in theirs.items() if value is not None}
         assert {key: ours[key] for key in numbers} == pytest.approx(numbers, rel=1e-9, nan_ok=True)

@@ -24,6 +24,7 @@ def test_what_is_exported() -> None:
         "load_grid",
         "query",
         "run",
+        "verify",
     ]
     for name in robustsweep.__all__:
         assert getattr(robustsweep, name)
@@ -43,6 +44,7 @@ def test_a_sweep_from_python(tmp_path: Path) -> None:
     assert robustsweep.cells(output)["n"].to_pylist() == [50, 50]
     answer = robustsweep.query(output, "SELECT count(*) AS n FROM examples")
     assert answer.to_pylist() == [{"n": 200}]
+    assert robustsweep.verify(output).num_rows == summary.checks.num_rows == 0
 
 
 @pytest.mark.parametrize(

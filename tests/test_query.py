@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -48,6 +49,7 @@ def connection(small):
 def test_a_cell_measures_what_it_says():
     cell = Cell(
         norm="l2",
+        epsilon=8.0,
         examples=5,
         rows=[
             {"ssim": 0.5, "psnr": 20.0},
@@ -65,8 +67,8 @@ def test_a_cell_measures_what_it_says():
     assert found["robust_accuracy"] == 1 / 5
     assert found["attack_success_rate"] == 3 / 4
     assert found["attack_success_rate_uint8"] == 1 / 4
-    assert found["mean_distance"] == 3.0
-    assert found["median_distance"] == 2.0
+    assert found["mean_success_distance"] == 3.0
+    assert found["median_success_distance"] == 2.0
     assert found["ssim"] == pytest.approx(0.6)
     assert found["psnr"] == 25.0
     assert (found["forward_calls"], found["gradient_calls"]) == (15, 10)
@@ -93,7 +95,7 @@ def test_flags_of_a_cell_are_those_that_touch_one_in_a_hundred_of_its_correct_ex
 def test_nothing_to_divide_by_is_null_not_nan():
     found = only(results_of([Cell(examples=1, rows=[WRONG])]))
     assert found["attack_success_rate"] is None
-    assert found["mean_distance"] is None
+    assert found["mean_success_distance"] is None
     assert (found["clean_accuracy"], found["robust_accuracy"]) == (0.0, 0.0)
 
 
@@ -189,67 +191,77 @@ def test_status(held, failed, status):
 
 distances = st.sampled_from([None, 0.01, 0.04, 0.1, 0.10000101, 0.1000021, 0.2, 0.29])
 EPSILONS = (0.0, 0.04, 0.1, 0.2)
+ATTACKS = (
+    {"attack": "fgsm"},
+    {"attack": "bim"},
+    {"attack": "bim", "adaptive": False},
+    {"attack": "pgd", "targeted": True},
+    {"attack": "ddn", "minimum_norm": True},
+)
 
 
 @st.composite
 def sweeps(draw):
-    """Cells of two victims, norms and attacks; each holds its rows within a prefix, with gaps possible."""
+    """Cells of two victims, norms and some attacks; each holds its rows within a prefix, gaps possible."""
     examples = draw(st.integers(1, 5))
     cells = []
     for model in ("a", "b"):
         correct = draw(st.lists(st.booleans(), min_size=6, max_size=6))
         for norm in ("linf", "l2"):
-            for attack, adaptive in (("fgsm", True), ("bim", True), ("bim", False)):
+            for attack in ATTACKS:
+                nearest = draw(st.lists(distances, min_size=6, max_size=6))
                 for epsilon in draw(st.sets(st.sampled_from(EPSILONS), max_size=3)):
+                    cell = Cell(model=model, norm=norm, epsilon=epsilon, examples=examples, **attack)
                     held = {}
                     for position in draw(st.one_of(st.just(set(range(6))), st.sets(st.integers(0, 5)))):
-                        distance = draw(distances)
-                        success = correct[position] and distance is not None
-                        held[position] = {"clean_correct": correct[position], "success": success}
-                        if distance is not None:  # a finite distance without success must not count
+                        held[position] = {"clean_correct": correct[position]}
+                        distance = nearest[position] if cell.minimum_norm else draw(distances)
+                        if distance is not None and correct[position]:
+                            within = float32(distance) <= reach(epsilon)
+                            # A finite distance without success must not count.
                             held[position]["distance"] = distance
-                    cells.append(
-                        Cell(
-                            model=model,
-                            norm=norm,
-                            attack=attack,
-                            adaptive=adaptive,
-                            epsilon=epsilon,
-                            examples=examples,
-                            rows=held,
-                        )
-                    )
+                            held[position]["success"] = within if cell.minimum_norm else draw(st.booleans())
+                    cells.append(replace(cell, rows=held))
     return cells
 
 
 def brute_force_worst_case(cells):
     """What the view must say, example by example."""
     expected = {}
-    groups = {(c.victim_id, c.norm) for c in cells if c.adaptive}
-    for victim, norm in groups:
-        wanted = [c for c in cells if (c.victim_id, c.norm, c.adaptive) == (victim, norm, True)]
-        held = {c.cell_id: {p: r for p, r in c.rows.items() if p < c.examples} for c in wanted}
-        started = [c for c in wanted if held[c.cell_id]]
-        common = set.intersection(*(set(held[c.cell_id]) for c in started)) if started else set()
-        complete = all(len(held[c.cell_id]) == c.examples for c in wanted)
-        for epsilon in {c.epsilon for c in wanted}:
+    counted = [c for c in cells if c.adaptive and not c.targeted]
+    for victim, norm in {(c.victim_id, c.norm) for c in counted}:
+        own = [c for c in counted if (c.victim_id, c.norm) == (victim, norm)]
+        held = {c.cell_id: {p: r for p, r in c.rows.items() if p < c.examples} for c in own}
+        for epsilon in {c.epsilon for c in own}:
+            covered = {}
+            for c in own:
+                if c.minimum_norm or c.epsilon == epsilon:
+                    covered[c.attack] = covered.get(c.attack, set()) | set(held[c.cell_id])
+            started = {attack: positions for attack, positions in covered.items() if positions}
+            common = set.intersection(*started.values()) if started else set()
             robust = 0
             for position in common:
-                found = [held[c.cell_id][position] for c in started]
-                reach = epsilon * (1 + 1e-5) + 1e-6
-                broken = any(r["success"] and float32(r["distance"]) <= reach for r in found)
-                robust += found[0]["clean_correct"] and not broken
+                found = [(c, held[c.cell_id].get(position, {})) for c in own]
+                broken = any(
+                    (r.get("success") or c.minimum_norm) and float32(r.get("distance", 9)) <= reach(epsilon)
+                    for c, r in found
+                )
+                robust += all(r.get("clean_correct", True) for _, r in found) and not broken
             expected[victim, norm, epsilon] = (
                 len(common),
                 robust / len(common) if common else None,
-                complete,
-                sorted({c.attack for c in started}),
+                all(len(positions) == own[0].examples for positions in covered.values()),
+                sorted(started),
             )
     return expected
 
 
 def float32(value):
     return float(np.float32(value))
+
+
+def reach(epsilon):
+    return epsilon * (1 + 1e-5) + 1e-6 if epsilon else 0
 
 
 @settings(max_examples=25, deadline=None)
@@ -261,16 +273,115 @@ def test_worst_case_equals_brute_force_and_never_rises_with_epsilon(cells):
     with connect(results, threads=1) as connection:
         found = connection.sql("FROM worst_case ORDER BY epsilon").to_arrow_table().to_pylist()
     measured = {
-        (r["victim_id"], r["norm"], r["epsilon"]): (r["n"], r["robust_accuracy"], r["complete"], r["attacks"])
+        (r["victim_id"], r["norm"], r["epsilon"]): (
+            *(r["n"], r["robust_accuracy_unchecked"], r["complete"], r["attacks"]),
+        )
         for r in found
     }
     assert measured == brute_force_worst_case(cells)
     previous = {}
     for row in found:
         key = row["victim_id"], row["norm"]
-        if row["robust_accuracy"] is not None:
-            assert row["robust_accuracy"] <= previous.get(key, math.inf)
-            previous[key] = row["robust_accuracy"]
+        if row["complete"]:
+            assert row["robust_accuracy_unchecked"] <= previous.get(key, math.inf)
+            previous[key] = row["robust_accuracy_unchecked"]
+
+
+def test_worst_case_at_an_epsilon_is_of_the_attacks_that_cover_it():
+    """PGD ran at 0.2 alone, and DeepFool, which covers every epsilon, was asked for at 0.1."""
+    near = {"success": True, "distance": 0.05}
+    far = {"distance": 0.15}  # found, but not within 0.1
+    deepfool = Cell(attack="deepfool", minimum_norm=True, epsilon=0.1, rows=[near, far, {}, {}])
+    cells = [
+        deepfool,
+        *(Cell(epsilon=epsilon, rows=FOUR) for epsilon in (0.1, 0.2, 0.3)),
+        Cell(attack="pgd", epsilon=0.2, rows=[{}, {}, {"success": True, "distance": 0.2}]),
+    ]
+    sql = "FROM worst_case ORDER BY epsilon"
+    found = [
+        (row["epsilon"], row["attacks"], row["n"], row["robust_accuracy"], row["complete"])
+        for row in rows(results_of(cells), sql)
+    ]
+    assert found == [
+        (0.1, ["deepfool", "fgsm"], 4, 0.75, True),
+        (0.2, ["deepfool", "fgsm", "pgd"], 3, 0.0, False),
+        (0.3, ["deepfool", "fgsm"], 4, 0.25, True),  # what PGD found at 0.2 counts
+    ]
+    missing = rows(results_of([replace(deepfool, rows=()), *cells[1:]]), sql)
+    assert [row["complete"] for row in missing] == [False] * 3
+    assert [row["attacks"] for row in missing] == [["fgsm"], ["fgsm", "pgd"], ["fgsm"]]
+
+
+def test_targeted_cells_have_no_robust_accuracy_and_no_part_in_the_worst_case():
+    reached = {"success": True, "success_uint8": True, "distance": 0.05}
+    cells = [
+        Cell(attack="pgd", attack_options="targeted=True", targeted=True, rows=[reached, {}, WRONG, {}]),
+        Cell(attack="missing", targeted=True),
+        Cell(rows=FOUR),
+    ]
+    by = {row["attack"]: row for row in rows(results_of(cells), "FROM cells")}
+    targeted, missing, plain = by["pgd"], by["missing"], by["fgsm"]
+    assert [row["targeted"] for row in (targeted, missing, plain)] == [True, True, False]
+    low, high = binomtest(2, 4).proportion_ci(method="wilson")
+    assert targeted["target_missed"] == 0.5 and targeted["attack_success_rate"] == 1 / 3
+    assert (targeted["target_missed_low"], targeted["target_missed_high"]) == pytest.approx((low, high))
+    for row, names in ((targeted, "robust"), (plain, "target_missed"), (missing, "target_missed")):
+        assert all(value is None for name, value in row.items() if name.startswith(names))
+    assert plain["robust_accuracy"] == 1
+    worst = only(results_of(cells), "FROM worst_case")
+    assert (worst["attacks"], worst["robust_accuracy"], worst["complete"]) == (["fgsm"], 1.0, True)
+    assert rows(results_of(cells[:2]), "FROM worst_case") == []
+
+
+def test_a_users_attack_is_what_it_does_not_what_it_says():
+    """It says nothing, or the contrary: its rows have targets, or nearest distances."""
+    held = [{"target": 7, "nearest": 0.3}, {"target": 7, "nearest": math.inf}]
+    cells = [Cell(examples=2, rows=held), Cell(attack="bare", targeted=True, examples=2, rows=TWO)]
+    mine, bare = rows(results_of(cells), "FROM cells ORDER BY attack DESC")
+    assert mine["targeted"] and mine["minimum_norm"]
+    assert bare["targeted"], "its rows have targets"
+    untargeted = results_of([replace(cells[1], rows=[{"target": None}] * 2)])
+    assert not only(untargeted)["targeted"] and only(untargeted)["robust_accuracy"] == 1
+
+
+def test_distances_are_kept_whatever_epsilon_is():
+    """0.05, 0.3, 0.4, never: half of them lie beyond the largest epsilon."""
+    found = [0.05, 0.3, 0.4, math.inf]
+    cells = [
+        Cell(
+            attack="ddn",
+            norm="l2",
+            minimum_norm=True,
+            epsilon=epsilon,
+            examples=5,
+            rows=[{"distance": x, "success": x <= epsilon} for x in found] + [WRONG],
+        )
+        for epsilon in (0.0, 0.1)
+    ]
+    results = results_of([*cells, Cell(norm="l2", examples=5, rows=[*FOUR, WRONG])])
+    zero, tenth = rows(results, "FROM cells WHERE minimum_norm ORDER BY epsilon")
+    for row in (zero, tenth):
+        assert row["median_nearest"] == pytest.approx(0.35) and row["not_found"] == 1
+    assert zero["median_success_distance"] is None
+    assert tenth["median_success_distance"] == pytest.approx(0.05)
+    other = only(results, "FROM cells WHERE NOT minimum_norm")
+    assert other["median_nearest"] is None and other["not_found"] is None
+    distances = rows(results, "FROM distances ORDER BY position")
+    assert [row["nearest"] for row in distances] == [*map(pytest.approx, found), None]
+    assert [row["clean_correct"] for row in distances] == [True] * 4 + [False]
+    assert {row["attack"] for row in distances} == {"ddn"}
+    sql = "SELECT avg((clean_correct AND nearest > {})::INT) AS robust FROM distances"
+    for epsilon, robust in ((0.0, 0.8), (0.1, 0.6), (0.35, 0.4), (1.0, 0.2)):
+        assert only(results, sql.format(epsilon))["robust"] == robust
+    assert zero["robust_accuracy"] == 0.8 and tenth["robust_accuracy"] == 0.6
+
+
+def test_half_of_failures_make_an_infinite_median_and_part_of_the_rows_none():
+    cell = Cell(minimum_norm=True, examples=2, rows=[{"distance": 0.3}, {}])
+    assert only(results_of([cell]))["median_nearest"] == math.inf
+    partly = replace(cell, rows=[{"nearest": 0.3}, {"nearest": None}])
+    found = only(results_of([partly]))
+    assert found["median_nearest"] is None and found["not_found"] is None
 
 
 def test_worst_case_names_attacks_with_their_options():

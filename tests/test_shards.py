@@ -31,7 +31,7 @@ from workers.unit import Evaluation
 VICTIM, ATTACK = some_victim("net-digits-s0-0123456789"), attack_spec()
 UNIT = Evaluation("u", VICTIM, ATTACK, (("cell-0", 0.0), ("cell-1", 0.1)), 10, 30, 2)
 WEIGHTS = "a" * 64
-NEWER = ("flags", "nearest", "member", "clean_wrong_draws", "wrong_draws")
+NEWER = ("flags", "nearest", "target", "member", "clean_wrong_draws", "wrong_draws")
 """The columns that the first schema lacks."""
 
 

@@ -71,6 +71,7 @@ def test_a_sweep_does_everything_once(grid: Path, output: Path) -> None:
     assert sorted(path.name for path in (output / "tables").iterdir()) == [
         "cells.parquet",
         "robustness.csv",
+        "checks.parquet",
         "robustness.md",
     ]
 

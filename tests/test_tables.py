@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
@@ -14,13 +15,19 @@ import pytest
 
 from orchestrator.grid.numbers import number_text
 from orchestrator.results.query import connect, run_query
-from orchestrator.results.tables import RECORDS, cells_table, robustness_records, robustness_tables
+from orchestrator.results.tables import (
+    RECORDS,
+    cells_and_worst_cases,
+    cells_table,
+    robustness_records,
+    robustness_tables,
+)
 from orchestrator.results.text import FORMATS, text_format
 from orchestrator.results.text.base import Columns
 from orchestrator.results.text.robustness import epsilon_text
 from tests.support.results import Cell, results_of
 
-BROKEN = {"success": True, "distance": 0.05}
+BROKEN = {"success": True, "distance": 0.001}
 WRONG = {"clean_correct": False}
 EIGHT = 8 / 255
 
@@ -30,7 +37,7 @@ def held(robust, broken=0, wrong=0):
 
 
 def tables_of(*cells, **others):
-    return robustness_tables(cells_table(results_of(cells, **others)))
+    return robustness_tables(*cells_and_worst_cases(results_of(cells, **others)))
 
 
 def table_of(*cells, **others):
@@ -72,10 +79,10 @@ def test_tables_and_their_rows_come_in_the_order_of_the_grid():
             (model, defence, attack)
             for model in ("wide", "small")
             for defence in ("none", "jpeg")
-            for attack in ("pgd", "fgsm")
+            for attack in ("pgd", "fgsm", "worst case")
         ]
     records = robustness_records(tables)
-    assert records["model"].to_pylist()[:8:4] == ["wide", "small"]
+    assert records["model"].to_pylist()[:12:6] == ["wide", "small"]
     assert records["attack"].to_pylist()[:2] == ["pgd", "fgsm"]
 
 
@@ -140,7 +147,8 @@ def test_one_table_for_each_dataset_and_norm_with_its_own_epsilons():
         ("mnist", "l2", (2.0,)),
         ("cifar10", "linf", (EIGHT,)),
     ]
-    fgsm, bim = tables[0].rows
+    fgsm, bim, worst = tables[0].rows
+    assert worst.attack == "worst case" and None not in worst.entries
     assert [entry is not None for entry in bim.entries] == [False, True, False]
     assert [entry is not None for entry in fgsm.entries] == [True, False, True]
 
@@ -150,6 +158,7 @@ def test_options_and_oblivious_attacks_have_rows_and_labels_of_their_own():
         {"attack": "pgd"},
         {"attack": "pgd", "adaptive": False},
         {"attack": "pgd", "attack_options": "steps=40"},
+        {"attack": "pgd", "attack_options": "steps=40, targeted=True", "targeted": True},
         {"attack": "pgd", "model_options": "width=64"},
         {"attack": "pgd", "defence": "jpeg"},
     ]
@@ -158,6 +167,8 @@ def test_options_and_oblivious_attacks_have_rows_and_labels_of_their_own():
         ("resnet50_v2", "none", "pgd"),
         ("resnet50_v2", "none", "pgd (oblivious)"),
         ("resnet50_v2", "none", "pgd (steps=40)"),
+        ("resnet50_v2", "none", "pgd (steps=40) (targeted)"),
+        ("resnet50_v2", "none", "worst case"),
         ("resnet50_v2 (width=64)", "none", "pgd"),
         ("resnet50_v2", "jpeg", "pgd"),
     ]
@@ -171,6 +182,97 @@ def test_victims_that_differ_in_more_than_their_seed_are_not_averaged():
     (table,) = robustness_tables(pa.concat_tables([cells, other]))
     assert [row.defence for row in table.rows] == ["jpeg [peg-s0]", "jpeg [0f9a3c]"]
     assert all(row.entries[0].seeds == 1 for row in table.rows)
+
+
+def far(distance):
+    return {"distance": distance}
+
+
+def worst_of(*cells, **others):
+    """The row of the worst case, and the rows of the attacks."""
+    *rows, worst = table_of(*cells, **others).rows
+    assert worst.attack_label == "worst case" and "worst case" not in {row.attack_label for row in rows}
+    return worst, rows
+
+
+def test_the_worst_case_is_a_row_with_mean_and_sd_over_seeds():
+    cells = [
+        Cell(seed=0, rows=[BROKEN, {}, {}, {}]),
+        Cell(seed=0, attack="bim", rows=[{}, BROKEN, {}, {}]),
+        Cell(seed=1, rows=[BROKEN, {}, {}, {}]),
+        Cell(seed=1, attack="bim", rows=[BROKEN, {}, {}, {}]),
+    ]
+    worst, rows = worst_of(*cells)
+    assert [row.entries[0].value for row in rows] == [0.75, 0.75]
+    (entry,) = worst.entries
+    assert (entry.value, entry.sd) == (0.625, pytest.approx(0.5**0.5 / 4))
+    assert (entry.n, entry.seeds, entry.attacks) == (8, 2, ("bim", "fgsm"))
+    assert entry.low < 0.625 < entry.high and worst.clean_accuracy == 1
+    assert [row.attack for row in table_of(cells[0], cells[2]).rows] == ["fgsm"], "one attack is its own"
+
+
+def test_a_worst_case_is_a_hole_until_all_that_cover_the_epsilon_are_done():
+    fgsm = [Cell(epsilon=epsilon, rows=held(4)) for epsilon in (0.1, 0.2)]
+    for rows, failures, marks in (
+        ((), [], ["incomplete", ""]),
+        (held(2), [], ["incomplete", ""]),
+        ((), [failed(Cell(attack="bim"))], ["failed", ""]),
+        (held(4), [], ["", ""]),
+    ):
+        worst, _ = worst_of(*fgsm, Cell(attack="bim", rows=rows), failures=failures)
+        assert [entry.mark for entry in worst.entries] == marks
+        assert [entry.value is None for entry in worst.entries] == [bool(mark) for mark in marks]
+    worst, _ = worst_of(*fgsm, Cell(attack="ddn", minimum_norm=True))
+    assert [entry.mark for entry in worst.entries] == ["incomplete"] * 2, "it covers every epsilon"
+    worst, _ = worst_of(Cell(), Cell(attack="bim"))
+    assert worst.entries[0].mark == "missing"
+    whole = [Cell(attack=attack, rows=held(4)) for attack in ("fgsm", "bim")]
+    worst, _ = worst_of(*whole, Cell(seed=1, rows=held(4)), Cell(seed=1, attack="bim"))
+    assert worst.entries[0].mark == "incomplete", "nothing is averaged over a hole"
+
+
+def test_the_caption_says_which_attacks_a_worst_case_is_of_where_that_differs():
+    cells = [Cell(epsilon=epsilon, rows=held(4)) for epsilon in (0.1, 0.2, 0.3)]
+    bim = Cell(attack="bim", epsilon=0.2, rows=[{}, {}, *[{"success": True, **far(0.15)}] * 2])
+    ddn = Cell(attack="ddn", minimum_norm=True, epsilon=0.1, rows=[far(0.25), far(0.25), far(9.0), {}])
+    tables = tables_of(*cells, bim, ddn)
+    text = text_format("md").robustness(tables)
+    row = next(line for line in text.splitlines() if "worst case |" in line)
+    assert row == "| resnet50_v2 | none | worst case | 100.0% | 100.0% | 50.0% | 0.0% | 4 |"
+    said = "worst case: broken by any of the adaptive, untargeted attacks"
+    assert f"; {said}; at 0.1, 0.3 of ddn and fgsm alone" in text
+    same = text_format("md").robustness(tables_of(*cells, *(replace(c, attack="bim") for c in cells)))
+    assert same.rstrip().endswith(said)
+    records = robustness_records(tables).to_pylist()
+    assert [one["attacks"] for one in records if one["attack"] == "worst case"] == [
+        ["ddn", "fgsm"],
+        ["bim", "ddn", "fgsm"],
+        ["ddn", "fgsm"],
+    ]
+
+
+def test_a_worst_case_has_the_flags_that_all_its_attacks_have():
+    blind, plain = {"flags": ["probabilities", "zero_gradients"]}, {"flags": ["probabilities"]}
+    worst, rows = worst_of(Cell(rows=[blind] * 4), Cell(attack="square", rows=[plain] * 4))
+    assert rows[0].flags == ("probabilities", "zero_gradients") and worst.flags == ("probabilities",)
+
+
+def test_the_numbers_of_a_targeted_attack_are_not_called_robust_accuracy():
+    options = {"attack": "pgd", "attack_options": "targeted=True", "targeted": True}
+    cells = [Cell(rows=held(1, 3)), Cell(attack="bim", rows=held(1, 3)), Cell(rows=held(3, 1), **options)]
+    tables = tables_of(*cells)
+    _, _, targeted, worst = tables[0].rows
+    assert (targeted.attack_label, targeted.entries[0].value) == ("pgd (targeted)", 0.75)
+    assert worst.entries[0].value == 0.25 and worst.entries[0].attacks == ("bim", "fgsm")
+    by = {one["attack"]: one for one in robustness_records(tables).to_pylist()}
+    assert by["pgd"]["targeted"] and not by["fgsm"]["targeted"]
+    assert by["pgd"]["robust_accuracy"] is by["pgd"]["robust_low"] is by["fgsm"]["target_missed"] is None
+    assert (by["pgd"]["target_missed"], by["fgsm"]["robust_accuracy"]) == (0.75, 0.25)
+    assert by["pgd"]["target_missed_low"] < 0.75 < by["pgd"]["target_missed_high"]
+    text = text_format("md").robustness(tables)
+    assert "targeted: share right and not driven to the target class, which is no robust accuracy" in text
+    assert "\x1b[32m75.0%" not in text_format("rich", colour=True).robustness(tables)
+    assert "targeted:" not in text_format("md").robustness(tables_of(*cells[:2]))
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +335,7 @@ def test_colours_are_those_of_the_terminal(example, monkeypatch):
     assert "\x1b[3" not in text_format("rich", colour=True).robustness(example)
 
 
-def grid_of(models, defences, attacks, epsilons=(0.0, 0.05, 0.1, 0.15, 0.2, 0.3)):
+def grid_of(models, defences, attacks, epsilons=(0.01, 0.05, 0.1, 0.15, 0.2, 0.3)):
     return tables_of(
         *(
             Cell(
@@ -259,7 +361,7 @@ mnist, linf: robust accuracy by epsilon
 
 small_cnn, fgsm
   clean   100.0%
-  0        75.0%
+  0.01     75.0%
   0.05     75.0%
   0.1      75.0%
   0.15     75.0%
@@ -292,7 +394,7 @@ def test_what_is_the_same_in_every_row_goes_first():
         "model",
         "attack",
         "clean",
-        "0",
+        "0.01",
         "0.05",
         "0.1",
         "0.15",
@@ -304,9 +406,9 @@ def test_what_is_the_same_in_every_row_goes_first():
 
 
 def test_then_labels_break_at_spaces():
-    text = drawn(DIGITS, 85)
+    text = drawn(DIGITS, 86)
     assert "pgd (restarts=2,   " in text and " steps=10)\n" in text
-    assert text.count("75.0%") == 24
+    assert text.count("75.0%") == 36
 
 
 def test_then_rows_stand_one_below_another():

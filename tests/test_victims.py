@@ -18,7 +18,6 @@ from workers.datasets import Dataset, load
 from workers.recipe import Recipe
 from workers.unit import DatasetSpec, Weights
 from workers.victims.architectures import ArchitectureError, build_model
-from workers.victims.saved import check_pixel_range
 from workers.victims.training import build_and_train
 from workers.victims.victim import victim_as_it_is
 
@@ -269,7 +268,7 @@ def as_it_is(path: Path, pixel_range: Any = None) -> Any:
 
 
 def test_the_pixel_range_of_a_model_is_asked_for_and_used(trained_on_255: Path, digits: Dataset) -> None:
-    with pytest.raises(ArchitectureError, match=r"9\d% with pixels in \[0, 255\] .*: give it pixel_range"):
+    with pytest.raises(ArchitectureError, match=r"on 9\S+% with .*: give it pixel_range: \[0, 255\]"):
         victim_as_it_is(as_it_is(trained_on_255), digits)
     _, manifest = victim_as_it_is(as_it_is(trained_on_255, [0.0, 255.0]), digits)
     assert manifest.test_accuracy > 0.9 and manifest.test_examples == 500
@@ -277,23 +276,6 @@ def test_the_pixel_range_of_a_model_is_asked_for_and_used(trained_on_255: Path, 
     assert (manifest.history, manifest.train_accuracy, manifest.train_examples) == ([], None, 0)
     _, said = victim_as_it_is(as_it_is(trained_on_255, [0.0, 1.0]), digits)  # taken at its word
     assert said.test_accuracy < 0.5
-
-
-@pytest.mark.parametrize("epochs", [3, 60])
-def test_models_trained_on_unit_pixels_pass_however_certain_they_are(epochs: int, digits: Dataset) -> None:
-    import keras
-
-    keras.utils.set_random_seed(1)
-    logits = [keras.layers.Flatten(), keras.layers.Dense(10)]
-    model = keras.Sequential([keras.Input(SHAPE), *logits])
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    images, labels = digits.x_test[:256], digits.y_test[:256]
-    check_pixel_range(model, "mine", images, labels)  # at chance, whatever the pixels: flagged, not refused
-    model.fit(digits.x_train, digits.y_train, epochs=epochs, verbose=0, batch_size=32)
-    check_pixel_range(model, "mine", images, labels)
-    shifted = keras.Sequential([keras.Input(SHAPE), keras.layers.Rescaling(0.5, offset=0.5), model])
-    with pytest.raises(ArchitectureError, match=r"pixel_range: \[-1, 1\]"):
-        check_pixel_range(shifted, "mine", images, labels)
 
 
 def test_a_model_of_ones_own_is_fine_tuned_when_asked(trained_on_255: Path, digits: Dataset) -> None:

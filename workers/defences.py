@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as options_dataclass
 
+from workers.inference import carry
 from workers.unit import NO_DEFENCE, DefenceSpec
 
 if TYPE_CHECKING:
@@ -44,8 +45,11 @@ DEFENCES: dict[str, Defence] = _registry(
 
 
 def defend(model: keras.Model, spec: DefenceSpec) -> keras.Model:
-    """A network as its victim answers with it. ValueError for a defence that is not registered."""
+    """A network as its victim answers with it, called as the network is.
+
+    ValueError for a defence that is not registered.
+    """
     if spec.name not in DEFENCES:
         raise ValueError(f'unknown defence "{spec.name}"; allowed: {", ".join(sorted(DEFENCES))}')
     defence = DEFENCES[spec.name]
-    return defence.wrap(model, defence.options(**spec.options))
+    return carry(model, defence.wrap(model, defence.options(**spec.options)))

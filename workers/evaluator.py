@@ -12,6 +12,8 @@ from cachetools import LRUCache
 from workers import datasets, layout
 from workers.measure import Clock, Measurement
 from workers.pins import find_pin, pin, pinned_weights
+from workers.probes import find_probes, publish_probes
+from workers.probing import probe
 from workers.runtime import device_name, library_versions, set_up_tensorflow
 from workers.shards import publish_shard
 from workers.storage import Folder
@@ -59,6 +61,7 @@ class Evaluator:
         victim, trained = self._victim(unit.victim)
         clock.phases["train" if trained else "load"] = time.perf_counter() - begun
         if isinstance(unit, Training):
+            self._probe(unit.victim.victim_id, victim, clock)
             return Done(unit_id=unit.unit_id, weights=victim.weights, trained=trained, phases=clock.phases)
         rows = Measurement(unit, victim, clock).rows()
         name = publish_shard(
@@ -76,6 +79,12 @@ class Evaluator:
             rows=rows.num_rows,
             phases=clock.phases,
         )
+
+    def _probe(self, victim_id: str, victim: Victim, clock: Clock) -> None:
+        """Leave the figures of a victim before anything expensive is run on it, unless they are there."""
+        if find_probes(self._output, victim_id, victim.weights) is None:
+            with clock.phase("probe"):
+                publish_probes(self._output, probe(victim_id, victim))
 
     def _victim(self, spec: VictimSpec) -> tuple[Victim, bool]:
         """The victim with the weights that the output folder is pinned to, and whether it was trained now."""

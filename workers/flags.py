@@ -12,9 +12,9 @@ class Flag(StrEnum):
     """A name as it stands in results; `mark`, behind a model's name in tables; `meaning`, the footnote.
 
     `wrong`: the number is not what it says. `suspicious`: the model may be far less robust than the number
-    says. `note`: worth knowing. They stand in the order in which a table explains them. The two of a victim
-    are set in SQL, from how it trained (`orchestrator.results.views.CELLS`); all others where an example is
-    attacked.
+    says. `note`: worth knowing. They stand in the order in which a table explains them. The first
+    two are set in SQL, from how a victim trained (`orchestrator.results.views.CELLS`); all others where an
+    example is attacked.
     """
 
     mark: str
@@ -73,8 +73,32 @@ class Flag(StrEnum):
     LOST_CLAIMS = (
         "lost_claims",
         "⇣",
-        "suspicious",
+        "note",
         "successes of the attack that did not survive fresh draws, and count as none",
+    )
+    AS_CALLED = (
+        "as_called",
+        "⟳",
+        "note",
+        "layers in training mode when the model is called (dropout, batch norm): measured as it is called",
+    )
+    SWITCHED_OFF = (
+        "switched_off",
+        "⊘",
+        "note",
+        "layers that are in training mode when the model is called are switched off here",
+    )
+    SCALE_DOUBTED = (
+        "scale_doubted",
+        "≠",
+        "suspicious",
+        "clearly better on pixels of another scale than the grid says",
+    )
+    SCALE_UNSETTLED = (
+        "scale_unsettled",
+        "∼",
+        "note",
+        "clean images do not tell on which pixel scale it was trained: pixel_range: or normalise: says it",
     )
     NOT_STORED = (
         "not_stored",

@@ -10,7 +10,7 @@ index/<uuid>.parquet    what shard footers say, so that they need not be read ag
 measured/<uuid>.parquet what cells came to, so that their rows need not be read again
 failures/<run>/<uuid>.json    one record for each attempt that failed
 runs/<run>/             cells.parquet, run.json, grid.yaml, status.json, logs/, training/
-tables/                 cells.parquet, robustness.csv, robustness.md
+tables/                 cells.parquet, checks.parquet, robustness.csv, robustness.md
 ```
 """
 

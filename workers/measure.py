@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from workers import attacks, metrics
-from workers.attacks.base import AttackError, AttackResult
+from workers.attacks.base import Attack, AttackError, AttackResult
 from workers.flags import Flag
-from workers.norms import Images
+from workers.norms import NORMS, Images
+from workers.rounding import rounded_within
 from workers.shards import DIMENSIONS, MEASURES, SCHEMA, dimensions
 from workers.unit import Evaluation
 from workers.victims.victim import Victim
 
+_FOUND, _ROUNDED, _NEAREST = 1, 2, 3  # keys of the draws that images of each kind are scored by
+
 PERCEPTIBILITY_EXAMPLES = 64
 """Perceptibility is measured on the first so many positions of the evaluation order."""
+
+Judge = Callable[[NDArray[np.intp], NDArray[np.float32], NDArray[np.integer]], NDArray[np.bool_]]
 
 Columns = dict[str, "np.ma.MaskedArray[Any, Any]"]
 """The `MEASURES` columns of a unit, (E, N) each: a row for each epsilon, masked where null."""
@@ -61,22 +67,24 @@ class Measurement:
         """A table of `SCHEMA`: the unit's cells one after another, each with the unit's examples in order."""
         columns = self._columns
         with self._clock.phase("clean"):
-            clean_logits = self._victim.clean_logits(self._unit.start, self._unit.stop)
-            answered = metrics.answered(clean_logits)
-            clean_correct = metrics.right(clean_logits, self._labels)
+            clean = self._victim.clean(self._unit.start, self._unit.stop)
+            clean_correct = clean.mostly
             attacked = np.flatnonzero(clean_correct)
             images = self._victim.dataset.images("test", self._indices[attacked])
             images.setflags(write=False)  # an attack that worked in place would be measured against itself
         columns["position"][:] = np.arange(self._unit.start, self._unit.stop)
         columns["example_index"][:] = self._indices
         columns["label"][:] = self._labels
-        label, confidence = _answer(clean_logits[answered])
-        columns["clean_label"][:, answered] = label
-        columns["clean_confidence"][:, answered] = confidence
+        columns["clean_label"][:, clean.finite] = clean.label[clean.finite]
+        columns["clean_confidence"][:, clean.finite] = clean.confidence[clean.finite]
         columns["clean_correct"][:] = clean_correct
+        if self._victim.randomised:
+            columns["clean_wrong_draws"][:] = 1 - clean.share
         for name in ("success", "success_uint8", "forward_calls", "gradient_calls"):
             columns[name][:] = 0
-        self._flag({Flag.NON_FINITE_LOGITS: ~answered}, np.arange(len(answered)))
+        self._flag({Flag.NON_FINITE_LOGITS: ~clean.finite}, np.arange(len(clean_correct)))
+        for flag in self._victim.flags:
+            self._flag({flag: np.ones_like(clean_correct)}, np.arange(len(clean_correct)))
         if len(attacked):
             self._attack(attacked, images)
         return pa.concat_tables([self._cell(k) for k in range(len(self._epsilons))])
@@ -87,17 +95,22 @@ class Measurement:
             attack = attacks.build(self._spec.config)
             result = self._call(attack, attacked, images, choose="first")
             found, claimed = self._checked(result, len(attacked))
-        targets, missing = None, np.zeros(len(attacked), bool)
+        targets, missing, nearest = None, np.zeros(len(attacked), bool), None
         if isinstance(result, AttackResult):
             columns["forward_calls"][:, attacked] = result.forward_calls_at
             columns["gradient_calls"][:, attacked] = result.gradient_calls_at
             self._flag(result.flags, attacked)
             targets, missing = result.targets, result.flags.get(Flag.NOT_STORED, missing)
+            nearest = self._nearest_images(result, len(attacked))
         else:  # bare images: nobody counted
             for name in ("forward_calls", "gradient_calls"):
                 columns[name][:, attacked] = np.ma.masked
         with self._clock.phase("measure"):
             self._measure(attacked, images, found, claimed, targets)
+            if nearest is not None:
+                missing = missing | self._measure_nearest(attacked, images, *nearest, targets)
+        if targets is not None:
+            columns["target"][:, attacked] = targets
         if kept := int(np.searchsorted(attacked, self._unit.keep - self._unit.start)):
             self._keep(attacked[:kept], found[:, :kept])
         if near := int(np.searchsorted(attacked, PERCEPTIBILITY_EXAMPLES - self._unit.start)):
@@ -119,6 +132,7 @@ class Measurement:
             example_indices=self._indices[attacked],
             clean_correct=np.ones(len(attacked), bool),
             choose=choose,
+            **({"score_draws": False} if isinstance(attack, Attack) else {}),
         )
 
     def _checked(self, result: Any, examples: int) -> tuple[Images, NDArray[np.bool_]]:
@@ -135,9 +149,49 @@ class Measurement:
             raise AttackError(
                 f"{self._spec.name} returned images of shape {images.shape}; {expected} is allowed"
             )
+        return self._sound(images), claimed
+
+    def _sound(self, images: Images) -> Images:
+        """Images as float32; AttackError unless they are finite floats."""
         if not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all():
             raise AttackError(f"{self._spec.name} returned {images.dtype} images; finite floats are allowed")
-        return images.astype(np.float32, copy=False), claimed
+        return images.astype(np.float32, copy=False)
+
+    def _nearest_images(self, result: AttackResult, examples: int) -> tuple[Images, NDArray[np.bool_]] | None:
+        """Of a minimum-norm attack, the nearest images (N, H, W, C), and which of them it claims, (N,)."""
+        if result.nearest is None or result.nearest_images is None:
+            return None
+        images, claimed = result.nearest_images, np.isfinite(result.nearest)
+        expected = (examples, *self._victim.dataset.shape)
+        if images.shape != expected or claimed.shape != expected[:1]:
+            raise AttackError(
+                f"{self._spec.name} returned nearest images of shape {images.shape} at distances of shape "
+                f"{claimed.shape}; {expected} and {expected[:1]} are allowed"
+            )
+        return self._sound(images), claimed
+
+    def _measure_nearest(
+        self,
+        attacked: NDArray[np.int64],
+        images: Images,
+        nearest: Images,
+        claimed: NDArray[np.bool_],
+        targets: NDArray[np.int32] | None,
+    ) -> NDArray[np.bool_]:
+        """Measure the nearest images (N, H, W, C) that are claimed. Returns where there is none, (N,)."""
+        columns, example = self._columns, np.flatnonzero(claimed)
+        other = nearest[example]
+        judge = partial(self._judge(attacked, targets), example)
+        answers = self._victim.judged(self._unit.start + attacked[example], other, judge, _NEAREST)
+        distance = NORMS[self._spec.norm].distance(images[example], other)
+        success = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3)) & answers.mostly
+        measured = np.full(len(attacked), np.inf, np.float32)
+        measured[example[success]] = distance[success]
+        # What counts as a success at an epsilon is an image too.
+        reached = np.ma.getdata(columns[self._spec.norm])[:, attacked].min(axis=0)
+        columns["nearest"][:, attacked] = np.minimum(measured, reached)
+        none: NDArray[np.bool_] = np.isinf(np.minimum(measured, reached))
+        return none
 
     def _measure(
         self,
@@ -149,37 +203,61 @@ class Measurement:
     ) -> None:
         """Success is another class than the label, or, where there are `targets` (N,), the target."""
         columns = self._columns
-        level, example = np.nonzero(claimed)
-        other = found[level, example]
-        judged, classes = (
-            (metrics.fools, self._labels[attacked]) if targets is None else (metrics.reaches, targets)
-        )
-        distances = metrics.distances(images[example], other)
-        logits = self._victim.logits(other)
-        unanswered = np.zeros(len(attacked), bool)
-        unanswered[example[~metrics.answered(logits)]] = True
-        self._flag({Flag.NON_FINITE_LOGITS: unanswered}, attacked)
-        epsilon = np.array(self._epsilons)[level]
-        in_box = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3))
-        reach = getattr(distances, self._spec.norm)
-        success = in_box & metrics.within(reach, epsilon) & judged(logits, classes[example])
-        rounded = self._victim.logits(metrics.round_to_uint8(other[success]))
-        at = level[success], attacked[example[success]]
-        columns["adv_label"][at], columns["adv_confidence"][at] = _answer(logits[success])
-        columns["success"][at] = True
-        columns["success_uint8"][at] = judged(rounded, classes[example[success]])
-        for name in distances._fields:
+        for name in metrics.Distances._fields:
             columns[name][:, attacked] = np.inf
-            columns[name][at] = getattr(distances, name)[success]
+        judge = self._judge(attacked, targets)
+        kinds = (Flag.NON_FINITE_LOGITS, Flag.LOST_CLAIMS)
+        troubled: dict[str, NDArray[np.bool_]] = {kind: np.zeros(len(attacked), bool) for kind in kinds}
+        for level, epsilon in enumerate(self._epsilons):
+            example = np.flatnonzero(claimed[level])
+            clean, other = images[example], found[level, example]
+            positions = self._unit.start + attacked[example]
+            answers = self._victim.judged(positions, other, partial(judge, example), _FOUND)
+            distances = metrics.distances(clean, other)
+            within = metrics.within(getattr(distances, self._spec.norm), epsilon)
+            allowed = ((other >= 0) & (other <= 1)).all(axis=(1, 2, 3)) & within
+            success = np.flatnonzero(allowed & answers.mostly)
+            troubled[Flag.NON_FINITE_LOGITS][example[~answers.finite]] = True
+            if self._victim.randomised:
+                columns["wrong_draws"][level, attacked[example]] = answers.share
+                troubled[Flag.LOST_CLAIMS][example[allowed & ~answers.mostly]] = True
+            rounded, inside = rounded_within(other[success], clean[success], epsilon, NORMS[self._spec.norm])
+            still = self._victim.judged(
+                positions[success], rounded, partial(judge, example[success]), _ROUNDED
+            )
+            at = level, attacked[example[success]]
+            columns["adv_label"][at] = answers.label[success]
+            columns["adv_confidence"][at] = answers.confidence[success]
+            columns["success"][at] = True
+            columns["success_uint8"][at] = inside & still.mostly
+            for name in distances._fields:
+                columns[name][at] = getattr(distances, name)[success]
+        self._flag(troubled, attacked)
+
+    def _judge(self, attacked: NDArray[np.int64], targets: NDArray[np.int32] | None) -> Judge:
+        """What success is: of some of the attacked examples, (r, K) logits, and of which of them these are."""
+        labels, size = self._labels[attacked], self._victim.network.logit_size
+
+        def judge(
+            example: NDArray[np.intp], logits: NDArray[np.float32], rows: NDArray[np.integer]
+        ) -> NDArray[np.bool_]:
+            if targets is None:
+                return metrics.fools(logits, labels[example[rows]], size)
+            return metrics.favours(logits, targets[example[rows]], size)
+
+        return judge
 
     def _perceptibility(self, attacked: NDArray[np.int64], images: Images, full: Images) -> None:
+        """How visible full-budget images (E, N, H, W, C) are; an image left as it was, above epsilon 0, does
+        not say."""
+        unchanged = (full == images).all(axis=(2, 3, 4)) & (np.array(self._epsilons) > 0)[:, None]
         clean = np.concatenate([images] * len(full))
         visible = metrics.perceptibility(clean, full.reshape(clean.shape))._asdict()
         if np.isnan(visible["ssim"]).all():  # images too small for it
             del visible["ssim"]
         for name, values in visible.items():
             column = self._columns[f"full_{name}" if name in ("linf", "l2") else name]
-            column[:, attacked] = values.reshape(len(full), len(attacked))
+            column[:, attacked] = np.ma.MaskedArray(values.reshape(unchanged.shape), mask=unchanged)
 
     def _flag(self, flags: Mapping[str, NDArray[np.bool_]], examples: NDArray[np.int64]) -> None:
         """Add to each of the examples, at all epsilons, the names of the flags (N,) that touch it."""
@@ -217,10 +295,3 @@ def _no_columns(levels: int, examples: int) -> Columns:
         dtype = column.type.to_pandas_dtype() if plain else object
         columns[column.name] = np.ma.MaskedArray(np.zeros((levels, examples), dtype), mask=True)
     return columns
-
-
-def _answer(logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The class that (N, K) logits favour, and its softmax probability, (N,) each."""
-    label = logits.argmax(axis=1)
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return label, (1 / np.exp(shifted).sum(axis=1)).astype(np.float32)

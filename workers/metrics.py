@@ -12,10 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from workers.norms import L2, LINF
 
-VERSION = 1
+VERSION = 2
 """Part of every cell's identity: raise it when any number that this module returns changes."""
 
-FOOLING_MARGIN = 1e-4  # logits: a smaller lead may be gone in the next run's rounding
+BLUR = 1e-5
+"""The share of the logits' size that a lead must exceed: less may be gone in the next run's rounding."""
+
 RELATIVE_SLACK = 1e-5  # of epsilon: rounding of a projection in float32
 ABSOLUTE_SLACK = 1e-6
 VISIBLE_CHANGE = 1 / 510  # half a grey level of 8 bits
@@ -49,20 +51,30 @@ def answered(logits: NDArray[np.floating]) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(logits).all(axis=1))
 
 
-def right(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Whether (N, K) logits are finite and highest at the (N,) labels. (N,) bool."""
-    correct: NDArray[np.bool_] = answered(logits) & (logits.argmax(axis=1) == labels)
-    return correct
+def favours(
+    logits: NDArray[np.floating], classes: NDArray[np.integer], scale: float = 0.0
+) -> NDArray[np.bool_]:
+    """Whether (N, K) logits favour the (N,) classes over every other by more than their blur. (N,) bool.
+
+    So a clean image is answered rightly where its label is favoured, and a target reached where that is.
+    """
+    return -lead(logits, classes) > blur(logits, scale)
 
 
-def fools(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Whether (N, K) logits favour a class other than the (N,) labels by more than 1e-4. (N,) bool."""
-    return lead(logits, labels) > FOOLING_MARGIN
+def fools(logits: NDArray[np.floating], labels: NDArray[np.integer], scale: float = 0.0) -> NDArray[np.bool_]:
+    """Whether (N, K) logits favour a class other than the (N,) labels by more than their blur. (N,) bool."""
+    return lead(logits, labels) > blur(logits, scale)
 
 
-def reaches(logits: NDArray[np.floating], targets: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Whether (N, K) logits favour the (N,) targets over every other class by more than 1e-4. (N,) bool."""
-    return -lead(logits, targets) > FOOLING_MARGIN
+def blur(logits: NDArray[np.floating], scale: float = 0.0) -> NDArray[np.float64]:
+    """The lead of one of the (N, K) logits that says nothing, (N,): multiplied with them by any constant.
+
+    A share of the largest of them, or of `scale`, the usual size of the model's logits, where that is more:
+    two logits that cancel may be far smaller than what went into them.
+    """
+    with np.errstate(invalid="ignore"):
+        size: NDArray[np.float64] = np.abs(np.asarray(logits, np.float64)).max(axis=1)
+    return BLUR * np.maximum(size, scale)
 
 
 def lead(logits: NDArray[np.floating], classes: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workers import metrics
 from workers.flags import Flag
+from workers.inference import answer
 from workers.losses import LOSSES, value_and_slope
 
 BATCH_SIZES = {"CPU": (8, 16, 32, 64, 128, 256), "GPU": (32, 128, 512)}
@@ -26,6 +27,9 @@ COMPILE = {"CPU": False, "GPU": True}
 
 
 _PROBES = 8
+_CALLS = 5  # by which answers are compared: what is random may not show in two
+_GENERATOR_STATES = ("seed_generator_state", "StateVar")
+"""The names of the variables that Keras' and TensorFlow's generators keep their state in."""
 
 
 class NoGradientError(RuntimeError):
@@ -38,6 +42,11 @@ class Health:
 
     classes: int
     faults: tuple[Flag, ...]
+
+    @property
+    def randomised(self) -> bool:
+        """Whether answers to the same image differ by more than float32 blurs."""
+        return Flag.RANDOMISED in self.faults
 
 
 class Network:
@@ -52,10 +61,9 @@ class Network:
 
         # A strong reference here would keep the model alive for as long as the cache below holds its traces.
         reference = weakref.ref(model)
-        options = {"training": False} if _takes_training(model) else {}
 
         def call(images: Any) -> Any:
-            return tf.cast(reference()(images, **options), tf.float32)  # type: ignore[misc]
+            return tf.cast(answer(reference(), images), tf.float32)  # type: ignore[arg-type]
 
         def forward(images: Any) -> Any:
             return (call(images),)
@@ -96,9 +104,11 @@ class Network:
         }
         self._differences = traced(differences, input_signature=[image, label, classes])
         self._exhausted = tf.errors.ResourceExhaustedError
+        self._image_shape = image_shape
         self._sizes = BATCH_SIZES[device]
         self._budget = CALL_BYTES[device]
         self._health: Health | None = None
+        self._logit_size: float | None = None
         self.batch_size = self._sizes[-1]  # less for a network that needs much memory; halved if it runs out
 
     @property
@@ -116,17 +126,53 @@ class Network:
         (logits,) = self._in_batches(self._forward, images, size=batch_size)
         return logits
 
+    @property
+    def logit_size(self) -> float:
+        """The usual size of the model's logits: the median of the largest on 8 images of noise."""
+        if self._logit_size is None:
+            logits = self.logits(self._noise())
+            size = np.abs(logits[np.isfinite(logits).all(axis=1)]).max(axis=1)
+            self._logit_size = float(np.median(size)) if len(size) else 0.0
+        return self._logit_size
+
     def health(self, images: NDArray[np.float32]) -> Health:
         """What is wrong with the model, seen on up to 8 of the (N, H, W, C) images, N ≥ 1, and 8 of noise.
 
-        Looked at once; two forward passes.
+        Looked at once; five forward passes.
         """
         if self._health is None:
-            noise = np.random.default_rng(0).random((_PROBES, *images.shape[1:]), np.float32)
-            probes = np.concatenate([images[:_PROBES], noise])
-            logits, again = self.logits(probes), self.logits(probes)
-            self._health = Health(logits.shape[1], _faults(logits, again))
+            probes = np.concatenate([images[:_PROBES], self._noise()])
+            answers = np.stack([self.logits(probes) for _ in range(_CALLS)])
+            self._health = Health(answers.shape[2], _faults(answers))
         return self._health
+
+    def _noise(self) -> NDArray[np.float32]:
+        return np.random.default_rng(0).random((_PROBES, *self._image_shape), np.float32)
+
+    def reseed(self, *key: int) -> None:
+        """Put the model's random generators into the state that belongs to a key of integers from 0.
+
+        What it draws next then follows from the key and from how it is called. Generators of Keras and
+        `tf.random.Generator` are reached, wherever the model keeps them; TensorFlow's operations that keep
+        their own state, as `tf.random.normal`, are not, and draw anew in every run.
+        """
+        words = np.random.SeedSequence(key).generate_state(2).astype(np.int64)
+        for variable in self._generators():
+            state = np.zeros(variable.shape, np.int64)
+            state[: len(words)] = words
+            variable.assign(state.astype(variable.dtype.as_numpy_dtype))
+
+    def _generators(self) -> list[Any]:
+        """The variables that traced functions keep the state of random generators in."""
+        functions = [self._forward, *self._backward.values(), self._differences]
+        traced = [one for one in functions if one.experimental_get_tracing_count()] or [self._forward]
+        found = {
+            id(variable): variable
+            for function in traced
+            for variable in function.get_concrete_function().graph.variables
+            if any(name in variable.name for name in _GENERATOR_STATES)
+        }
+        return list(found.values())
 
     def gradients(
         self,
@@ -218,20 +264,15 @@ def network_for(model: Callable[..., Any], image_shape: tuple[int, ...]) -> Netw
     return by_shape[image_shape]
 
 
-def _faults(logits: NDArray[np.float32], again: NDArray[np.float32]) -> tuple[Flag, ...]:
-    """What two answers (N, K) to the same images say about the model."""
-    if not np.isfinite(logits).all():
+def _faults(answers: NDArray[np.float32]) -> tuple[Flag, ...]:
+    """What several answers (A, N, K) to the same images say about the model."""
+    if not np.isfinite(answers).all():
         return ()
+    logits = answers[0]
     sums_to_one = (logits >= 0).all() and (np.abs(logits.sum(axis=1) - 1) < 1e-3).all()
     seen = {
-        Flag.RANDOMISED: not np.array_equal(logits, again),
+        Flag.RANDOMISED: (np.abs(answers - logits).max(axis=(0, 2)) > metrics.blur(logits)).any(),
         Flag.CONSTANT_MODEL: (logits == logits[0]).all(),
         Flag.PROBABILITIES: sums_to_one,
     }
     return tuple(flag for flag, found in seen.items() if found)
-
-
-def _takes_training(model: Callable[..., Any]) -> bool:
-    import keras
-
-    return isinstance(model, keras.Layer) or "training" in inspect.signature(model).parameters

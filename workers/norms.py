@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 Images = NDArray[np.float32]
 NormName = Literal["linf", "l2"]
 
-TINY = 1e-12  # below this length a vector has no direction; Foolbox's constant
-
 
 class Norm(ABC):
     """A way to measure a change; a ball of a radius around an image is what a threat model allows."""
@@ -46,6 +44,16 @@ class Norm(ABC):
     @abstractmethod
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """A point of the ball of radius 1 around 0, all equally likely, of that shape."""
+
+    @abstractmethod
+    def replaced(
+        self, change: Images, shorter: Images, cost: NDArray[np.floating], radius: float
+    ) -> NDArray[np.bool_]:
+        """Which channels of one change are to be replaced by shorter ones for its length to be `radius`.
+
+        As few as are enough, those of the least cost first; all of finite cost where that is not enough. All
+        of one shape.
+        """
 
     @abstractmethod
     def diagonal(self, size: int) -> float:
@@ -80,6 +88,12 @@ class LinfNorm(Norm):
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
         return 2 * generator.random(shape, np.float32) - 1
 
+    def replaced(
+        self, change: Images, shorter: Images, cost: NDArray[np.floating], radius: float
+    ) -> NDArray[np.bool_]:
+        chosen: NDArray[np.bool_] = np.isfinite(cost) & (np.abs(change) > radius)
+        return chosen
+
     def diagonal(self, size: int) -> float:
         return 1.0
 
@@ -98,7 +112,12 @@ class L2Norm(Norm):
         return np.sqrt(squares)
 
     def direction(self, gradients: Images) -> Images:
-        return gradients * (1 / self._lengths(gradients)).astype(gradients.dtype)
+        # By the largest first: squares and reciprocals of what is tiny leave float32.
+        largest = np.abs(_flat(gradients)).max(axis=1, initial=0)
+        largest[largest == 0] = 1
+        unit: Images = gradients / largest[:, None, None, None]
+        unit /= self._lengths(unit).astype(gradients.dtype)
+        return unit
 
     def speeds(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
         return weights
@@ -113,6 +132,17 @@ class L2Norm(Norm):
         vector *= generator.random() ** (1 / vector.size) / np.linalg.norm(vector)
         return vector.astype(np.float32)
 
+    def replaced(
+        self, change: Images, shorter: Images, cost: NDArray[np.floating], radius: float
+    ) -> NDArray[np.bool_]:
+        squares = np.square(change.ravel(), dtype=np.float64)
+        saved = squares - np.square(shorter.ravel(), dtype=np.float64)
+        order = np.argsort(cost, axis=None, kind="stable")[: int(np.isfinite(cost).sum())]
+        needed = np.searchsorted(np.cumsum(saved[order]), squares.sum() - radius**2) + 1
+        chosen = np.zeros(change.size, bool)
+        chosen[order[:needed]] = True
+        return chosen.reshape(change.shape)
+
     def diagonal(self, size: int) -> float:
         return float(size**0.5)
 
@@ -122,8 +152,9 @@ class L2Norm(Norm):
         return np.clip(clean + change * (radius / self._lengths(change)).astype(np.float32), 0, 1)
 
     def _lengths(self, vectors: Images) -> NDArray[np.float64]:
-        """(R, 1, 1, 1), never 0."""
-        return np.maximum(self.dual(vectors), TINY)[:, None, None, None]
+        """(R, 1, 1, 1); 1 for vectors of length 0."""
+        lengths = self.dual(vectors)
+        return np.where(lengths > 0, lengths, 1)[:, None, None, None]
 
 
 LINF, L2 = LinfNorm(), L2Norm()

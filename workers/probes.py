@@ -20,7 +20,7 @@ VERSION = 1
 EXAMPLES = 64
 """The first so many of the evaluation order are probed."""
 
-EPSILONS = (1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 32 / 255, 0.25, 0.5)
+EPSILONS = (1 / 255, 4 / 255, 16 / 255, 0.1, 0.25)
 """Linf, on the [0, 1] scale."""
 
 ATTACKS = ("noise", "fgsm", "bim", "bim_margin", "square")

@@ -74,6 +74,7 @@ MEASURES = pa.schema(
         # Of a minimum-norm attack: the distance of the nearest adversarial image, in the attack's norm,
         # whatever the epsilons; infinite where there is none, null for other attacks and where not attacked.
         ("nearest", pa.float32()),
+        ("target", pa.int32()),  # the class that a targeted attack aims at; null for any other
         ("member", pa.string()),  # which attack of a bundle broke the example; null without success
         # Of a randomised victim: the share of fresh draws in which the clean and the final image are answered
         # wrongly; null for any other.
@@ -85,7 +86,7 @@ MEASURES = pa.schema(
 SCHEMA = pa.schema([*DIMENSIONS, *MEASURES])
 """What every shard holds. Columns may be added, nullable, with `SCHEMA_VERSION` raised; never changed."""
 
-_SINCE = {"flags": 2, "nearest": 3, "member": 3, "clean_wrong_draws": 3, "wrong_draws": 3}
+_SINCE = {"flags": 2, "nearest": 3, "target": 3, "member": 3, "clean_wrong_draws": 3, "wrong_draws": 3}
 """The schema version that a column came with, where it was not the first: earlier shards lack it."""
 
 
@@ -110,6 +111,7 @@ class ShardInfo:
     seconds: float
     device: str
     code: str  # hash of the source that made it; "" where it does not say
+    versions: str  # of the libraries that it was made with: "keras 3.15, …"; "" where it does not say
 
 
 def dimensions(victim: VictimSpec, attack: AttackSpec, cell_id: str, epsilon: float) -> dict[str, Any]:
@@ -225,6 +227,7 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
             seconds=float(sum(footer["phases"].values())),
             device=str(footer["provenance"].get("device", "")),
             code=str(footer["provenance"].get("code", "")),
+            versions=_versions(footer["provenance"].get("versions")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
@@ -242,6 +245,11 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
     if not name.startswith(f"{info.victim_id}/"):
         raise InvalidShardError(f"it belongs to victim {info.victim_id}, not to this folder")
     return info
+
+
+def _versions(recorded: object) -> str:
+    pairs = sorted(recorded.items()) if isinstance(recorded, dict) else ()
+    return ", ".join(f"{name} {version}" for name, version in pairs)
 
 
 def _parquet_tail(shards: Folder, name: str) -> bytes:

@@ -22,6 +22,9 @@ DEFAULT_RUNNER = "workers.evaluator:Evaluator"
 Preparation = Literal["train", "fine-tune", "load"]
 """What a victim's weights take: training from scratch, from pretrained weights, or nothing."""
 
+Inference = Literal["as_called", "off"]
+"""How a model is called: by `model(images)`, or by `model(images, training=False)`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
@@ -35,7 +38,8 @@ class Weights:
 class ModelSpec:
     """A network: a registered one by `name`, a user's own by `factory` or `path`, with `name` as its label.
 
-    `options` are spelled out, all of them. `sha256` is that of the file at `path`.
+    `options` are spelled out, all of them. `sha256` is that of the file at `path`. `inference` is how a
+    user's own is called; None: as it looks (`workers.inference`).
     """
 
     name: str
@@ -46,6 +50,7 @@ class ModelSpec:
     path: str | None = None  # of a .keras file, absolute, or a URI
     sha256: str | None = None
     weights: Weights | None = None  # that a registered network starts from; None: fresh ones
+    inference: Inference | None = None
     shown: str = ""  # the options that differ from their defaults, for people: "width=64"
 
 

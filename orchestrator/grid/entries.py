@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from orchestrator.grid.numbers import PixelRange
 from workers.norms import NormName
 from workers.storage import redacted
-from workers.unit import DatasetSpec, DefenceSpec
+from workers.unit import DatasetSpec, DefenceSpec, Inference
 from workers.victims.saved import fits
 
 EpsilonList = tuple[Fraction, ...]
@@ -36,10 +36,18 @@ class ModelEntry(_Frozen):
     given: Mapping[str, Any]  # those that differ from their defaults
     train: Mapping[str, Any] = {}
     as_it_is: bool = False  # evaluated without any training of ours
+    inference: Inference | None = None  # how a user's own is called; None: as it looks
     takes_weights: bool = False
     min_size: int = 1
     channels: tuple[int, ...] = ()  # those that images may have; empty: any number
     input_shape: tuple[int | None, ...] | None = None  # (H, W, C) of a .keras file; None: it does not say
+    warning: str = ""
+
+    @property
+    def normalised_channels(self) -> int:
+        """For how many channels the model's `normalise` has values; 1: for any number."""
+        normalise = self.options.get("normalise") if self.path else None
+        return max(map(len, normalise.values())) if normalise else 1
 
     def misfit(self, dataset: str, shape: tuple[int, int, int]) -> str:
         """Why it cannot take a dataset's images of this shape; "" where it can."""
@@ -47,6 +55,8 @@ class ModelEntry(_Frozen):
             needed = f"needs images of at least {self.min_size} pixels"
         elif self.channels and shape[2] not in self.channels:
             needed = f"takes images of {' or '.join(map(str, self.channels))} channels"
+        elif self.normalised_channels > 1 and shape[2] != self.normalised_channels:
+            needed = f"normalises images of {self.normalised_channels} channels"
         elif self.input_shape and not fits(self.input_shape, shape):
             needed = f"takes images of {'×'.join(str(side or 'any') for side in self.input_shape)}"
         else:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 from orchestrator.grid.checker import Checker, kind, show
 from orchestrator.grid.entries import DatasetEntry, ModelEntry, Selector
 from workers.recipe import Recipe
 from workers.storage import absolute
-from workers.unit import Weights
+from workers.unit import Inference, Weights
 from workers.victims.architectures import ARCHITECTURES
 from workers.victims.base import ArchitectureError
-from workers.victims.saved import SUFFIX, input_shape
+from workers.victims.pixels import NORMALISATIONS, name_of
+from workers.victims.saved import SUFFIX, describe_saved
 from workers.victims.weights import IMAGENET, SUFFIXES, read_file
 
+_OF_SAVED = ("path", "pixel_range", "normalise", "inference", "train")
+_LARGEST = 2.0  # of a mean or a standard deviation of pixels in [0, 1]: a larger one is of another scale
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -36,14 +40,16 @@ def parse_model(check: Checker, raw: Any) -> ModelEntry | None:
         train = {} if as_it_is else parse_train(check, own_train, takes_weights=takes_weights)
     if architecture is None:
         factory, identity = check.factory(entry)
+        inference = _inference(check, entry.pop("inference", None))
         options = check.plain_options(entry)
         return ModelEntry(
             name=name,
             factory=factory,
             identity=identity,
             options=options,
-            given=options,
+            given={**options, **_said(inference)},
             train=train,
+            inference=inference,
             as_it_is=as_it_is,
         )
     if takes_weights and "weights" in entry:
@@ -102,11 +108,13 @@ def parse_weights(check: Checker, raw: Any) -> Weights | None:
 
 def parse_saved_model(check: Checker, name: str, entry: dict[str, Any]) -> ModelEntry | None:
     """An entry with a `path` to a `.keras` file."""
-    path, pixel_range, own = entry.pop("path"), entry.pop("pixel_range", None), entry.pop("train", False)
+    path, own = entry.pop("path"), entry.pop("train", False)
+    pixel_range, normalise = entry.pop("pixel_range", None), entry.pop("normalise", None)
+    inference = _inference(check, entry.pop("inference", None))
     as_it_is = own is None or own is False
     for key in entry:
         with check.at(key):
-            check.unknown(f"option of model {name}", key, ("path", "pixel_range", "train"))
+            check.unknown(f"option of model {name}", key, _OF_SAVED)
     with check.at("train"):
         train = {} if as_it_is else parse_train(check, own, takes_weights=False)
         if train.get("fine_tune") == "none":
@@ -114,6 +122,11 @@ def parse_saved_model(check: Checker, name: str, entry: dict[str, Any]) -> Model
     if pixel_range is not None:
         with check.at("pixel_range"):
             pixel_range = _pixel_range(check, pixel_range)
+    if normalise is not None:
+        with check.at("normalise"):
+            if pixel_range is not None:
+                check.problem("found beside pixel_range:; one of the two is allowed")
+            normalise = _normalise(check, normalise)
     with check.at("path"):
         if not isinstance(path, str) or not path.endswith(SUFFIX):
             check.problem(f"found {show(path)}; the path or URI of a {SUFFIX} file is allowed")
@@ -122,21 +135,28 @@ def parse_saved_model(check: Checker, name: str, entry: dict[str, Any]) -> Model
         if data is None:
             return None
         try:
-            takes = input_shape(data)
+            saved = describe_saved(data)
         except ArchitectureError as error:
             check.problem(f"{path}: {error}")
             return None
     # [0, 1] is what None comes to once it has been checked, so it is the same victim.
     given = {"pixel_range": pixel_range} if pixel_range not in (None, [0.0, 1.0]) else {}
+    if normalise:
+        given["normalise"] = name_of(**normalise) or normalise
+    asked = "as_called" if saved.training else "off"
+    if inference != asked:
+        given |= _said(inference)
     return ModelEntry(
         name=name,
         path=location,
         identity={"sha256": hashlib.sha256(data).hexdigest()},
-        options={"pixel_range": pixel_range},
+        options={"pixel_range": pixel_range, "normalise": normalise},
         given=given,
         train=train,
+        inference=inference,
         as_it_is=as_it_is,
-        input_shape=takes,
+        input_shape=saved.input_shape,
+        warning=_in_training(name, saved.training, inference),
     )
 
 
@@ -176,3 +196,57 @@ def _pixel_range(check: Checker, raw: Any) -> list[float] | None:
         return [float(end) for end in raw]
     check.problem(f"found {show(raw)}; two numbers such as [0, 255], the lower first, are allowed")
     return None
+
+
+def _normalise(check: Checker, raw: Any) -> dict[str, list[float]] | None:
+    """Mean and standard deviation on the [0, 1] scale, a number for all channels or one for each."""
+    if isinstance(raw, str) and raw in NORMALISATIONS:
+        return {key: list(values) for key, values in NORMALISATIONS[raw]._asdict().items()}
+    if isinstance(raw, dict) and set(raw) == {"mean", "std"}:
+        mean, std = (_numbers(raw[key]) for key in ("mean", "std"))
+        if mean and std and min(std) > 0 and len({len(mean), len(std)} - {1}) < 2:
+            if max(map(abs, (*mean, *std))) > _LARGEST:
+                check.problem(f"found {show(raw)}; for pixels in [0, 1]: divide those of [0, 255] by 255")
+                return None
+            return {"mean": mean, "std": std}
+    check.problem(
+        f"found {show(raw)}; {', '.join(NORMALISATIONS)} or {{mean: …, std: …}}, of pixels in [0, 1], is "
+        "allowed, each a number or a list with one for each channel, std above 0"
+    )
+    return None
+
+
+def _numbers(raw: Any) -> list[float] | None:
+    values = raw if isinstance(raw, list) else [raw]
+    if not values or not all(isinstance(one, int | float) and not isinstance(one, bool) for one in values):
+        return None
+    return [float(one) for one in values] if all(abs(one) < math.inf for one in values) else None
+
+
+def _inference(check: Checker, raw: Any) -> Inference | None:
+    allowed = get_args(Inference)
+    if raw is None or raw in allowed:
+        return cast("Inference | None", raw)
+    with check.at("inference"):
+        # YAML reads a bare `off` as false.
+        if raw is False:
+            return "off"
+        check.unknown("inference", raw, allowed)
+    return None
+
+
+def _said(inference: Inference | None) -> dict[str, str]:
+    return {"inference": inference} if inference else {}
+
+
+def _in_training(name: str, layers: Sequence[str], inference: Inference | None) -> str:
+    """What to tell a person of layers that are called with training=True; "" where there are none."""
+    if not layers:
+        return ""
+    shown = f"{', '.join(layers[:3])}{', …' if len(layers) > 3 else ''}"
+    what = f"{name} calls {shown} with training=True"
+    if inference == "off":
+        return f"{what}: switched off, as inference: off says"
+    return (
+        f"{what}: measured like that, with whatever it does to later layers; inference: off switches it off"
+    )

@@ -65,7 +65,7 @@ class _Parser(Checker):
         found = self._entries("attacks", lambda raw: parse_attack(self, raw, epsilons, shared, names))
         attacks = [attack for attack, _ in found]
         defences = self._entries("defences", lambda raw: parse_defence(self, raw), ["none"])
-        self._distinct("models", [(m.name, _key(m.factory, m.options, m.train)) for m in models])
+        self._distinct("models", [(m.name, _key(m.factory, m.options, m.train, m.inference)) for m in models])
         self._distinct("datasets", names)
         self._distinct("attacks", [(a.name, a.norm, a.adaptive, _attack_key(a)) for a in attacks])
         self._distinct("defences", [(d.name, _key(d.given)) for d in defences])
@@ -101,7 +101,7 @@ class _Parser(Checker):
             keep=keep,
             seeds=tuple(seeds),
             exclude=tuple(excludes.values()),
-            warnings=tuple(dict.fromkeys(epsilons.warnings)),
+            warnings=tuple(dict.fromkeys([*epsilons.warnings, *(m.warning for m in models if m.warning)])),
             text=yaml.safe_dump(data, sort_keys=False, allow_unicode=True),
             python_path=self.python_path,
             **whole,

@@ -159,6 +159,7 @@ def victim_spec(
             factory=model.factory,
             path=model.path,
             weights=weights,
+            inference=model.inference,
             shown=options_text({**model.given, **shown}),
         ),
         dataset=dataset.spec,

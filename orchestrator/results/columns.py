@@ -60,6 +60,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "flags": "what was wrong where the example was attacked; null: nothing",
         "nearest": "of a minimum-norm attack: distance of the nearest adversarial image in the norm of "
         "epsilon, whatever the epsilons; infinite: none was found; null: another attack, or not attacked",
+        "target": "the class that a targeted attack aims at; null: not targeted, or not attacked",
         "member": "the attack of a bundle that broke the example; null: none did, or no bundle",
         "clean_wrong_draws": "of a randomised victim: share of fresh draws in which the clean image is "
         "answered wrongly; null: not randomised",
@@ -67,14 +68,30 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "cells": {
         **_CELL,
+        "targeted": "success of the attack is a given class, not any other than the label",
+        "minimum_norm": "the attack looks for the nearest adversarial image, whatever epsilon is",
         "n": "examples that are there, of those wanted",
         "examples": "examples wanted: the first so many of the evaluation order",
         "clean_accuracy": "share of the `n` examples whose clean image the victim gets right, in [0, 1]",
-        **_robust("the attack does not break"),
+        "robust_accuracy": _ROBUST["robust_accuracy"].format(broken="the attack does not break")
+        + "; null where it is targeted",
+        "robust_low": _ROBUST["robust_low"],
+        "robust_high": _ROBUST["robust_high"],
+        "target_missed": "of a targeted attack: share of the `n` examples that the victim gets right and the "
+        "attack does not drive to their target class, in [0, 1]; no robust accuracy, as it may drive them to "
+        "others; null: not targeted",
+        "target_missed_low": "lower end of its 95% Wilson interval",
+        "target_missed_high": "upper end of that interval",
         "attack_success_rate": "share with success of those that the victim gets right, in [0, 1]",
         "attack_success_rate_uint8": "the same with images rounded to 8 bits",
-        "mean_distance": "mean distance of the successes, in the cell's norm; null without any",
-        "median_distance": "their median distance",
+        "mean_success_distance": "mean distance of the successes, which lie within epsilon, in the norm of "
+        "epsilon; null without any",
+        "median_success_distance": "their median distance",
+        "median_nearest": "of a minimum-norm attack: median of `examples.nearest` over all examples that the "
+        "victim gets right, whatever epsilon is; infinite where the attack failed on half of them; null: "
+        "another attack",
+        "not_found": "of a minimum-norm attack: examples that the victim gets right for which it found no "
+        "adversarial image at any distance; null: another attack",
         "ssim": "mean of `examples.ssim` where it was measured",
         "psnr": "mean of `examples.psnr` where it was measured, in dB",
         "forward_calls": "sum over the examples",
@@ -83,15 +100,42 @@ MEANINGS: dict[str, dict[str, str]] = {
         "device": "what the shards were computed on",
         "flags": "what makes the numbers mean less than they seem, by name",
         "status": "`done`; `failed`: a unit that it needs ran out of attempts; `partial`; `missing`",
+        "robust_accuracy_unchecked": "robust accuracy as it was measured, also where a check calls it wrong",
+        "target_missed_unchecked": "`target_missed` likewise",
+        "verdict": "the gravest that checks say of the cell: `wrong`, and then robust accuracy, "
+        "`target_missed`, their intervals and attack success rates are null; `suspicious`; `note`; null: "
+        "nothing",
+        "checks": "the rules that say so, the gravest first",
     },
     "worst_case": {
         **_VICTIM,
         "norm": "the norm of epsilon",
         "epsilon": "the largest distance that counts, on the [0, 1] pixel scale",
-        "attacks": "the adaptive attacks of that norm with results so far",
-        "n": "examples that every cell with results covers",
-        **_robust("none of the attacks breaks"),
-        "complete": "every wanted adaptive cell of that victim and norm is done",
+        "attacks": "the adaptive, untargeted attacks of that norm that cover epsilon and have results: "
+        "fixed-budget ones that ran at it, and minimum-norm ones, which cover every epsilon",
+        "n": "examples that all of these cover",
+        "examples": "examples wanted: the first so many of the evaluation order",
+        **_robust("no adversarial image within epsilon has been found for, by any attack"),
+        "complete": "all attacks that are to cover epsilon are done",
+        "robust_accuracy_unchecked": "robust accuracy as it was measured, also where a check calls it wrong",
+        "verdict": "the gravest that checks say of all its searches: `wrong`, and then robust accuracy and "
+        "its interval are null; `suspicious`; `note`; null: nothing",
+        "checks": "the rules that say so, the gravest first",
+    },
+    "distances": {
+        **_VICTIM,
+        "attack_id": "the minimum-norm attack with its options and seed",
+        "attack": "its name",
+        "attack_options": "its options that differ from their defaults; an empty text: none do",
+        "norm": "the norm of the distance",
+        "adaptive": "as of `cells`",
+        "targeted": "as of `cells`",
+        "position": "place in the evaluation order, from 0",
+        "example_index": "row of the dataset's test split, from 0",
+        "label": "the true class, from 0",
+        "clean_correct": "the victim is right on the clean image; else the example is not attacked",
+        "nearest": "distance of the nearest adversarial image that the attack found; infinite: none; null: "
+        "not attacked",
     },
     "victims": {
         **_VICTIM,
@@ -134,6 +178,16 @@ MEANINGS: dict[str, dict[str, str]] = {
         "error": "what happened, in one line",
         "traceback": "Python's traceback, where there is one",
         "worker": "the worker that it happened on",
+    },
+    "checks": {
+        "rule": "the rule that fired",
+        "severity": "`wrong`: a number is not what it says; `suspicious`: the model may be far less robust "
+        "than a number says; `note`: worth knowing",
+        **{name: f"{meaning}; null: of several" for name, meaning in _CELL.items()},
+        "figure": "what was found",
+        "allowed": "what it may be at the most, or at the least",
+        "message": "what was found, in one sentence",
+        "advice": "what to do then",
     },
 }
 """View -> column -> meaning."""

@@ -5,19 +5,24 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.results.schemas import CELLS_FILE, Results
-from orchestrator.results.tables import cells_table, robustness_tables
+from orchestrator.results.schemas import CELLS_FILE, CHECKS_FILE
+from orchestrator.results.tables import robustness_tables
 from orchestrator.results.text import text_format
 
 
-def table_files(results: Results) -> dict[str, bytes]:
-    """`cells.parquet` (a row per cell) and `robustness.csv`, `robustness.md` (robust accuracy by epsilon)."""
-    cells = cells_table(results)
-    tables = robustness_tables(cells)
-    sink = pa.BufferOutputStream()
-    pq.write_table(cells, sink, compression="zstd")
+def table_files(cells: pa.Table, worst: pa.Table, checks: pa.Table) -> dict[str, bytes]:
+    """`cells.parquet` (a row per cell), `checks.parquet` (a row per finding), and `robustness.csv` and
+    `robustness.md` (robust accuracy by epsilon), from `tables.judged_tables`."""
+    tables = robustness_tables(cells, worst)
     return {
-        CELLS_FILE: sink.getvalue().to_pybytes(),
+        CELLS_FILE: _parquet(cells),
+        CHECKS_FILE: _parquet(checks),
         "robustness.csv": text_format("csv").robustness(tables).encode(),
         "robustness.md": text_format("md").robustness(tables).encode(),
     }
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue().to_pybytes())

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from orchestrator.results.witnesses import ROW_COLUMNS, WITNESSES, witnesses
+
 MEASURED = pa.schema(
     [
         ("cell_id", pa.string()),
@@ -19,17 +21,37 @@ MEASURED = pa.schema(
         ("robust", pa.int64()),  # correct, and not broken
         ("successes", pa.int64()),
         ("successes_uint8", pa.int64()),
-        ("mean_distance", pa.float64()),  # over successes, in the cell's norm, like the next
-        ("median_distance", pa.float64()),
+        ("mean_success_distance", pa.float64()),  # in the cell's norm, like the next
+        ("median_success_distance", pa.float64()),
+        # Of a minimum-norm attack, over the correct examples, whatever epsilon is; null for any other.
+        ("median_nearest", pa.float64()),
+        ("not_found", pa.int64()),
         ("ssim", pa.float64()),  # means over the examples that it was measured on
         ("psnr", pa.float64()),
         ("forward_calls", pa.int64()),
         ("gradient_calls", pa.int64()),
         # How many of the correct examples each flag touches.
         ("touched", pa.list_(pa.struct([("key", pa.string()), ("value", pa.int64())]))),
+        *WITNESSES,
     ]
 )
 """One row for each cell that has any."""
+
+ATTACKS = pa.schema(
+    [
+        ("victim_id", pa.string()),
+        ("attack_id", pa.string()),
+        ("targeted", pa.bool_()),  # null where nothing was attacked, like the next
+        ("minimum_norm", pa.bool_()),
+        # By position: the distance of the closest adversarial image that any of its wanted cells has, in its
+        # norm; infinite where none has any, -1 where the clean image is answered wrongly, NaN without rows.
+        ("closest", pa.list_(pa.float32())),
+    ]
+)
+"""One row for each attack on each victim that has rows."""
+
+UNATTACKED = -1.0
+"""What `closest` has for an example that the victim gets wrong."""
 
 _PLAIN = (
     "cell_id",
@@ -42,23 +64,21 @@ _PLAIN = (
     "forward_calls",
     "gradient_calls",
     "flags",
+    "nearest",
+    "target",
+    *ROW_COLUMNS,
 )
 
 
 def needed_columns(norm: str) -> list[str]:
-    """The columns of `workers.shards.SCHEMA` that `measure` takes for cells of a norm."""
+    """The columns of `workers.shards.SCHEMA` that `measure` takes for cells of a norm; and it takes
+    `results.witnesses.MISPLACED`, where kept images were looked at."""
     return [*_PLAIN, norm]
 
 
 def measure(rows: pa.Table, wanted: Mapping[str, int], norm: str) -> pa.Table:
     """`MEASURED` of rows with `needed_columns`, over the first so many positions of each wanted cell."""
-    cells = rows["cell_id"].combine_chunks().dictionary_encode()
-    names = cells.dictionary.to_pylist()
-    limits = np.array([wanted.get(name, 0) for name in names], np.int64)
-    code = cells.indices.to_numpy()
-    inside = rows["position"].to_numpy() < limits[code]
-    if not inside.all():
-        rows, code = rows.filter(pa.array(inside)), code[inside]
+    rows, code, names = _inside(rows, wanted)
     count = len(names)
 
     def total(of: NDArray[Any]) -> NDArray[np.int64]:
@@ -73,8 +93,14 @@ def measure(rows: pa.Table, wanted: Mapping[str, int], norm: str) -> pa.Table:
         return [float(sums[i] / n[i]) if n[i] else None for i in range(count)]
 
     correct, success = rows["clean_correct"].to_numpy(), rows["success"].to_numpy()
-    distance, _ = _values(rows, norm)
-    means, medians = _of_successes(distance[success], code[success], count)
+    distance, at_distance = _values(rows, norm)
+    means, medians = _by_cell(distance[success], code[success], count)
+    nearest, known = _values(rows, "nearest")
+    searched = correct & known
+    _, median_nearest = _by_cell(nearest[searched], code[searched], count)
+    not_found = total(searched & np.isinf(nearest))
+    # Of some of them only, either would be another number than it says.
+    whole = (total(searched) == total(correct)) & (total(correct) > 0)
     measured = pa.table(
         {
             "cell_id": names,
@@ -83,17 +109,51 @@ def measure(rows: pa.Table, wanted: Mapping[str, int], norm: str) -> pa.Table:
             "robust": total(correct & ~success),
             "successes": total(success),
             "successes_uint8": total(rows["success_uint8"].to_numpy()),
-            "mean_distance": means,
-            "median_distance": medians,
+            "mean_success_distance": means,
+            "median_success_distance": medians,
+            "median_nearest": pa.array(median_nearest, pa.float64(), mask=~whole),
+            "not_found": pa.array(not_found, mask=~whole),
             "ssim": mean("ssim"),
             "psnr": mean("psnr"),
             "forward_calls": total(_values(rows, "forward_calls")[0]),
             "gradient_calls": total(_values(rows, "gradient_calls")[0]),
             "touched": _touched(rows, code, correct, count),
+            **witnesses(rows, code, count, np.where(at_distance, distance, np.nan)),
         },
         schema=MEASURED,
     )
     return measured.filter(pc.greater(measured["n"], 0))
+
+
+def summarise(rows: pa.Table, wanted: Mapping[str, int], norm: str) -> dict[str, Any]:
+    """A row of `ATTACKS`, but for the ids, from the rows (as for `measure`) of one attack on one victim."""
+    rows, _, _ = _inside(rows, wanted)
+    position, correct = rows["position"].to_numpy(), rows["clean_correct"].to_numpy()
+    distance, _ = _values(rows, norm)
+    nearest, searched = _values(rows, "nearest")
+    found = np.where(rows["success"].to_numpy(), distance, np.inf)
+    found = np.where(searched, np.minimum(found, nearest), found)
+    closest = np.full(max(wanted.values(), default=0), np.nan)
+    # Right in one cell and wrong in another, as a randomised victim may be, is wrong.
+    np.fmin.at(closest, position, np.where(correct, found, UNATTACKED))
+    attacked = bool(correct.any())
+    return {
+        "targeted": bool((pc.is_valid(rows["target"]).to_numpy() & correct).any()) if attacked else None,
+        "minimum_norm": bool((searched & correct).any()) if attacked else None,
+        "closest": closest.astype(np.float32),
+    }
+
+
+def _inside(rows: pa.Table, wanted: Mapping[str, int]) -> tuple[pa.Table, NDArray[np.integer], list[str]]:
+    """The rows of wanted cells within their positions, which of some cells each is of, and those cells."""
+    cells = rows["cell_id"].combine_chunks().dictionary_encode()
+    names = cells.dictionary.to_pylist()
+    limits = np.array([wanted.get(name, 0) for name in names], np.int64)
+    code = cells.indices.to_numpy()
+    inside = rows["position"].to_numpy() < limits[code]
+    if not inside.all():
+        rows, code = rows.filter(pa.array(inside)), code[inside]
+    return rows, code, names
 
 
 def _values(rows: pa.Table, column: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -103,7 +163,7 @@ def _values(rows: pa.Table, column: str) -> tuple[NDArray[np.float64], NDArray[n
     return pc.fill_null(values, 0).to_numpy().astype(np.float64), known
 
 
-def _of_successes(
+def _by_cell(
     distance: NDArray[np.float64], code: NDArray[np.integer], count: int
 ) -> tuple[list[float | None], list[float | None]]:
     """Means and medians by cell; None for a cell without any."""

@@ -18,10 +18,12 @@ import duckdb
 import pyarrow as pa
 
 from orchestrator.errors import QueryError
-from orchestrator.results import views
+from orchestrator.results import checks, views
+from orchestrator.results.checks.evidence import Evidence, gather
 from orchestrator.results.fence import ALLOWED, checked
-from orchestrator.results.measured import MEASURED
+from orchestrator.results.measured import ATTACKS, MEASURED
 from orchestrator.results.schemas import Results
+from orchestrator.results.worst_case import WORST_CASES, worst_cases
 from workers.machine import available_cpus
 
 _ROWS = 65_536  # of a batch
@@ -33,6 +35,8 @@ def connect(
     results: Results, *, cells: bool = True, memory_limit: str = "2GB", threads: int | None = None
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the views `VIEWS` over `results`, its configuration closed and locked.
+
+    Without `cells` the views `cells` and `checks` hold nothing that is measured: that takes a while.
 
     `memory_limit` caps DuckDB (the Parquet reader's buffers come on top; nothing spills to disk); `threads`
     defaults to the CPUs that this process may use. Rows are read from the accepted shards as a query needs
@@ -54,15 +58,28 @@ def connect(
         },
     )
     connection.execute("CREATE SCHEMA input; USE input")
-    measured = results.measured() if cells else MEASURED.empty_table()
+    measured, attacks, worst = MEASURED.empty_table(), ATTACKS.empty_table(), WORST_CASES.empty_table()
+    if cells:
+        measured, attacks = results.measured()
+        worst = worst_cases(results.wanted, results.coverage, attacks)
     connection.from_arrow(measured).create_view("measured")
+    connection.from_arrow(attacks.drop_columns("closest")).create_view("attacks")
+    connection.from_arrow(worst).create_view("worst_cases")
     for name in ("wanted", "coverage", "victims", "failures"):
         connection.from_arrow(getattr(results, name)).create_view(name)
     connection.execute("USE main")
     connection.from_arrow(results.examples).select(*views.EXAMPLE_COLUMNS).create_view("examples")
     connection.from_arrow(results.history).create_view("history")
     connection.execute("CREATE VIEW failures AS FROM input.failures")
-    for name, sql in (("cells", views.CELLS), ("worst_case", views.WORST_CASE), ("victims", views.VICTIMS)):
+    for name, sql in views.VIEWS.items():
+        connection.execute(f"CREATE VIEW {name} AS {sql}")
+    judged = checks.judge(gather(connection, results) if cells else Evidence())
+    connection.from_arrow(judged.findings).create_view("checks")
+    connection.execute("USE input")
+    connection.from_arrow(judged.cells).create_view("verdicts")
+    connection.from_arrow(judged.worst_cases).create_view("worst_verdicts")
+    connection.execute("USE main")
+    for name, sql in views.JUDGED.items():
         connection.execute(f"CREATE VIEW {name} AS {sql}")
     connection.execute("SET lock_configuration = true")
     return connection
@@ -102,7 +119,8 @@ def answering(
     Raises QueryError for anything that is not one SELECT over the views, and for whatever DuckDB says is
     wrong with it. Its message has one line; that of a syntax error shows the place as well.
     """
-    cells = "cells" in sql.lower()  # else what the view stands on need not be measured
+    # Else what the views stand on need not be measured.
+    cells = any(view in sql.lower() for view in views.MEASURED)
     with connect(results, cells=cells, memory_limit=memory_limit, threads=threads) as connection:
         try:
             (limit,) = connection.execute("SELECT parse_formatted_bytes($1)", [memory_limit]).fetchall()[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -13,8 +14,22 @@ from workers.shards import DIMENSIONS
 CELLS_FILE = "cells.parquet"
 """The table with a row for each cell, in an output folder's `tables/`."""
 
-WANTED = pa.schema([*DIMENSIONS, ("examples", pa.int32())])
-"""The cells of the grid as last run; `examples`: how many, capped at the size of the test split."""
+CHECKS_FILE = "checks.parquet"
+"""The table with a row for each finding, beside it."""
+
+WANTED = pa.schema(
+    [
+        *DIMENSIONS,
+        ("examples", pa.int32()),  # how many, capped at the size of the test split
+        # What the attack says of itself before it has run; null where it says nothing.
+        ("targeted", pa.bool_()),
+        ("minimum_norm", pa.bool_()),
+    ]
+)
+"""The cells of the grid as last run."""
+
+VICTIM_COLUMNS = ("model", "model_options", "dataset", "defence", "seed", "victim_id")
+"""Those of `WANTED` that name a victim."""
 
 COVERAGE = pa.schema(
     [
@@ -23,6 +38,8 @@ COVERAGE = pa.schema(
         ("stop", pa.int32()),
         ("seconds", pa.float64()),  # the shard's seconds, divided by its number of cells
         ("device", pa.string()),
+        ("code", pa.string()),  # hash of the source that made the shard; "" where it does not say
+        ("versions", pa.string()),  # of the libraries that it was made with, for people; "" likewise
     ]
 )
 """One row for each cell of each accepted shard."""
@@ -93,13 +110,20 @@ FAILURES = pa.schema(
 """Every attempt that failed."""
 
 
+class Measured(NamedTuple):
+    """What the rows of the wanted cells come to."""
+
+    cells: pa.Table  # `results.measured.MEASURED`
+    attacks: pa.Table  # `results.measured.ATTACKS`
+
+
 @dataclass(frozen=True)
 class Results:
     """The accepted contents of one output folder."""
 
     examples: pads.Dataset  # rows of `workers.shards.SCHEMA`, each (cell, position) at most once
     wanted: pa.Table  # `WANTED`
-    measured: Callable[[], pa.Table]  # `results.measured.MEASURED` of the wanted cells, read when asked for
+    measured: Callable[[], Measured]  # read when asked for
     coverage: pa.Table  # `COVERAGE`
     victims: pa.Table  # `VICTIMS`
     history: pa.Table  # `HISTORY`

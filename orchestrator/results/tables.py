@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -11,29 +11,49 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.results.checks import RULES
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
+from workers.flags import Flag
 from workers.unit import label
+
+WORST_CASE = "worst case"
+"""What stands in place of an attack where a row is of all that cover an epsilon."""
 
 
 def cells_table(results: Results) -> pa.Table:
     """The `cells` view (see `orchestrator.results.views.CELLS`) as a table, its rows in the grid's order:
     model, dataset, defence, seed, attack, as the grid lists them, then epsilon, ascending."""
+    return judged_tables(results)[0]
+
+
+def cells_and_worst_cases(results: Results) -> tuple[pa.Table, pa.Table]:
+    """`cells_table`, and the `worst_case` view as a table."""
+    return judged_tables(results)[:2]
+
+
+def judged_tables(results: Results) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """The same, and the `checks` view as a table."""
     with connect(results) as connection:
-        cells = connection.sql("FROM cells").to_arrow_table()
-    return cells.take(pc.sort_indices(pc.index_in(cells["cell_id"], value_set=results.wanted["cell_id"])))
+        cells, worst, checks = (
+            connection.sql(f"FROM {view}").to_arrow_table() for view in ("cells", "worst_case", "checks")
+        )
+    order = pc.sort_indices(pc.index_in(cells["cell_id"], value_set=results.wanted["cell_id"]))
+    return cells.take(order), worst, checks
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One number of a robustness table: robust accuracy at one epsilon, over all training seeds.
+    """One number of a robustness table: robust accuracy at one epsilon, over all training seeds; of a
+    targeted attack the share of targets missed (`cells.target_missed`) instead.
 
     `value` is the mean over seeds, `sd` the sample standard deviation (null with one seed); `low` and `high`
     are the ends of the 95% Wilson interval, averaged over seeds: they speak of the test sampling only. Where
-    any seed's cell is not done, the entry is a hole: all of these are None, and `mark` says why.
+    any seed's cell is not done, the entry is a hole; where a check calls one wrong, there is no number to
+    show: all of these are None, and `mark` says why.
     """
 
-    status: str  # done, partial, failed or missing
+    status: str  # done, partial, failed or missing; incomplete: a worst case that lacks one of its attacks
     value: float | None  # a share in [0, 1]
     low: float | None
     high: float | None
@@ -41,18 +61,24 @@ class Entry:
     n: int  # examples evaluated and wanted, summed over seeds
     examples: int
     seeds: int
+    attacks: tuple[str, ...] = ()  # of a worst case: the attacks that it is of
+    unchecked: float | None = None  # the mean over seeds, also where a check calls it wrong
+    verdict: str | None = None  # the gravest that checks say of any seed's
+    checks: tuple[str, ...] = ()  # the rules that say so, the gravest first
 
     @property
     def mark(self) -> str:
-        """Why there is no number: `missing`, `partial 120/500` or `failed`; empty where there is one."""
+        """Why there is no number: `missing`, `partial 120/500`, `incomplete`, `failed` or `wrong`; empty
+        where there is one."""
         if self.status == "done":
-            return ""
+            return "wrong" if self.verdict == "wrong" else ""
         return f"partial {self.n}/{self.examples}" if self.status == "partial" else self.status
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model under one attack; `entries` run along the table's epsilons, None where none was wanted."""
+    """One model under one attack, or in its worst case; `entries` run along the table's epsilons, None where
+    none was wanted."""
 
     model: str
     model_options: str
@@ -63,7 +89,9 @@ class Row:
     clean_accuracy: float | None  # mean over seeds; None until each seed has a cell that is done
     clean_sd: float | None
     entries: tuple[Entry | None, ...]
-    flags: tuple[str, ...]  # those that any of its cells carries
+    flags: tuple[str, ...]  # those that any of its cells carries; of a worst case, all at some epsilon
+    checks: tuple[str, ...] = ()  # the rules that any of its entries breaks, the gravest first
+    targeted: bool = False
 
     @property
     def model_label(self) -> str:
@@ -71,8 +99,12 @@ class Row:
 
     @property
     def attack_label(self) -> str:
-        """Marked "(oblivious)" where gradients were not those of the defended victim: it flatters."""
-        return label(self.attack, self.attack_options) + ("" if self.adaptive else " (oblivious)")
+        """Marked "(oblivious)" where gradients were not those of the defended victim: it flatters; and
+        "(targeted)", as its numbers are no robust accuracy."""
+        options = self.attack_options.split(", ")
+        shown = ", ".join(option for option in options if option != "targeted=True" or not self.targeted)
+        marks = (" (oblivious)", not self.adaptive), (" (targeted)", self.targeted)
+        return label(self.attack, shown) + "".join(mark for mark, holds in marks if holds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +117,11 @@ class RobustnessTable:
     rows: tuple[Row, ...]
 
 
-def robustness_tables(cells: pa.Table) -> list[RobustnessTable]:
-    """Pivot the cells (of `cells_table`) into one table for each (dataset, norm).
+def robustness_tables(cells: pa.Table, worst: pa.Table | None = None) -> list[RobustnessTable]:
+    """Pivot the cells (of `cells_and_worst_cases`) into one table for each (dataset, norm).
 
-    Datasets, their norms, and the models, defences and attacks in rows come in the order of the cells.
+    Datasets, their norms, and the models, defences and attacks in rows come in the order of the cells. With
+    `worst`, a model of which several adaptive, untargeted attacks are wanted has its worst case below them.
 
     Only training seeds are averaged. Victims that share model, defence and seed but differ otherwise
     (a recipe, an option of the defence) get rows of their own, told apart by the end of their id.
@@ -111,7 +144,8 @@ def robustness_tables(cells: pa.Table) -> list[RobustnessTable]:
         rows.setdefault(row, []).append(cell)
     datasets = list(dict.fromkeys(dataset for dataset, _ in tables))
     in_order = sorted(tables.items(), key=lambda item: datasets.index(item[0][0]))
-    return [_table(dataset, norm, rows) for (dataset, norm), rows in in_order]
+    known = {} if worst is None else {_point(one): one for one in worst.to_pylist()}
+    return [_table(dataset, norm, rows, known) for (dataset, norm), rows in in_order]
 
 
 RECORDS = pa.schema(
@@ -124,21 +158,32 @@ RECORDS = pa.schema(
         ("attack", pa.string()),
         ("attack_options", pa.string()),
         ("adaptive", pa.bool_()),
+        ("targeted", pa.bool_()),
         ("epsilon", pa.float64()),
         ("status", pa.string()),
         ("robust_accuracy", pa.float64()),
         ("robust_sd", pa.float64()),
         ("robust_low", pa.float64()),
         ("robust_high", pa.float64()),
+        ("target_missed", pa.float64()),
+        ("target_missed_sd", pa.float64()),
+        ("target_missed_low", pa.float64()),
+        ("target_missed_high", pa.float64()),
         ("clean_accuracy", pa.float64()),
         ("clean_sd", pa.float64()),
         ("n", pa.int64()),
         ("examples", pa.int64()),
         ("seeds", pa.int64()),
         ("flags", pa.list_(pa.string())),
+        ("attacks", pa.list_(pa.string())),
+        ("robust_accuracy_unchecked", pa.float64()),
+        ("target_missed_unchecked", pa.float64()),
+        ("verdict", pa.string()),
+        ("checks", pa.list_(pa.string())),
     ]
 )
-"""Robustness tables in long form: one row per entry. The words are those of `Entry` and `Row`."""
+"""Robustness tables in long form: one row per entry. The words are those of `Entry` and `Row`, and of the
+view `cells`; a targeted attack has no robust accuracy, and no other has a share of targets missed."""
 
 
 def robustness_records(tables: Iterable[RobustnessTable]) -> pa.Table:
@@ -147,12 +192,17 @@ def robustness_records(tables: Iterable[RobustnessTable]) -> pa.Table:
         {
             **{name: getattr(table, name) for name in ("dataset", "norm")},
             **{name: getattr(row, name) for name in RECORDS.names if hasattr(row, name)},
-            **{name: getattr(entry, name) for name in ("status", "n", "examples", "seeds")},
+            **{name: getattr(entry, name) for name in ("status", "n", "examples", "seeds", "attacks")},
             "epsilon": epsilon,
-            "robust_accuracy": entry.value,
-            "robust_sd": entry.sd,
-            "robust_low": entry.low,
-            "robust_high": entry.high,
+            **dict(
+                zip(
+                    _TARGET_MISSED if row.targeted else _ROBUST,
+                    (entry.value, entry.sd, entry.low, entry.high),
+                    strict=True,
+                )
+            ),
+            f"{_TARGET_MISSED[0] if row.targeted else _ROBUST[0]}_unchecked": entry.unchecked,
+            **{name: getattr(entry, name) for name in ("verdict", "checks")},
         }
         for table in tables
         for row in table.rows
@@ -162,32 +212,63 @@ def robustness_records(tables: Iterable[RobustnessTable]) -> pa.Table:
     return pa.Table.from_pylist(records, schema=RECORDS)
 
 
+_ROBUST = ("robust_accuracy", "robust_sd", "robust_low", "robust_high")
+_TARGET_MISSED = ("target_missed", "target_missed_sd", "target_missed_low", "target_missed_high")
+
+
 def _victim_key(cell: dict[str, Any]) -> tuple[str, ...]:
     return cell["dataset"], cell["model"], cell["model_options"], cell["defence"]
 
 
-def _table(dataset: str, norm: str, rows: dict[tuple[Any, ...], list[dict[str, Any]]]) -> RobustnessTable:
+def _point(cell: dict[str, Any]) -> tuple[str, str, float]:
+    return cell["victim_id"], cell["norm"], cell["epsilon"]
+
+
+_Worst = Mapping[tuple[str, str, float], dict[str, Any]]
+"""Rows of the view `worst_case`, by `_point`."""
+
+
+def _table(
+    dataset: str, norm: str, rows: dict[tuple[Any, ...], list[dict[str, Any]]], worst: _Worst
+) -> RobustnessTable:
     epsilons = tuple(sorted({cell["epsilon"] for cells in rows.values() for cell in cells}))
-    return RobustnessTable(
-        dataset, norm, epsilons, tuple(_row(key, cells, epsilons) for key, cells in rows.items())
-    )
+    models: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    for key in rows:
+        models.setdefault((*key[:3], key[-1]), []).append(key)
+    found: list[Row] = []
+    for keys in models.values():
+        found += [_row(key, rows[key], epsilons) for key in keys]
+        counted = [cell for key in keys for cell in rows[key] if cell["adaptive"] and not cell["targeted"]]
+        if worst and len({cell["attack_id"] for cell in counted}) > 1:
+            found.append(_worst_row(keys[0], counted, epsilons, worst))
+    return RobustnessTable(dataset, norm, epsilons, tuple(found))
 
 
 def _row(key: tuple[Any, ...], cells: Sequence[dict[str, Any]], epsilons: Sequence[float]) -> Row:
     model, model_options, defence, attack, attack_options, oblivious, *_ = key
     at: dict[float, list[dict[str, Any]]] = defaultdict(list)
-    # Every cell of a seed that is done has seen the same examples, so any of them knows its clean accuracy.
-    clean: dict[int, float | None] = {}
     for cell in cells:
         at[cell["epsilon"]].append(cell)
+    entries = tuple(_entry(at[epsilon]) if epsilon in at else None for epsilon in epsilons)
+    checks = _gravest_first(cells)
+    flags = {flag for cell in cells for flag in cell["flags"]} | set(checks) & set(Flag)
+    return Row(
+        *(model, model_options, defence, attack, attack_options, not oblivious, *_clean(cells)),
+        *(entries, tuple(sorted(flags)), checks),
+        targeted=any(cell["targeted"] for cell in cells),
+    )
+
+
+def _clean(cells: Iterable[dict[str, Any]]) -> tuple[float | None, float | None]:
+    """Mean and deviation of the clean accuracy over seeds."""
+    # Every cell of a seed that is done has seen the same examples, so any of them knows it.
+    clean: dict[int, float | None] = {}
+    for cell in cells:
         if cell["status"] == "done":
             clean[cell["seed"]] = cell["clean_accuracy"]
         else:
             clean.setdefault(cell["seed"], None)
-    mean, sd = _mean_sd(list(clean.values()))
-    entries = tuple(_entry(at[epsilon]) if epsilon in at else None for epsilon in epsilons)
-    flags = tuple(sorted({flag for cell in cells for flag in cell["flags"]}))
-    return Row(model, model_options, defence, attack, attack_options, not oblivious, mean, sd, entries, flags)
+    return _mean_sd(list(clean.values()))
 
 
 def _entry(cells: Sequence[dict[str, Any]]) -> Entry:
@@ -195,12 +276,73 @@ def _entry(cells: Sequence[dict[str, Any]]) -> Entry:
     found = {cell["status"] for cell in cells}
     # A hole in one seed is a hole in the mean: "partial" unless the seeds agree, "failed" before all.
     status = "failed" if "failed" in found else found.pop() if len(found) == 1 else "partial"
-    n, examples = (sum(cell[name] for cell in cells) for name in ("n", "examples"))
+    name = "target_missed" if any(cell["targeted"] for cell in cells) else "robust"
+    return _averaged(status, cells, "robust_accuracy" if name == "robust" else name, name)
+
+
+def _averaged(
+    status: str, points: Sequence[dict[str, Any]], name: str, ends: str, attacks: tuple[str, ...] = ()
+) -> Entry:
+    """An entry from a row of `cells`, or of `worst_case`, for each seed; no number unless all are done."""
+    n, examples = (sum(point[column] for point in points) for column in ("n", "examples"))
     if status != "done":
-        return Entry(status, None, None, None, None, n, examples, len(cells))
-    value, sd = _mean_sd([cell["robust_accuracy"] for cell in cells])
-    low, high = (fmean(cell[name] for cell in cells) for name in ("robust_low", "robust_high"))
-    return Entry(status, value, low, high, sd, n, examples, len(cells))
+        return Entry(status, None, None, None, None, n, examples, len(points), attacks)
+    # Null where a check calls it wrong, and nothing is averaged over a hole.
+    value, sd = _mean_sd([point[name] for point in points])
+    low, high = (_mean_sd([point[f"{ends}_{end}"] for point in points])[0] for end in ("low", "high"))
+    unchecked, _ = _mean_sd([point[f"{name}_unchecked"] for point in points])
+    checks = _gravest_first(points)
+    verdict = RULES[checks[0]].severity if checks else None
+    return Entry(
+        *(status, value, low, high, sd, n, examples, len(points), attacks),
+        *(unchecked, verdict, checks),
+    )
+
+
+def _gravest_first(points: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The rules that checks name of any of these."""
+    broken = {name for point in points for name in point["checks"]}
+    return tuple(name for name in RULES if name in broken)
+
+
+def _worst_row(
+    key: tuple[Any, ...], cells: Sequence[dict[str, Any]], epsilons: Sequence[float], worst: _Worst
+) -> Row:
+    """The row of a model's worst case, from the cells of its adaptive, untargeted attacks."""
+    model, model_options, defence, *_ = key
+    entries: list[Entry | None] = []
+    flags: set[str] = set()
+    judged: list[dict[str, Any]] = []
+    for epsilon in epsilons:
+        points = [worst[point] for point in dict.fromkeys(map(_point, cells)) if point[-1] == epsilon]
+        judged += points
+        # What looked for images within this epsilon: all cells of one attack on one victim have one say.
+        looked: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        for cell in cells:
+            if cell["epsilon"] == epsilon or cell["minimum_norm"]:
+                looked[cell["victim_id"], cell["attack_id"]].append(cell)
+        entries.append(_worst_entry(points, [cell for some in looked.values() for cell in some]))
+        said = [{flag for cell in some for flag in cell["flags"]} for some in looked.values()]
+        # A blind attack beside one that sees blinds no worst case.
+        flags |= set.intersection(*said) if said and points else set()
+    return Row(
+        *(model, model_options, defence, WORST_CASE, "", True, *_clean(cells)),
+        *(tuple(entries), tuple(sorted(flags)), _gravest_first(judged)),
+    )
+
+
+def _worst_entry(points: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]) -> Entry | None:
+    """The worst case at one epsilon from that of each seed, and the cells that it is of."""
+    if not points:
+        return None
+    attacks = tuple(sorted({attack for point in points for attack in point["attacks"]}))
+    if all(point["complete"] for point in points):
+        status = "done"
+    elif any(cell["status"] == "failed" for cell in cells):
+        status = "failed"
+    else:
+        status = "incomplete" if attacks else "missing"
+    return _averaged(status, points, "robust_accuracy", "robust", attacks)
 
 
 def _mean_sd(values: Sequence[float | None]) -> tuple[float | None, float | None]:

@@ -1,28 +1,25 @@
 """The SQL behind the views of an output folder: what each number is, in one place.
 
-The views stand on `examples` (a PyArrow dataset) and on five tables of the schema `input`
-(`wanted`, `measured`, `coverage`, `victims`, `failures`), which `orchestrator.results.query.connect` makes.
+The views stand on `examples` (a PyArrow dataset) and on tables of the schema `input`, which
+`orchestrator.results.query.connect` makes: `wanted`, `measured`, `attacks`, `worst_cases`, `coverage`,
+`victims`, `failures`; and `verdicts` and `worst_verdicts`, what checks say of what stands on those.
 """
 
 from __future__ import annotations
 
-from orchestrator.results.schemas import WANTED
+from collections.abc import Iterable, Sequence
+
+from orchestrator.results.schemas import VICTIM_COLUMNS
 from workers.flags import Flag
-from workers.metrics import ABSOLUTE_SLACK, RELATIVE_SLACK
-from workers.norms import NORMS
-from workers.shards import SCHEMA
+from workers.shards import DIMENSIONS, SCHEMA
 
 _Z = 1.959963984540054  # the 97.5% quantile of the standard normal
 
 EXAMPLE_COLUMNS = tuple(name for name in SCHEMA.names if name not in ("image", "image_shape"))
 """The columns of the `examples` view. Kept images stay out: a query is about numbers, not pixels."""
 
-DIMENSION_COLUMNS = tuple(name for name in WANTED.names if name != "examples")
 
-VICTIM_COLUMNS = ("model", "model_options", "dataset", "defence", "seed", "victim_id")
-
-
-def _columns(table: str, names: tuple[str, ...]) -> str:
+def _columns(table: str, names: Iterable[str]) -> str:
     return ", ".join(f"{table}.{name}" for name in names)
 
 
@@ -37,22 +34,23 @@ def _wilson(sign: str, k: str, n: str) -> str:
     return f"CASE WHEN {n} > 0 THEN least(1.0::DOUBLE, greatest(0.0::DOUBLE, {inner})) END"
 
 
-def _label(table: str) -> str:
-    """The label of an adaptive attack, as `workers.unit.label` writes it."""
-    name, options = f"{table}.attack", f"{table}.attack_options"
-    return f"CASE WHEN {options} = '' THEN {name} ELSE {name} || ' (' || {options} || ')' END"
-
-
-_TOUCHED = 0.01
+TOUCHED = 0.01
 """The share of a cell's clean-correct examples from which on a flag of theirs is the cell's."""
 
-_DISTANCE = "CASE w.norm " + " ".join(f"WHEN '{norm}' THEN e.{norm}" for norm in NORMS) + " END"
-"""An example's distance in its cell's norm: there is a column for each."""
+
+def _said(name: str) -> str:
+    """What is so of an attack by its rows (`a`); where it has none, as it says itself (`w`)."""
+    return f"coalesce(a.{name}, w.{name}, false)"
 
 
-def _within(distance: str, epsilon: str) -> str:
-    """Whether a distance is at most epsilon, as `workers.metrics.within` has it."""
-    return f"{distance} <= {epsilon} * (1 + {RELATIVE_SLACK}) + {ABSOLUTE_SLACK}"
+def _share(name: str, ends: str, where: str) -> str:
+    """The share of a cell's examples that the victim gets right and the attack leaves, with its interval."""
+    values = {
+        name: "m.robust / m.n::DOUBLE",
+        f"{ends}_low": _wilson("-", "m.robust", "m.n"),
+        f"{ends}_high": _wilson("+", "m.robust", "m.n"),
+    }
+    return ",\n    ".join(f"CASE WHEN {where} THEN {value} END AS {name}" for name, value in values.items())
 
 
 CELLS = f"""
@@ -80,17 +78,20 @@ WITH spent AS (
     )
 )
 SELECT
-    {_columns("w", DIMENSION_COLUMNS)},
+    {_columns("w", DIMENSIONS.names)},
+    {_said("targeted")} AS targeted,
+    {_said("minimum_norm")} AS minimum_norm,
     coalesce(m.n, 0)::INTEGER AS n,
     w.examples,
     m.correct / m.n::DOUBLE AS clean_accuracy,
-    m.robust / m.n::DOUBLE AS robust_accuracy,
-    {_wilson("-", "m.robust", "m.n")} AS robust_low,
-    {_wilson("+", "m.robust", "m.n")} AS robust_high,
+    {_share("robust_accuracy", "robust", "NOT " + _said("targeted"))},
+    {_share("target_missed", "target_missed", _said("targeted"))},
     m.successes / nullif(m.correct, 0)::DOUBLE AS attack_success_rate,
     m.successes_uint8 / nullif(m.correct, 0)::DOUBLE AS attack_success_rate_uint8,
-    m.mean_distance,
-    m.median_distance,
+    m.mean_success_distance,
+    m.median_success_distance,
+    m.median_nearest,
+    m.not_found,
     m.ssim,
     m.psnr,
     coalesce(m.forward_calls, 0) AS forward_calls,
@@ -99,7 +100,7 @@ SELECT
     s.device,
     list_concat(
         coalesce(v.flags, []),
-        [flag.key FOR flag IN coalesce(m.touched, []) IF flag.value >= {_TOUCHED} * m.correct]
+        [flag.key FOR flag IN coalesce(m.touched, []) IF flag.value >= {TOUCHED} * m.correct]
     ) AS flags,
     CASE
         WHEN coalesce(m.n, 0) >= w.examples THEN 'done'
@@ -109,6 +110,7 @@ SELECT
     END AS status
 FROM input.wanted w
 LEFT JOIN input.measured m ON m.cell_id = w.cell_id
+LEFT JOIN input.attacks a ON a.victim_id = w.victim_id AND a.attack_id = w.attack_id
 LEFT JOIN spent s ON s.cell_id = w.cell_id
 LEFT JOIN flagged v ON v.victim_id = w.victim_id
 LEFT JOIN failed f ON f.cell_id = w.cell_id
@@ -116,7 +118,10 @@ LEFT JOIN failed f ON f.cell_id = w.cell_id
 """One row for each wanted cell, over the first `examples` positions of the evaluation order.
 
 `n`: how many of them are there. Rates are shares in [0, 1]; `attack_success_rate` is of the examples that
-the victim got right. Distances are over successes, in the cell's norm. `seconds` sums all its shards.
+the victim got right. Success of a targeted attack is its target, so that what it leaves is no robust
+accuracy: that is null, and `target_missed` has the share. Distances are in the cell's norm: over successes,
+which lie within epsilon; and of a minimum-norm attack also over all correct examples. `seconds` sums all its
+shards.
 `status`: done, failed (a unit that it needs ran out of attempts), partial or missing. The numbers of a
 cell that is not done are over what it has: never average them with those of other cells.
 
@@ -127,63 +132,38 @@ those flags of examples that touch at least 1% of the examples that the victim g
 """
 
 WORST_CASE = f"""
-WITH points AS (
-    SELECT
-        {_columns("w", VICTIM_COLUMNS)},
-        w.norm,
-        list(DISTINCT w.epsilon) AS epsilons,
-        list_sort(list(DISTINCT {_label("w")}) FILTER (WHERE c.cell_id IS NOT NULL)) AS attacks,
-        count(*) AS wanted_cells,
-        count(c.cell_id) AS counted_cells,
-        min(w.examples) AS examples
-    FROM input.wanted w
-    LEFT JOIN (
-        SELECT cell_id, min(start) AS start FROM input.coverage GROUP BY cell_id
-    ) c ON c.cell_id = w.cell_id AND c.start < w.examples
-    WHERE w.adaptive
-    GROUP BY ALL
-), nearest AS (
-    SELECT
-        w.victim_id,
-        w.norm,
-        e.position,
-        count(*) AS cells,
-        bool_and(e.clean_correct) AS clean_correct,
-        min({_DISTANCE}) FILTER (WHERE e.success)::DOUBLE AS distance
-    FROM examples e JOIN input.wanted w ON e.cell_id = w.cell_id AND e.position < w.examples
-    WHERE w.adaptive
-    GROUP BY ALL
-), scored AS (
-    SELECT
-        p.* EXCLUDE (epsilons),
-        p.epsilon,
-        count(a.position) AS n,
-        count(*) FILTER (
-            WHERE a.clean_correct AND (a.distance IS NULL OR NOT {_within("a.distance", "p.epsilon")})
-        ) AS robust
-    FROM (SELECT *, unnest(epsilons) AS epsilon FROM points) p
-    LEFT JOIN nearest a ON a.victim_id = p.victim_id AND a.norm = p.norm AND a.cells = p.counted_cells
-    GROUP BY ALL
-)
 SELECT
-    {_columns("s", VICTIM_COLUMNS)},
-    s.norm,
-    s.epsilon,
-    coalesce(s.attacks, []) AS attacks,
-    s.n::INTEGER AS n,
-    s.robust / nullif(s.n, 0)::DOUBLE AS robust_accuracy,
-    {_wilson("-", "s.robust", "s.n")} AS robust_low,
-    {_wilson("+", "s.robust", "s.n")} AS robust_high,
-    s.counted_cells = s.wanted_cells AND s.n >= s.examples AS complete
-FROM scored s
+    {_columns("c", (*VICTIM_COLUMNS, "norm", "epsilon", "attacks", "n", "examples"))},
+    c.robust / nullif(c.n, 0)::DOUBLE AS robust_accuracy,
+    {_wilson("-", "c.robust", "c.n")} AS robust_low,
+    {_wilson("+", "c.robust", "c.n")} AS robust_high,
+    c.complete
+FROM input.worst_cases c
 """
 """One row for each victim, norm and wanted epsilon: the share of examples that no attack of that norm broke.
 
-An example is broken at epsilon where any adaptive cell of that victim and norm, at whatever epsilon, holds a
-success at a measured distance within epsilon (`workers.metrics.within`); so robust accuracy never rises
-with epsilon.
-`attacks` are those with results so far; `n` counts the positions that *every* cell with results covers.
-`complete`: every wanted adaptive cell of that victim and norm is done.
+`orchestrator.results.worst_case` says what counts. Where it is complete, robust accuracy never rises with
+epsilon.
+"""
+
+DISTANCES = f"""
+SELECT
+    {_columns("w", (*VICTIM_COLUMNS, "attack_id", "attack", "attack_options", "norm", "adaptive"))},
+    {_said("targeted")} AS targeted,
+    e.position,
+    min(e.example_index) AS example_index,
+    min(e.label) AS label,
+    bool_and(e.clean_correct) AS clean_correct,
+    min(e.nearest) AS nearest
+FROM examples e
+JOIN input.wanted w ON e.cell_id = w.cell_id AND e.position < w.examples
+JOIN input.attacks a ON a.victim_id = w.victim_id AND a.attack_id = w.attack_id
+WHERE {_said("minimum_norm")}
+GROUP BY ALL
+"""
+"""One row for each victim, minimum-norm attack and example, however many epsilons the grid has.
+
+The share of its rows with `clean_correct AND nearest > x` is the robust accuracy at any epsilon x.
 """
 
 VICTIMS = """
@@ -196,3 +176,46 @@ LEFT JOIN (
 ) s ON s.victim_id = v.victim_id
 """
 """The pinned victims, and their clean accuracy over the `n` examples that any attack has seen."""
+
+
+def _judged(view: str, verdicts: str, on: str, claims: Sequence[str], unchecked: Sequence[str]) -> str:
+    """A view of the schema `input` with what checks say of its rows (`c`): a claim that is wrong is null."""
+    believed = (f"CASE WHEN v.verdict = 'wrong' THEN NULL ELSE c.{name} END AS {name}" for name in claims)
+    measured = "".join(f", c.{name} AS {name}_unchecked" for name in unchecked)
+    return f"""
+SELECT c.* REPLACE ({", ".join(believed)}){measured}, v.verdict, coalesce(v.checks, []) AS checks
+FROM input.{view} c LEFT JOIN input.{verdicts} v ON {on}
+"""
+
+
+_ROBUST = ("robust_accuracy", "robust_low", "robust_high")
+_MISSED = ("target_missed", "target_missed_low", "target_missed_high")
+_RATES = ("attack_success_rate", "attack_success_rate_uint8")
+
+VIEWS = {
+    "input.cells": CELLS,
+    "input.worst_case": WORST_CASE,
+    "distances": DISTANCES,
+    "victims": VICTIMS,
+}
+"""View -> its SQL, but for those that are tables as they are."""
+
+JUDGED = {
+    "cells": _judged(
+        *("cells", "verdicts", "v.cell_id = c.cell_id", (*_ROBUST, *_MISSED, *_RATES)),
+        ("robust_accuracy", "target_missed"),
+    ),
+    "worst_case": _judged(
+        *("worst_case", "worst_verdicts"),
+        "(v.victim_id, v.norm, v.epsilon) = (c.victim_id, c.norm, c.epsilon)",
+        *(_ROBUST, ("robust_accuracy",)),
+    ),
+}
+"""Those that stand on what checks find in the others (`orchestrator.results.checks.Judged`).
+
+What a check calls wrong is null in the columns that people read and average; the columns that end in
+`_unchecked` have it as it was measured.
+"""
+
+MEASURED = ("cells", "worst_case", "distances", "checks")
+"""Those that stand on what rows come to, rather than on rows alone."""

@@ -15,8 +15,10 @@ import pyarrow as pa
 from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval, subtract
 from orchestrator.plan.units import Plan
+from orchestrator.results.checks.rule import CHECKS
 from orchestrator.results.files import table_files
 from orchestrator.results.schemas import WANTED
+from orchestrator.results.tables import judged_tables
 from orchestrator.run.backends import MakeBackend, make_backend
 from orchestrator.run.estimate import Estimate
 from orchestrator.run.loop import Loop
@@ -28,6 +30,7 @@ from orchestrator.run.status import StatusWriter
 from orchestrator.store.accepted import Accepted
 from orchestrator.store.folder import Store, writable_or_raise
 from orchestrator.store.records import Failure
+from workers.attacks import REGISTRY
 from workers.shards import dimensions
 from workers.storage import absolute, redacted, token_in
 from workers.unit import WorkerSettings
@@ -43,6 +46,7 @@ class Summary:
     exit_code: int
     failures: list[Failure] = field(default_factory=list)  # the final ones that still count
     run_id: str = ""
+    checks: pa.Table = field(default_factory=CHECKS.empty_table)  # what is wrong with the numbers
 
 
 def run_sweep(
@@ -113,10 +117,11 @@ def _run_sweep(
     if run_id:
         StatusWriter(store, run_id, state).write()
     # Also when nothing was run: the last run may have been cut off before it came to this.
-    store.write_tables(table_files(store.results(accepted)))
+    cells, worst, checks = judged_tables(store.results(accepted))
+    store.write_tables(table_files(cells, worst, checks))
     failures = _lasting_failures(plan, store, missing)
     code = 130 if state.state == "interrupted" else 1 if missing else 0
-    return Summary(state, code, failures, run_id)
+    return Summary(state, code, failures, run_id, checks)
 
 
 def _compute(
@@ -185,11 +190,16 @@ def wanted_cells(plan: Plan) -> pa.Table:
     rows: dict[str, list[Any]] = {name: [] for name in WANTED.names}
     for victim, runs in plan.victims:
         for run in runs:
+            known = None if run.attack.factory else REGISTRY[run.attack.name]
+            said = {
+                "examples": plan.examples[victim.dataset.name],
+                "targeted": known and bool(run.attack.options.get("targeted")),
+                "minimum_norm": known and known.minimum_norm,
+            }
             for cell in run.cells:
                 values = dimensions(victim, run.attack, cell.cell_id, cell.epsilon)
-                for name, value in values.items():
+                for name, value in {**values, **said}.items():
                     rows[name].append(value)
-                rows["examples"].append(plan.examples[victim.dataset.name])
     return pa.table(rows, schema=WANTED)
 
 

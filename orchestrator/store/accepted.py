@@ -116,6 +116,8 @@ class Accepted:
                 "stop": stop,
                 "seconds": info.seconds / len(info.cells) * (stop - start) / (info.stop - info.start),
                 "device": info.device,
+                "code": info.code,
+                "versions": info.versions,
             }
             for info, ranges in [*whole, *self._parts]
             for cell_id, intervals in ranges.items()

@@ -25,7 +25,7 @@ from orchestrator.intervals import Interval, add
 from orchestrator.results.schemas import COVERAGE, FAILURES, HISTORY, PROBES, VICTIMS, WANTED, Results
 from orchestrator.store.accepted import Accepted, SetAside, accept
 from orchestrator.store.index import ShardIndex
-from orchestrator.store.measures import measured_cells
+from orchestrator.store.measures import measured_results
 from orchestrator.store.records import Failure, Status, from_json
 from workers import layout
 from workers.pins import Pin, read_pins
@@ -275,7 +275,7 @@ class Store:
         return Results(
             examples=accepted.dataset(),
             wanted=wanted,
-            measured=partial(measured_cells, accepted, wanted, self.folder.folder(layout.MEASURED)),
+            measured=partial(measured_results, accepted, wanted, self.folder.folder(layout.MEASURED)),
             coverage=pa.Table.from_pylist(accepted.coverage_rows(), schema=COVERAGE),
             victims=pa.Table.from_pylist([_victim_row(pin) for pin in pins], schema=VICTIMS),
             history=pa.Table.from_pylist(history, schema=HISTORY),

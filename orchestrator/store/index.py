@@ -26,6 +26,7 @@ _SCHEMA = pa.schema(
         ("seconds", pa.float64()),
         ("device", pa.string()),
         ("code", pa.string()),
+        ("versions", pa.string()),
     ]
 )
 

@@ -12,19 +12,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.results import measured as measuring
-from orchestrator.results.measured import MEASURED, measure, needed_columns
+from orchestrator.results import witnesses as witnessing
+from orchestrator.results.measured import ATTACKS, MEASURED, measure, needed_columns, summarise
+from orchestrator.results.schemas import Measured
+from orchestrator.results.witnesses import IMAGE_COLUMNS, with_misplaced
 from orchestrator.store.accepted import Accepted, Piece
 from orchestrator.store.segments import Segments
 from workers.storage import Folder
 
 # What was kept must not outlive a change of how it is measured.
-_CODE = hashlib.sha256(Path(measuring.__file__).read_bytes()).hexdigest()
-_SCHEMA = pa.schema([("key", pa.string()), *MEASURED])
+_CODE = hashlib.sha256(
+    b"".join(Path(str(module.__file__)).read_bytes() for module in (measuring, witnessing))
+).hexdigest()
+_SCHEMA = pa.schema([("key", pa.string()), *ATTACKS, ("cells", pa.list_(pa.struct(list(MEASURED))))])
+"""One row for each attack on each victim."""
 
 
 class _Group(NamedTuple):
     """The wanted cells of one attack on one victim, and the shards that hold them."""
 
+    victim_id: str
+    attack_id: str
     norm: str
     wanted: dict[str, int]  # cell id -> examples
     pieces: Sequence[Piece]
@@ -32,26 +40,31 @@ class _Group(NamedTuple):
     @property
     def key(self) -> str:
         """Tells what went in: the same shards, or parts of them, for the same cells."""
-        names = sorted(f"{piece.info.name} {piece.ranges}" for piece in self.pieces)
+        # As in the index: a file that is not as it was is another, though its name is never used twice.
+        names = sorted(
+            f"{piece.info.name} {piece.info.size} {piece.info.mtime_ns} {piece.ranges}"
+            for piece in self.pieces
+        )
         text = f"{_CODE} {self.norm} {sorted(self.wanted.items())} {names}"
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def measured_cells(accepted: Accepted, wanted: pa.Table, kept: Folder) -> pa.Table:
-    """`MEASURED` of the wanted cells (`results.schemas.WANTED`); `kept` is a folder for what was measured
+def measured_results(accepted: Accepted, wanted: pa.Table, kept: Folder) -> Measured:
+    """What the wanted cells (`results.schemas.WANTED`) come to; `kept` is a folder for what was measured
     before, which can be deleted at any time."""
     groups = {group.key: group for group in _groups(accepted, wanted)}
     segments = Segments(kept, _SCHEMA)
     known = _load(segments)
-    reused = known.filter(pc.is_in(known["key"], pa.array(list(groups), pa.string())))
-    missing = groups.keys() - set(reused["key"].to_pylist())
-    if not missing:
-        return reused.drop_columns("key")
-    fresh = [_measure(accepted, key, groups[key]) for key in sorted(missing)]
-    whole = pa.concat_tables([reused, *fresh])
-    with suppress(OSError):  # a folder that may only be read
-        segments.replace(whole)
-    return whole.drop_columns("key")
+    whole = known.filter(pc.is_in(known["key"], pa.array(list(groups), pa.string())))
+    if missing := groups.keys() - set(whole["key"].to_pylist()):
+        fresh = [_measure(accepted, key, groups[key]) for key in sorted(missing)]
+        whole = pa.concat_tables([whole, *fresh])
+        with suppress(OSError):  # a folder that may only be read
+            segments.replace(whole)
+    cells = pa.chunked_array([chunk.flatten() for chunk in whole["cells"].chunks], pa.struct(list(MEASURED)))
+    return Measured(
+        cells=pa.Table.from_arrays(cells.flatten(), schema=MEASURED), attacks=whole.select(ATTACKS.names)
+    )
 
 
 def _groups(accepted: Accepted, wanted: pa.Table) -> list[_Group]:
@@ -62,15 +75,25 @@ def _groups(accepted: Accepted, wanted: pa.Table) -> list[_Group]:
         *(wanted[name].to_pylist() for name in columns), strict=True
     ):
         if found := pieces.get((victim, attack)):
-            groups.setdefault((victim, attack), _Group(norm, {}, found)).wanted[cell] = examples
+            group = groups.setdefault((victim, attack), _Group(victim, attack, norm, {}, found))
+            group.wanted[cell] = examples
     return list(groups.values())
 
 
 def _measure(accepted: Accepted, key: str, group: _Group) -> pa.Table:
-    columns = needed_columns(group.norm)
-    rows = pa.concat_tables([accepted.read(piece, columns) for piece in group.pieces])
-    table = measure(rows, group.wanted, group.norm)
-    return table.add_column(0, "key", pa.repeat(pa.scalar(key), table.num_rows)).cast(_SCHEMA)
+    columns = list(dict.fromkeys((*needed_columns(group.norm), *IMAGE_COLUMNS)))
+    # Images are let go shard by shard: with `keep: all` they are most of a folder.
+    pieces = (with_misplaced(accepted.read(piece, columns), group.norm) for piece in group.pieces)
+    rows = pa.concat_tables(list(pieces))
+    cells = measure(rows, group.wanted, group.norm)
+    arrays = {
+        "key": pa.array([key]),
+        "victim_id": pa.array([group.victim_id]),
+        "attack_id": pa.array([group.attack_id]),
+        **{name: pa.array([value]) for name, value in summarise(rows, group.wanted, group.norm).items()},
+        "cells": pa.ListArray.from_arrays([0, cells.num_rows], cells.to_struct_array().combine_chunks()),
+    }
+    return pa.table({name: arrays[name].cast(_SCHEMA.field(name).type) for name in _SCHEMA.names})
 
 
 def _load(kept: Segments) -> pa.Table:

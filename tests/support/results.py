@@ -9,8 +9,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from orchestrator.results.measured import MEASURED, measure, needed_columns
-from orchestrator.results.schemas import COVERAGE, FAILURES, HISTORY, PROBES, VICTIMS, WANTED, Results
+from orchestrator.results.measured import ATTACKS, MEASURED, measure, needed_columns, summarise
+from orchestrator.results.schemas import (
+    COVERAGE,
+    FAILURES,
+    HISTORY,
+    PROBES,
+    VICTIMS,
+    WANTED,
+    Measured,
+    Results,
+)
 from workers.shards import DIMENSIONS, SCHEMA
 
 
@@ -27,11 +36,15 @@ class Cell:
     attack_options: str = ""
     norm: str = "linf"
     adaptive: bool = True
+    targeted: bool = False
+    minimum_norm: bool = False
     epsilon: float = 0.1
     examples: int = 4
     rows: Mapping[int, Mapping[str, Any]] | Sequence[Mapping[str, Any]] = ()
     seconds: float = 1.0
     device: str = "cpu"
+    code: str = "c0de"
+    versions: str = "keras 3"
 
     @property
     def victim_id(self) -> str:
@@ -56,9 +69,11 @@ class Cell:
 def row(cell: Cell, position: int, **measured: Any) -> dict[str, Any]:
     """One row of `SCHEMA`: by default right on the clean image, attacked without success.
 
-    With `success`, pass `distance`: it is put in the column of the cell's norm.
+    With `success`, pass `distance`: it is put in the column of the cell's norm, and of a minimum-norm attack
+    in `nearest` too, unless that is given. A targeted cell aims at class 7.
     """
     distance = measured.pop("distance", float("inf"))
+    attacked = measured.get("clean_correct", True)
     values = {
         "position": position,
         "example_index": 1000 + position,
@@ -72,6 +87,8 @@ def row(cell: Cell, position: int, **measured: Any) -> dict[str, Any]:
         "l2": distance if cell.norm == "l2" else None,
         "forward_calls": 3,
         "gradient_calls": 2,
+        "target": 7 if cell.targeted and attacked else None,
+        "nearest": distance if cell.minimum_norm and attacked else None,
     }
     return {**dict.fromkeys(SCHEMA.names), **cell.dimensions(), **values, **measured}
 
@@ -105,13 +122,15 @@ def results_of(
                     "stop": stop,
                     "seconds": cell.seconds,
                     "device": cell.device,
+                    "code": cell.code,
+                    "versions": cell.versions,
                 }
             )
     return Results(
         examples=pads.dataset(pa.Table.from_pylist(rows, schema=SCHEMA)),
         measured=lambda: measured_of(rows, wanted),
         wanted=pa.Table.from_pylist(
-            [{**cell.dimensions(), "examples": cell.examples} for cell in wanted], schema=WANTED
+            [{name: getattr(cell, name) for name in WANTED.names} for cell in wanted], schema=WANTED
         ),
         coverage=pa.Table.from_pylist(coverage, schema=COVERAGE),
         victims=_table(victims, VICTIMS),
@@ -121,15 +140,19 @@ def results_of(
     )
 
 
-def measured_of(rows: Sequence[Mapping[str, Any]], wanted: Iterable[Cell]) -> pa.Table:
-    tables = [MEASURED.empty_table()]
+def measured_of(rows: Sequence[Mapping[str, Any]], wanted: Iterable[Cell]) -> Measured:
+    """As `orchestrator.store.measures` has it."""
+    cells, attacks = [MEASURED.empty_table()], []
+    groups: dict[tuple[str, str, str], dict[str, int]] = {}
     for cell in wanted:
-        own = pa.Table.from_pylist([row for row in rows if row["cell_id"] == cell.cell_id], schema=SCHEMA)
+        groups.setdefault((cell.victim_id, cell.attack_id, cell.norm), {})[cell.cell_id] = cell.examples
+    for (victim, attack, norm), limits in groups.items():
+        own = pa.Table.from_pylist([row for row in rows if row["cell_id"] in limits], schema=SCHEMA)
         if own.num_rows:
-            tables.append(
-                measure(own.select(needed_columns(cell.norm)), {cell.cell_id: cell.examples}, cell.norm)
-            )
-    return pa.concat_tables(tables)
+            own = own.select(needed_columns(norm))
+            cells.append(measure(own, limits, norm))
+            attacks.append({"victim_id": victim, "attack_id": attack, **summarise(own, limits, norm)})
+    return Measured(pa.concat_tables(cells), pa.Table.from_pylist(attacks, schema=ATTACKS))
 
 
 def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

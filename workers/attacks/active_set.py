@@ -16,6 +16,12 @@ from workers.norms import Images, Norm
 
 Choose = Literal["first", "strongest", "last"]
 
+DRAWS = 20
+"""By how many draws of a randomised model its gradients and answers are estimated while it is attacked."""
+
+WON = 0.75
+"""The share of those draws that ends the work on an image: by half of them, chance would win too soon."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
@@ -30,6 +36,7 @@ class Task:
     norm: Norm
     choose: Choose
     randomness: Randomness
+    draws: int = 1  # of the model's answer, wherever one is asked for; 1 for a model that is not randomised
 
 
 @dataclass(slots=True, eq=False)
@@ -42,9 +49,12 @@ class Findings:
     gradient_calls: NDArray[np.int32]  # (E, N)
     forward_calls: NDArray[np.int32]  # (E, N)
     flags: dict[str, NDArray[np.bool_]] = field(default_factory=dict)  # name: which examples, (N,)
+    # Of a minimum-norm attack: the nearest images found, whatever the epsilons, and their distances, (N,).
+    nearest_images: Images | None = None
+    nearest: NDArray[np.float32] | None = None
 
     @classmethod
-    def none(cls, epsilons: int, images: Images) -> Findings:
+    def none(cls, epsilons: int, images: Images, *, minimum_norm: bool = False) -> Findings:
         """Nothing found yet: the clean images (N, H, W, C) at each of so many epsilons."""
         shape = (epsilons, len(images))
         return cls(
@@ -53,6 +63,8 @@ class Findings:
             images=np.repeat(images[None], epsilons, axis=0),
             gradient_calls=np.zeros(shape, np.int32),
             forward_calls=np.zeros(shape, np.int32),
+            nearest_images=images.copy() if minimum_norm else None,
+            nearest=np.full(len(images), np.inf, np.float32) if minimum_norm else None,
         )
 
     def take(self, part: slice, other: Findings) -> None:
@@ -63,6 +75,15 @@ class Findings:
         self.forward_calls[:, part] += other.forward_calls
         for name, examples in other.flags.items():
             self.flag(name, part.start + np.flatnonzero(examples))
+        if other.nearest is not None and other.nearest_images is not None:
+            self.keep_nearest(np.arange(len(self.images[0]))[part], other.nearest_images, other.nearest)
+
+    def keep_nearest(
+        self, examples: NDArray[np.integer], images: Images, distance: NDArray[np.float32]
+    ) -> None:
+        """Keep the nearest images (n, H, W, C) of some examples, where that is what the attack looks for."""
+        if self.nearest is not None and self.nearest_images is not None:
+            self.nearest_images[examples], self.nearest[examples] = images, distance
 
     def flag(self, name: str, examples: NDArray[np.integer]) -> None:
         if len(examples):
@@ -72,20 +93,31 @@ class Findings:
 class ActiveSet:
     """Rows of undecided work, one for each clean-correct example and epsilon > 0, and the findings.
 
+    A minimum-norm attack looks for the nearest image whatever the epsilons: where none is above 0, each
+    example has a row at the first.
+
     Rows (R,): `example` and `level` index the call's examples and epsilons; `radius` is the row's epsilon,
     (R, 1, 1, 1) float32; `clean` its clean image; `labels` and `targets` its classes (without targets, the
     labels stand in). With `choose="first"` a row leaves at its first success.
 
     An example's randomness comes from `randomness`, never from its place in the batch.
+
+    A randomised model is asked `draws` times wherever it is asked. Gradients and losses are means
+    (expectation over transformation: Athalye, Engstrom, Ilyas and Kwok, arXiv:1707.07397). Logits are those
+    of one of the draws, for each row: the one whose lead is positive only where at least three quarters of
+    theirs are. At the end of the budget, most of some fresh draws are enough.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, minimum_norm: bool = False) -> None:
         self.task = task
         self.norm, self.choose, self.randomness = task.norm, task.choose, task.randomness
         self.targeted = task.targets is not None
-        self.found = Findings.none(len(task.epsilons), task.images)
+        self.found = Findings.none(len(task.epsilons), task.images, minimum_norm=minimum_norm)
         self._best_loss = np.full(self.found.success.shape, -np.inf)
-        self.level, self.example = np.nonzero((task.epsilons > 0)[:, None] & task.clean_correct)
+        attacked = task.epsilons > 0
+        if minimum_norm and not attacked.any():
+            attacked[0] = True
+        self.level, self.example = np.nonzero(attacked[:, None] & task.clean_correct)
 
     def __len__(self) -> int:
         return len(self.level)
@@ -123,16 +155,16 @@ class ActiveSet:
         change = self.randomness.draw(self.norm, self.example, self.task.images.shape[1:], stream)
         return self.project(self.clean + self.radius * change)
 
-    def clean_gradients(self) -> Images:
+    def clean_gradients(self, loss: str | None = None) -> Images:
         """Gradients at the rows' clean images, (R, H, W, C): one call an example, shared by its epsilons."""
         # Rows are in the order of the epsilons, so an example's first row is at its first epsilon.
         _, first, back = np.unique(self.example, return_index=True, return_inverse=True)
-        _, _, gradients = self.gradients_at(first, self.clean[first])
+        _, _, gradients = self.gradients_at(first, self.clean[first], loss)
         return gradients[back]
 
-    def logits_and_gradients(self, iterates: Images) -> tuple[Images, Images]:
-        """Logits (R, K) and gradients (R, H, W, C) of the cross-entropy at the rows' iterates."""
-        logits, _, gradients = self.gradients_at(slice(None), iterates)
+    def logits_and_gradients(self, iterates: Images, loss: str | None = None) -> tuple[Images, Images]:
+        """Logits (R, K) and gradients (R, H, W, C) of a loss at the rows' iterates."""
+        logits, _, gradients = self.gradients_at(slice(None), iterates, loss)
         return logits, gradients
 
     def gradients_at(
@@ -148,38 +180,69 @@ class ActiveSet:
         and such logits too; both are flagged.
         """
         example, level = self.example[rows], self.level[rows]
-        self.found.gradient_calls[level, example] += 1
+        self.found.gradient_calls[level, example] += self.task.draws
         if targets is None and self.task.targets is not None:
             targets = self.task.targets[example]
         if loss is None:
             loss = "targeted_cross_entropy" if self.targeted else "cross_entropy"
         labels = self.task.labels[example]
-        logits, losses, gradients = self.task.network.gradients(images, labels, targets, loss)
+        network, draws = self.task.network, self.task.draws
+        logits, losses, gradients = network.gradients(images, labels, targets, loss)
+        if draws > 1:
+            answers = [logits]
+            for _ in range(draws - 1):
+                logits, more_losses, more = network.gradients(images, labels, targets, loss)
+                answers.append(logits)
+                losses, gradients = losses + more_losses, gradients + more
+            logits = self._to_win(np.stack(answers), example)
+            losses, gradients = losses / np.float32(draws), gradients / np.float32(draws)
         logits, gradients = self._usable(logits, gradients, example)
         return logits, np.nan_to_num(losses), gradients
 
     def differences_at(
         self, rows: NDArray[np.integer] | slice, images: Images, classes: NDArray[np.int32]
     ) -> tuple[Images, Images]:
-        """Logits (R, K) and gradients (R, J, H, W, C) of z_class − z_label; counted as J gradient calls."""
+        """Logits (R, K) and gradients (R, J, H, W, C) of z_class − z_label; counted as J gradient calls.
+
+        Of a randomised model both are means over the draws.
+        """
         example = self.example[rows]
-        self.found.gradient_calls[self.level[rows], example] += classes.shape[1]
-        logits, gradients = self.task.network.differences(images, self.task.labels[example], classes)
+        network, labels, draws = self.task.network, self.task.labels[example], self.task.draws
+        self.found.gradient_calls[self.level[rows], example] += draws * classes.shape[1]
+        logits, gradients = network.differences(images, labels, classes)
+        for _ in range(draws - 1):
+            more_logits, more = network.differences(images, labels, classes)
+            logits, gradients = logits + more_logits, gradients + more
+        if draws > 1:
+            logits, gradients = logits / np.float32(draws), gradients / np.float32(draws)
         return self._usable(logits, gradients, example)
 
     def logits(self, iterates: Images) -> Images:
         """Logits (R, K) of the rows' iterates."""
         return self.logits_at(slice(None), iterates)
 
-    def logits_at(self, rows: NDArray[np.integer] | slice, images: Images) -> Images:
+    def logits_at(self, rows: NDArray[np.integer] | slice, images: Images, won: float = WON) -> Images:
         """Logits for some of the rows; 0 for all classes, and flagged, where they are not finite."""
-        example = self.example[rows]
-        self.found.forward_calls[self.level[rows], example] += 1
-        return self._finite(self.task.network.logits(images), example, Flag.NON_FINITE_LOGITS)
+        example, draws = self.example[rows], self.task.draws
+        self.found.forward_calls[self.level[rows], example] += draws
+        logits = self.task.network.logits(images)
+        if draws > 1:
+            more = [self.task.network.logits(images) for _ in range(draws - 1)]
+            logits = self._to_win(np.stack([logits, *more]), example, won)
+        return self._finite(logits, example, Flag.NON_FINITE_LOGITS)
 
     def succeeds(self, logits: Images, rows: NDArray[np.integer] | slice = slice(None)) -> NDArray[np.bool_]:
         """Whether logits mean success, at whatever distance: another class than the label, or the target."""
         return self._succeeds(logits, self.example[rows])
+
+    def confirmed(self, rows: NDArray[np.integer], images: Images, won: float = WON) -> NDArray[np.bool_]:
+        """Whether images succeed for these rows (R,) in fresh draws too, a share `won` of them.
+
+        The first lucky draws among many iterates are no success. Always, where the model is not randomised.
+        """
+        if self.task.draws == 1 or not len(rows):
+            return np.ones(len(rows), bool)
+        return self.succeeds(self.logits_at(rows, images, won), rows)
 
     def judge(self, iterates: Images, logits: Images, *, final: bool) -> NDArray[np.bool_]:
         """Record what the rows' iterates are worth, given their logits; `final` says that no more follow.
@@ -187,8 +250,14 @@ class ActiveSet:
         Returns which rows go on, (R,) bool; the others have left the set.
         """
         distance = self.norm.distance(self.clean, iterates)
-        success = self.succeeds(logits) & metrics.within(distance, self.epsilons[self.level])
+        inside = metrics.within(distance, self.epsilons[self.level])
+        success = self.succeeds(logits) & inside
         if self.choose == "first":
+            claimed = np.flatnonzero(success)
+            success[claimed] = self.confirmed(claimed, iterates[claimed])
+            if final and self.task.draws > 1:
+                left = np.flatnonzero(~success & inside)
+                success[left] = self.confirmed(left, iterates[left], won=0.5)
             kept = success | final
         elif self.choose == "strongest":
             loss = self._loss(logits)
@@ -240,9 +309,21 @@ class ActiveSet:
         return values
 
     def _succeeds(self, logits: Images, example: NDArray[np.integer]) -> NDArray[np.bool_]:
+        scale = self.task.network.logit_size
         if self.task.targets is None:
-            return metrics.fools(logits, self.task.labels[example])
-        return metrics.reaches(logits, self.task.targets[example])
+            return metrics.fools(logits, self.task.labels[example], scale)
+        return metrics.favours(logits, self.task.targets[example], scale)
+
+    def _to_win(self, answers: Images, example: NDArray[np.integer], won: float = WON) -> Images:
+        """Of answers (D, R, K), for each row the one that is won only where a share of them is, (R, K)."""
+        if self.task.targets is None:
+            leads = np.stack([metrics.lead(logits, self.task.labels[example]) for logits in answers])
+        else:
+            leads = -np.stack([metrics.lead(logits, self.task.targets[example]) for logits in answers])
+        ranked = np.argsort(np.nan_to_num(leads, nan=-np.inf), axis=0, kind="stable")
+        chosen = ranked[min(int((1 - won) * len(answers) + 1e-9), (len(answers) - 1) // 2)]
+        faced: Images = answers[chosen, np.arange(answers.shape[1])]
+        return faced
 
     def _loss(self, logits: Images) -> NDArray[np.float64]:
         """The loss whose highest iterate is the strongest: the cross-entropy, (R,)."""

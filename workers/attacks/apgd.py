@@ -36,6 +36,7 @@ class APGD(Attack):
     """
 
     name: ClassVar[str] = "apgd"
+    VERSION: ClassVar[int] = 2
     randomised: ClassVar[bool] = True
 
     loss: Literal["cross_entropy", "dlr"] | None = None

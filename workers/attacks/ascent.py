@@ -1,4 +1,4 @@
-"""Projected gradient ascent on the cross-entropy: what FGSM, BIM and PGD share."""
+"""Projected gradient ascent: what FGSM, BIM and PGD share."""
 
 from __future__ import annotations
 
@@ -26,21 +26,24 @@ def ascend(
     step_sizes: NDArray[np.float64],
     start: Images | None = None,
     final: bool = True,
+    loss: str | None = None,
 ) -> None:
     """Take `steps` for every row of the active set; `step_sizes` are (E,), [0, 1] scale.
 
     From the clean images, where one gradient serves all epsilons, or from `start` (R, H, W, C). The logits
     that come with every gradient judge the iterate it is taken at, and only the last iterate needs a pass of
-    its own. `final`: nothing comes after this.
+    its own. `final`: nothing comes after this. `loss`, of `workers.losses`: the cross-entropy by default.
     """
     if not len(rows):
         return
+    if loss and rows.targeted:
+        loss = f"targeted_{loss}"
     if start is None:
-        iterates, gradients = rows.clean, rows.clean_gradients()
+        iterates, gradients = rows.clean, rows.clean_gradients(loss)
     for step in range(1, steps + 1):
         if step > 1 or start is not None:
             iterates = iterates if start is None or step > 1 else start
-            logits, gradients = rows.logits_and_gradients(iterates)
+            logits, gradients = rows.logits_and_gradients(iterates, loss)
             undecided = rows.judge(iterates, logits, final=False)
             if not len(rows):
                 return

@@ -5,19 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, get_args
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as options
 
 from workers import metrics
-from workers.attacks.active_set import ActiveSet, Choose, Findings, Task
+from workers.answers import fresh_draws, summarise
+from workers.attacks.active_set import DRAWS, ActiveSet, Choose, Findings, Task
 from workers.attacks.randomness import Randomness
 from workers.flags import Flag
+from workers.inference import inference_flags
 from workers.network import Network, network_for
 from workers.norms import NORMS, NormName
+
+_CLEAN, _SEARCH, _SCORED = range(3)  # keys of draws: those that score are never those that searched
 
 ROW_BYTES = 2**26
 """What the rows of one call may take, an array of them at a time: more examples go one part after another."""
@@ -34,6 +39,9 @@ class AttackResult:
     A call that serves several epsilons is counted at the first of them, so that sums over E are true; a
     gradient call brings its own logits and is not counted as a forward call too.
 
+    Of a minimum-norm attack, `nearest` and `nearest_images` are the nearest images found, whatever the
+    epsilons: the clean ones, at infinity, where there is none. Of any other attack they are None.
+
     `flags` maps what was found wrong (`workers.flags.Flag`) to the examples that it touched, (N,) bool.
     """
 
@@ -46,6 +54,8 @@ class AttackResult:
     forward_calls_at: NDArray[np.int32]  # (E, N)
     targets: NDArray[np.int32] | None = None  # (N,), of a targeted attack: success means this class
     flags: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    nearest: NDArray[np.float32] | None = None  # (N,), in the attack's norm
+    nearest_images: NDArray[np.float32] | None = None  # (N, H, W, C), in [0, 1]
 
     def adversarial(self, k: int) -> NDArray[np.float32]:
         """The images at `epsilons[k]`, (N, H, W, C): the success, else the last try, else the clean image."""
@@ -73,16 +83,22 @@ class AttackResult:
 
 @options(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
 class Attack(ABC):
-    """Options of an attack. Call it with a model and images to run it; subclasses define `search`."""
+    """Options of an attack. Call it with a model and images to run it; subclasses define `search`.
+
+    `eot`: over how many draws a randomised model's gradients and answers are estimated, at every step;
+    "auto": 20 where the model's answers to an image differ, else 1.
+    """
 
     name: ClassVar[str] = ""
     VERSION: ClassVar[int] = 1  # raised whenever results change: it is part of every cell's identity
     NORMS: ClassVar[tuple[str, ...]] = ("linf", "l2")  # the first is the default
     PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset()  # options on the pixel scale, as epsilon is
     randomised: ClassVar[bool] = False  # whether the result depends on the seed
+    minimum_norm: ClassVar[bool] = False  # whether it looks for the nearest image, whatever the epsilons
     choose_matters: ClassVar[bool] = True  # False: there is one image to choose from
 
     norm: NormName = "linf"
+    eot: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
 
     @abstractmethod
     def search(self, rows: ActiveSet) -> None:
@@ -100,6 +116,7 @@ class Attack(ABC):
         clean_correct: NDArray[np.bool_] | None = None,
         targets: NDArray[np.integer] | None = None,
         choose: Choose = "first",
+        score_draws: bool = True,
     ) -> AttackResult:
         """Attack (N, H, W, C) float32 images in [0, 1] with (N,) labels, at every epsilon ([0, 1] scale).
 
@@ -108,6 +125,10 @@ class Attack(ABC):
         `targets` (N,) are the classes to reach; given only to a targeted attack, which draws its own without.
         `choose="first"` stops an example at its first success; "strongest" spends the whole budget and
         takes the iterate of highest cross-entropy, "last" the last one; success then means that image.
+
+        What a randomised model answers is decided by 20 fresh draws, keyed by the seed: most of them must be
+        right on a clean image, and wrong on an adversarial one. A claim of the attack's that does not survive
+        them is no success, and flagged. `score_draws=False` leaves the claims to a caller that scores them.
 
         Raises ValueError for arguments of the wrong shape, type or range. What is wrong with the model is in
         the result's `flags`; NoGradientError where no gradient flows at all.
@@ -121,15 +142,15 @@ class Attack(ABC):
         network = network_for(model, images.shape[1:])
         if example_indices is None:
             example_indices = np.arange(len(images))
-        whole = Findings.none(len(radii), images)
+        whole = Findings.none(len(radii), images, minimum_norm=self.minimum_norm)
         if not len(images):
             return _result(radii, np.zeros(0, bool), whole, targets)
         health = network.health(images)
-        for fault in health.faults:
+        for fault in (*health.faults, *inference_flags(model, images)):
             whole.flag(fault, np.arange(len(images)))
+        draws = (DRAWS if health.randomised else 1) if self.eot == "auto" else self.eot
         if clean_correct is None:
-            clean_correct = _clean_correct(network, images, labels, whole)
-            whole.forward_calls[0] += 1
+            clean_correct = _clean_correct(network, images, labels, whole, health.randomised, seed)
         if targets is None and self._targeted:
             targets = _drawn_targets(labels, health.classes, seed, example_indices)
         per_part = max(1, ROW_BYTES // (images[0].nbytes * len(radii)))
@@ -145,10 +166,14 @@ class Attack(ABC):
                 NORMS[self.norm],
                 choose,
                 Randomness(self.name, seed, example_indices[part]),
+                draws,
             )
-            rows = ActiveSet(task)
+            network.reseed(_SEARCH, seed, int(example_indices[part][0]))
+            rows = ActiveSet(task, minimum_norm=self.minimum_norm)
             self.search(rows)
             whole.take(part, rows.found)
+        if health.randomised and score_draws:
+            _score(network, labels, targets, whole, seed)
         return _result(radii, clean_correct, whole, targets)
 
     @property
@@ -172,18 +197,57 @@ def _result(
         found.forward_calls,
         None if targets is None else targets.astype(np.int32),
         found.flags,
+        found.nearest,
+        found.nearest_images,
     )
 
 
 def _clean_correct(
-    network: Network, images: NDArray[np.float32], labels: NDArray[np.int32], found: Findings
+    network: Network,
+    images: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    found: Findings,
+    randomised: bool,
+    seed: int,
 ) -> NDArray[np.bool_]:
-    logits = network.logits(images)
-    classes = logits.shape[1]
+    classes = network.health(images).classes
     if labels.max() >= classes:
         raise ValueError(f"found label {labels.max()}; the model has {classes} classes, numbered from 0")
-    found.flag(Flag.NON_FINITE_LOGITS, np.flatnonzero(~metrics.answered(logits)))
-    return metrics.right(logits, labels)
+    draws = list(fresh_draws(network, images, _CLEAN, seed)) if randomised else [network.logits(images)]
+    found.forward_calls[0] += len(draws)
+    answers = summarise(draws, partial(metrics.favours, classes=labels, scale=network.logit_size))
+    found.flag(Flag.NON_FINITE_LOGITS, np.flatnonzero(~answers.finite))
+    return answers.mostly
+
+
+def _score(
+    network: Network,
+    labels: NDArray[np.int32],
+    targets: NDArray[np.integer] | None,
+    found: Findings,
+    seed: int,
+) -> None:
+    """Keep of the successes those that most of some fresh draws are, and flag the others' examples."""
+
+    def lost(rows: NDArray[np.intp], images: NDArray[np.float32], level: int) -> NDArray[np.intp]:
+        if not len(rows):
+            return rows
+        judge = (
+            partial(metrics.fools, labels=labels[rows], scale=network.logit_size)
+            if targets is None
+            else partial(metrics.favours, classes=targets[rows], scale=network.logit_size)
+        )
+        answers = summarise(fresh_draws(network, images[rows], _SCORED, seed, level), judge)
+        found.flag(Flag.LOST_CLAIMS, rows[~answers.mostly])
+        return rows[~answers.mostly]
+
+    for level, claimed in enumerate(found.success):
+        gone = lost(np.flatnonzero(claimed), found.images[level], level)
+        found.success[level, gone] = False
+        found.distance[level, gone] = np.inf
+    if found.nearest is not None and found.nearest_images is not None:
+        gone = lost(np.flatnonzero(np.isfinite(found.nearest)), found.nearest_images, len(found.success))
+        found.nearest[gone] = np.inf
 
 
 def _drawn_targets(

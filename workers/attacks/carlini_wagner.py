@@ -14,8 +14,7 @@ from workers.attacks.annealing import cosine
 from workers.attacks.ascent import Positive
 from workers.attacks.minimum_norm import MinimumNorm
 from workers.attacks.nearest import Nearest, Rows
-from workers.metrics import FOOLING_MARGIN
-from workers.norms import L2, TINY, Images
+from workers.norms import L2, Images
 
 _STRETCH = np.float32(0.5)
 """Pixels are tanh(w) / 0.5, so that 0 and 1 lie at finite w, with three quarters of the slope at mid-grey.
@@ -28,7 +27,7 @@ _BEYOND = np.float32(1.5)  # later starts, in distances of the nearest image: on
 _FIRST_CONST = 6.0  # the first c, in units of the least that is enough for an affine model
 _SETTLED = 0.8  # the share of the steps by which success must be seen again if c is to count as large enough
 _PROGRESS = 0.995  # of the best loss a tenth of the steps ago: less progress ends the descent
-_LARGEST_CONST = 1e10
+_LARGEST_CONST = 1e30  # float32 has to hold it
 _LAST_RATE = 0.05  # of the learning rate, at the last step
 
 
@@ -68,18 +67,22 @@ class CarliniWagner(MinimumNorm):
     def find(self, nearest: Nearest) -> None:
         nearest.confidence = self.confidence
         rows = np.arange(len(nearest))
-        _, margins, gradients = nearest.gradients(rows, nearest.clean, self._loss)
+        logits, margins, gradients = nearest.gradients(rows, nearest.clean, self._loss)
         lengths = L2.dual(gradients)
         # Without any gradient at the clean image the loss has nowhere to go.
         rows = np.flatnonzero(lengths)
         if not len(rows):
             return
-        ahead = self._missing(margins) / np.maximum(lengths, TINY)  # the affine model's boundary
-        consts = np.minimum(2 * _FIRST_CONST * ahead / np.maximum(lengths, TINY), _LARGEST_CONST)
+        # The affine model's boundary. No two images are farther apart than the box's diagonal.
+        farthest = L2.diagonal(nearest.clean[0].size)
+        ahead = np.full(len(nearest), farthest)
+        missing = self._missing(margins, nearest.blur(logits))
+        ahead[rows] = np.minimum(missing[rows] / lengths[rows], farthest)
+        consts = np.full(len(nearest), _LARGEST_CONST)
+        consts[rows] = np.minimum(2 * _FIRST_CONST * ahead[rows] / lengths[rows], _LARGEST_CONST)
         if self.initial_const is not None:
             consts[:] = self.initial_const
-        # No two images are farther apart than the box's diagonal.
-        start = np.minimum(_OVERSHOOT * ahead, L2.diagonal(nearest.clean[0].size))
+        start = np.minimum(_OVERSHOOT * ahead, farthest)
         starts = nearest.clean + start.astype(np.float32)[:, None, None, None] * L2.direction(gradients)
         low, high = np.zeros(len(nearest)), np.full(len(nearest), np.inf)
         for _ in range(self.binary_search_steps):
@@ -111,7 +114,7 @@ class CarliniWagner(MinimumNorm):
             logits, margins, gradients = nearest.gradients(rows[going], images, self._loss)
             seen[going[nearest.offer(rows[going], images, logits)]] = step
             taken[going] = step
-            missing = self._missing(margins)
+            missing = self._missing(margins, nearest.blur(logits))
             change = images - clean[going]
             loss = np.einsum("rhwc,rhwc->r", change, change, dtype=np.float64) + consts[going] * missing
             best[going] = np.minimum(best[going], loss)
@@ -128,9 +131,9 @@ class CarliniWagner(MinimumNorm):
                     break
         return seen > _SETTLED * taken
 
-    def _missing(self, margins: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _missing(self, margins: NDArray[np.float32], blur: NDArray[np.float64]) -> NDArray[np.float64]:
         """What the margins (r,) lack for success, in logits, (r,)."""
-        return np.maximum(self.confidence + FOOLING_MARGIN - margins.astype(np.float64), 0)
+        return np.maximum(self.confidence + blur - margins.astype(np.float64), 0)
 
     @property
     def _loss(self) -> str:

@@ -30,6 +30,7 @@ class DDN(MinimumNorm):
     """
 
     name: ClassVar[str] = "ddn"
+    VERSION: ClassVar[int] = 2
     NORMS: ClassVar[tuple[str, ...]] = ("l2",)
     PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset({"init_epsilon"})
 

@@ -68,6 +68,9 @@ class FAB(MinimumNorm):
         self, iterates: Images, clean: Images, gaps: NDArray[np.float32], normals: Images, norm: Norm
     ) -> Images:
         """The next iterates (r, H, W, C), where z_target − z_label is `gaps` (r,) and has these gradients."""
+        # A hyperplane has no scale, and products of what is tiny or huge leave float32.
+        size = np.abs(normals).max(axis=(1, 2, 3))
+        normals, gaps = normals / size[:, None, None, None], gaps / size
         offset = np.einsum("rhwc,rhwc->r", normals, iterates - clean, dtype=np.float64)
         here = to_hyperplane(iterates, normals, -gaps, norm)
         there = to_hyperplane(clean, normals, offset - gaps, norm)

@@ -12,7 +12,7 @@ from workers.attacks.annealing import cosine
 from workers.attacks.ascent import Positive
 from workers.attacks.minimum_norm import MinimumNorm
 from workers.attacks.nearest import Nearest
-from workers.norms import L2, TINY
+from workers.norms import L2
 
 _LAST_GAMMA = 0.001
 
@@ -60,7 +60,8 @@ class FMN(MinimumNorm):
             if not going.any():
                 return
             gamma = cosine(self.gamma, _LAST_GAMMA, step, self.steps)
-            ahead = np.abs(margins) / np.maximum(norm.dual(gradients), TINY)
+            slopes = norm.dual(gradients)
+            ahead = np.divide(np.abs(margins), slopes, out=np.full(len(rows), np.inf), where=slopes > 0)
             boundary = norm.distance(nearest.clean[rows], iterates) + ahead
             distance = nearest.distance[rows]
             # The box can undo what the estimate adds: without the growth the radius may stand still for good.

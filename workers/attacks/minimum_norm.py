@@ -20,6 +20,7 @@ class MinimumNorm(Attack):
     `refine`: end with bisection towards the clean image.
     """
 
+    minimum_norm: ClassVar[bool] = True
     choose_matters: ClassVar[bool] = False  # there is one nearest image
 
     refine: bool = True

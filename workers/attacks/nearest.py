@@ -12,6 +12,9 @@ from workers.norms import Images
 REFINED = 1e-3
 """Bisection ends where the nearest image is known to this share of its distance."""
 
+_WON = 0.9
+"""The share of a randomised model's fresh draws that must be won: one image stands for every epsilon."""
+
 Rows = NDArray[np.integer]
 
 
@@ -57,6 +60,10 @@ class Nearest:
         """Logits and the gradients of z_class − z_label, as `ActiveSet.differences_at` has them."""
         return self._active.differences_at(self._first[rows], images, classes)
 
+    def blur(self, logits: Images) -> NDArray[np.float64]:
+        """The lead (r,) in logits (r, K) that says nothing, as `metrics.blur` has it."""
+        return metrics.blur(logits, self._active.task.network.logit_size)
+
     def offer(self, rows: Rows, images: Images, logits: Images) -> NDArray[np.bool_]:
         """Keep those images (r, H, W, C) in the box that succeed and are nearer than what there is.
 
@@ -68,7 +75,10 @@ class Nearest:
             logits[np.arange(len(rows)), self.targets[rows]] += handicap
         success = self._active.succeeds(logits, self._first[rows])
         distance = self.norm.distance(self.clean[rows], images)
-        nearer = success & (distance < self.distance[rows])
+        closer = distance < self.distance[rows]
+        chosen = np.flatnonzero(success & closer)
+        success[chosen] = self._active.confirmed(self._first[rows[chosen]], images[chosen], _WON)
+        nearer = success & closer
         self.images[rows[nearer]] = images[nearer]
         self.distance[rows[nearer]] = distance[nearer]
         return success
@@ -99,8 +109,10 @@ class Nearest:
     def settle(self) -> None:
         """Decide every epsilon by the distances; where too far, the last try is the image projected."""
         active = self._active
+        active.found.keep_nearest(self.example, self.images, self.distance)
         images, distance = self.images[self._back], self.distance[self._back]
-        inside = metrics.within(distance, active.epsilons[active.level])
+        epsilons = active.epsilons[active.level]
+        inside = metrics.within(distance, epsilons) & (epsilons > 0)
         tries = images.copy()
         tries[~inside] = self.norm.project(images[~inside], active.clean[~inside], active.radius[~inside])
         if active.choose == "strongest":

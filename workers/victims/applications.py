@@ -16,6 +16,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as options_dataclass
 
 from workers.victims.base import BACKBONE, OPTIONS_CONFIG, Architecture, Shape
+from workers.victims.pixels import NORMALISATIONS
 from workers.victims.weights import IMAGENET, imagenet_network, load_weights_file
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
 Preprocessing = Literal["tf", "caffe", "torch", "none"]
 
-_MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB pixels in [0, 1]
-_STD = (0.229, 0.224, 0.225)
+_MEAN, _STD = NORMALISATIONS["imagenet"]
 
 
 class Application(NamedTuple):

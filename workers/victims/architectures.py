@@ -9,10 +9,12 @@ import numpy as np
 from pydantic import ValidationError
 
 from workers.factories import load
+from workers.inference import answer, choose
 from workers.unit import ModelSpec
 from workers.victims.applications import APPLICATIONS
 from workers.victims.base import Architecture, ArchitectureError, Shape
 from workers.victims.cnns import CNNS
+from workers.victims.pixels import UNIT, stated
 from workers.victims.saved import load_saved
 
 if TYPE_CHECKING:
@@ -32,13 +34,19 @@ def build_model(model: ModelSpec, shape: Shape, classes: int, *, pretrained: boo
     `input_shape=`, `classes=`. Raises ArchitectureError for an unknown name, wrong options, images that the
     network cannot take, weights that cannot be had, or a model that does not map images to logits.
     """
+    import keras
+
     if model.path:
-        pixel_range = model.options.get("pixel_range") or (0, 1)
-        saved = load_saved(model.path, shape, classes, sha256=model.sha256, pixel_range=pixel_range)
+        pixels = stated(model.options) or UNIT
+        saved = load_saved(model.path, shape, classes, sha256=model.sha256, pixels=pixels)
+        if model.inference:
+            choose(saved, model.inference)
         check_logits(saved, shape, classes, name=model.path)
         return saved
     if model.factory:
         built = _own(model.factory, model)(**model.options, input_shape=shape, classes=classes)
+        if model.inference and isinstance(built, keras.Model):
+            choose(built, model.inference)
         check_logits(built, shape, classes, name=model.factory)
         return built
     if model.name not in ARCHITECTURES:
@@ -75,7 +83,7 @@ def check_logits(model: Any, shape: Shape, classes: int, *, name: str) -> None:
         raise ArchitectureError(f"{name} returned a {type(model).__name__}; a keras.Model is allowed")
     images = np.random.default_rng(0).random((4, *shape), dtype=np.float32)
     try:
-        outputs = keras.ops.convert_to_numpy(model(images, training=False))
+        outputs = keras.ops.convert_to_numpy(answer(model, keras.ops.convert_to_tensor(images)))
     except Exception as error:
         raise ArchitectureError(f"{name} cannot take images of shape {shape}: {error}") from error
     if outputs.shape != (4, classes):

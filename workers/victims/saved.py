@@ -6,28 +6,50 @@ import io
 import json
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workers.victims.base import ArchitectureError, Shape
+from workers.victims.pixels import PixelScale
 from workers.victims.weights import read_file
 
 if TYPE_CHECKING:
     import keras
 
 SUFFIX = ".keras"
-_CLEARLY = 0.1  # of the images: more than sampling explains
-_UNDECIDED = 0.5  # of the cross-entropy of a guess
+
+_AUGMENTING = frozenset(
+    (
+        "AugMix",
+        "AutoContrast",
+        "CenterCrop",
+        "ContrastLimitedAdaptiveHistogramEqualization",
+        "CutMix",
+        "Equalization",
+        "MaxNumBoundingBoxes",
+        "MixUp",
+        "Pipeline",
+        "RandAugment",
+        "Resizing",
+        "Solarization",
+    )
+)
 
 
-def input_shape(data: bytes) -> tuple[int | None, ...] | None:
-    """(H, W, C) that a `.keras` file says its model takes, read without Keras; None where it does not say.
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """What a `.keras` file says of its model, read without Keras."""
 
-    Raises ArchitectureError for anything but a `.keras` file.
-    """
+    input_shape: tuple[int | None, ...] | None  # (H, W, C); None where it does not say
+    training: tuple[str, ...]  # names of the layers to which its author passes training=True
+
+
+def describe_saved(data: bytes) -> SavedModel:
+    """Raises ArchitectureError for anything but a `.keras` file."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = set(archive.namelist())
@@ -36,6 +58,10 @@ def input_shape(data: bytes) -> tuple[int | None, ...] | None:
         raise ArchitectureError(f"it is not a {SUFFIX} file as keras.Model.save writes it: {error}") from None
     if "model.weights.h5" not in names:
         raise ArchitectureError("it holds no model.weights.h5: it is cut short, or of another layout")
+    return SavedModel(_input_shape(config), tuple(_in_training(config)))
+
+
+def _input_shape(config: Any) -> tuple[int | None, ...] | None:
     shape = _at(config, "build_config", "input_shape")
     if shape is None:
         layers = _at(config, "config", "layers") or []
@@ -46,6 +72,26 @@ def input_shape(data: bytes) -> tuple[int | None, ...] | None:
     if not isinstance(shape, list) or not all(side is None or isinstance(side, int) for side in shape):
         return None
     return tuple(shape[1:])
+
+
+def _in_training(config: Any) -> Iterator[str]:
+    """The layers, at any depth, that are called with training=True; as `workers.inference` finds them."""
+    layers = _at(config, "config", "layers")
+    for layer in layers if isinstance(layers, list) else []:
+        nodes = _at(layer, "inbound_nodes")
+        said = [_at(node, "kwargs", "training") for node in nodes] if isinstance(nodes, list) else []
+        if True in said and not trains_by_default(str(_at(layer, "class_name"))):
+            yield str(_at(layer, "config", "name") or _at(layer, "class_name"))
+        elif not said or None in said:  # what is said of a call holds for all that is in the layer too
+            yield from _in_training(layer)
+
+
+def trains_by_default(name: str) -> bool:
+    """Whether a layer of Keras' own takes training=True where nothing is said.
+
+    Keras then writes it down as if the author had said it.
+    """
+    return name in _AUGMENTING or name.startswith("Random")
 
 
 def _at(config: Any, *keys: str) -> Any:
@@ -60,15 +106,16 @@ def fits(found: Sequence[int | None], shape: Shape) -> bool:
 
 
 def load_saved(
-    path: str, shape: Shape, classes: int, *, sha256: str | None, pixel_range: Sequence[float]
+    path: str, shape: Shape, classes: int, *, sha256: str | None, pixels: PixelScale
 ) -> keras.Model:
     """The model in a `.keras` file as a victim: images in [0, 1] to logits.
 
     Loaded in Keras' safe mode, which runs no code from the file. A final softmax or sigmoid is taken off,
-    checked on random images to leave its answers what they were. `pixel_range`: (low, high) of the pixels
-    that the model was trained on.
+    checked on random images to leave its answers what they were. `pixels`: the scale of pixels that the
+    model was trained on.
 
-    Raises ArchitectureError when the file cannot be read or loaded, or holds no classifier of such images.
+    Raises ArchitectureError when the file cannot be read or loaded, holds no classifier of such images, or
+    the scale is one of another number of channels.
     """
     import keras
 
@@ -85,42 +132,15 @@ def load_saved(
             ) from error
     _check_outside(model, path, shape, classes)
     logits = _logits(model, path, shape)
-    low, high = pixel_range
-    if (low, high) == (0, 1):
+    if pixels.is_unit:
         return logits
-    inputs = keras.Input(shape)
-    return keras.Model(inputs, logits(keras.layers.Rescaling(high - low, offset=low)(inputs)))
-
-
-def check_pixel_range(model: keras.Model, path: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Raise ArchitectureError when a model is clearly better at these (N, H, W, C) images, in [0, 1], once
-    they are put on another scale: it was trained on that one.
-
-    Clearly: right on many more of them; or as good as undecided here (a network of rectified units hardly
-    minds the scale of its input, but the scale of its logits follows it) and far more certain there.
-    """
-    accuracy, loss = _accuracy_and_loss(model, images, labels)
-    undecided = loss > _UNDECIDED * np.log(model.output_shape[1])
-    others = []
-    for low, high in ((0, 255), (-1, 1)):
-        scaled = images * np.float32(high - low) + np.float32(low)
-        right, lower = _accuracy_and_loss(model, scaled, labels)
-        if right > accuracy + _CLEARLY or (undecided and lower < loss / 2):
-            others.append((lower, right, f"[{low}, {high}]"))
-    if others:
-        lower, right, scale = min(others)
+    if not pixels.fits(shape[2]):
         raise ArchitectureError(
-            f"{path} is right on {accuracy:.0%} of {len(images)} test images with pixels in [0, 1] "
-            f"(cross-entropy {loss:.2f}), on {right:.0%} with pixels in {scale} ({lower:.2f}): "
-            f"give it pixel_range: {scale} (or [0, 1], if that is what it was trained on)"
+            f"{path} has {pixels.option} for {len(pixels.factor)} channels; the images have {shape[2]}"
         )
-
-
-def _accuracy_and_loss(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    logits = model.predict_on_batch(images).astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
-    return float((logits.argmax(axis=1) == labels).mean()), float(losses.mean())
+    inputs = keras.Input(shape)
+    scaled = keras.layers.Rescaling(list(pixels.factor), offset=list(pixels.offset))(inputs)
+    return keras.Model(inputs, logits(scaled))
 
 
 def _check_outside(model: Any, path: str, shape: Shape, classes: int) -> None:
@@ -180,10 +200,12 @@ def _final_activation(model: keras.Model) -> str | None:
 def _without_activation(model: keras.Model) -> keras.Model:
     import keras
 
-    operation, node, _ = model.outputs[0]._keras_history
+    operation, index, _ = model.outputs[0]._keras_history
     if hasattr(operation, "activation") and not isinstance(operation, keras.Model):
         operation.activation = keras.activations.linear
         return model
-    before = operation._inbound_nodes[node].input_tensors[0]
-    after = _without_activation(operation)(before) if isinstance(operation, keras.Model) else before
+    node = operation._inbound_nodes[index]
+    after = before = node.input_tensors[0]
+    if isinstance(operation, keras.Model):
+        after = _without_activation(operation)(before, **node.arguments.kwargs)
     return keras.Model(model.inputs[0], after)  # not a list of one, which Keras tells apart

@@ -19,8 +19,9 @@ class Markdown(Format):
 
 def _robustness(table: RobustnessTable) -> str:
     names, numeric = words.header(table)
-    rows = [words.cells(row) for row in table.rows]
-    return f"### {words.title(table)}\n\n{_table(names, rows, numeric)}\n{words.caption(table)}\n"
+    return (
+        f"### {words.title(table)}\n\n{_table(names, words.rows(table), numeric)}\n{words.caption(table)}\n"
+    )
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:

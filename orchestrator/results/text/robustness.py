@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from orchestrator.results.tables import Entry, RobustnessTable, Row
+from orchestrator.results.checks import RULES
+from orchestrator.results.tables import WORST_CASE, Entry, RobustnessTable, Row
 from orchestrator.results.text.base import NO_VALUE
 from workers.flags import Flag
+
+_FOOTNOTES = 5
+"""How many rules a table explains; `verify` knows them all."""
+
+_MORE = "⁺"
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 FIRST_ENTRY = 4
 """The first of the columns that hold entries."""
@@ -34,26 +41,43 @@ def epsilon_text(epsilon: float) -> str:
     return f"{epsilon:.4g}"
 
 
-def labels(row: Row) -> tuple[str, str, str]:
-    """Model with its marks, defence, attack."""
+def footnotes(table: RobustnessTable) -> dict[str, str]:
+    """Rule -> its mark, of those that make a number of the table wrong or suspicious, the gravest first.
+
+    Flags have marks of their own. Beyond the first few all rules share one mark.
+    """
+    broken = {name for row in table.rows for name in row.checks} - set(Flag)
+    names = [name for name in RULES if name in broken and RULES[name].severity != "note"]
+    return {
+        name: str(i).translate(_SUPERSCRIPTS) if i <= _FOOTNOTES else _MORE for i, name in enumerate(names, 1)
+    }
+
+
+def labels(row: Row, notes: Mapping[str, str]) -> tuple[str, str, str]:
+    """Model with its marks, defence, attack. `notes` are the table's `footnotes`."""
     marks = "".join(flag.mark for flag in Flag if flag in row.flags)
+    marks += "".join(dict.fromkeys(notes[name] for name in row.checks if name in notes))
     return f"{row.model_label} {marks}".rstrip(), row.defence, row.attack_label
 
 
-def cells(row: Row) -> list[str]:
-    """What stands in the columns of `header`."""
+def rows(table: RobustnessTable) -> list[list[str]]:
+    """What stands in the columns of `header`, row by row."""
+    notes = footnotes(table)
     return [
-        *labels(row),
-        percent(row.clean_accuracy, row.clean_sd),
-        *map(entry_text, row.entries),
-        examples(row),
+        [
+            *labels(row, notes),
+            percent(row.clean_accuracy, row.clean_sd),
+            *(entry_text(entry, notes) for entry in row.entries),
+            examples(row),
+        ]
+        for row in table.rows
     ]
 
 
 def constant(table: RobustnessTable) -> dict[str, str]:
     """The labels, all but one, and `n`, where they are the same in every row: column -> text."""
     names, _ = header(table)
-    columns = list(zip(*map(cells, table.rows), strict=True))
+    columns = list(zip(*rows(table), strict=True))
     same = {
         name: column[0]
         for name, column in zip(names, columns, strict=True)
@@ -86,9 +110,36 @@ def caption(table: RobustnessTable, left_out: Mapping[str, str] | None = None) -
         parts.append(f"95% intervals (test sampling only) at most ±{100 * max(halves):.1f} points")
     if any(entry.sd is not None for entry in entries):
         parts.append("mean ± SD over training seeds")
+    if any(row.targeted for row in table.rows):
+        parts.append("targeted: share right and not driven to the target class, which is no robust accuracy")
+    parts += _worst_case(table)
     flags = {flag for row in table.rows for flag in row.flags}
     parts += [f"{flag.mark} {flag.meaning}" for flag in Flag if flag in flags]
+    notes = footnotes(table)
+    parts += [
+        f"{mark} {RULES[name].severity}: {RULES[name].meaning}"
+        for name, mark in notes.items()
+        if mark != _MORE
+    ]
+    if more := list(notes.values()).count(_MORE):
+        parts.append(f"{_MORE} {more} more: robustsweep verify")
     return "; ".join(parts)
+
+
+def _worst_case(table: RobustnessTable) -> Iterator[str]:
+    """What its worst cases are of, and at which epsilons that is less than all."""
+    epsilons = header(table)[0][FIRST_ENTRY:-1]
+    rows = [row for row in table.rows if row.attack == WORST_CASE]
+    at: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        most = {attack for entry in row.entries if entry for attack in entry.attacks}
+        for entry, epsilon in zip(row.entries, epsilons, strict=True):
+            if entry and not entry.mark and set(entry.attacks) != most:
+                at.setdefault(entry.attacks, []).append(epsilon)
+    if rows:
+        yield "worst case: broken by any of the adaptive, untargeted attacks"
+        for attacks, where in at.items():
+            yield f"at {', '.join(dict.fromkeys(where))} of {' and '.join(attacks)} alone"
 
 
 def examples(row: Row) -> str:
@@ -101,10 +152,14 @@ def examples(row: Row) -> str:
     return f"{per_seed} × {most.seeds} seeds" if most.seeds > 1 else str(per_seed)
 
 
-def entry_text(entry: Entry | None) -> str:
+def entry_text(entry: Entry | None, notes: Mapping[str, str]) -> str:
+    """A number, or why there is none; one that a check calls wrong is not shown, but which check does."""
     if entry is None:
         return NO_VALUE
-    return entry.mark or percent(entry.value, entry.sd)
+    if entry.mark != "wrong":
+        return entry.mark or percent(entry.value, entry.sd)
+    rules = (name for name in entry.checks if RULES[name].severity == "wrong")
+    return "wrong" + "".join(dict.fromkeys(notes[name] for name in rules if name in notes))
 
 
 def percent(value: float | None, sd: float | None) -> str:

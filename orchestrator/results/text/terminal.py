@@ -9,7 +9,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator.results.tables import Entry, RobustnessTable
+from orchestrator.results.tables import Entry, RobustnessTable, Row
 from orchestrator.results.text import layout
 from orchestrator.results.text import robustness as words
 from orchestrator.results.text.base import Columns, Format, shown
@@ -82,25 +82,30 @@ class Terminal(Format):
 def _columns(table: RobustnessTable, *, broken: bool = False) -> list[Column]:
     """Its columns; `broken`: labels and the marks of holes may be broken at their spaces, numbers never."""
     names, numeric = words.header(table)
-    rows = [words.cells(row) for row in table.rows]
+    rows, notes = words.rows(table), words.footnotes(table)
     columns = [
         Column(name, [row[i] for row in rows], right=right, breaks=broken and not right)
         for i, (name, right) in enumerate(zip(names, numeric, strict=True))
     ]
     for i in range(len(table.epsilons)):
         entries = [row.entries[i] for row in table.rows]
-        texts = map(words.entry_text, entries)
+        texts = [words.entry_text(entry, notes) for entry in entries]
         cells = [
             text.replace(" ", "\n") if broken and entry and entry.mark else text
             for text, entry in zip(texts, entries, strict=True)
         ]
         place = words.FIRST_ENTRY + i
-        columns[place] = replace(columns[place], cells=cells, styles=list(map(_style, entries)))
+        styles = [_style(entry, row) for entry, row in zip(entries, table.rows, strict=True)]
+        columns[place] = replace(columns[place], cells=cells, styles=styles)
     return columns
 
 
-def _style(entry: Entry | None) -> str:
+def _style(entry: Entry | None, row: Row) -> str:
     """Colours of the terminal's own palette that can be read on black and on white alike."""
+    if entry is not None and entry.mark == "wrong":
+        return "bold red"
     if entry is None or entry.value is None:
         return "dim"
+    if row.targeted:  # no robust accuracy, so neither much nor little of it
+        return ""
     return "green" if entry.value >= 2 / 3 else "red" if entry.value < 1 / 3 else ""

@@ -1,0 +1,205 @@
+"""What rules look at: the cells of a folder with the examples that each broke, and its victims' figures."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from orchestrator.results.checks.rule import Place
+from orchestrator.results.schemas import Results
+from orchestrator.results.witnesses import unpacked
+from workers.unit import label
+
+SINGLE_STEP = ("fgsm",)
+AT_RANDOM = ("noise",)
+FROM_ELSEWHERE = ("stored",)
+
+_OF_VICTIM = ("victim_id", "model", "model_options", "dataset", "defence", "seed")
+_OF_ATTACK = (*_OF_VICTIM, "attack_id", "attack", "attack_options", "norm", "adaptive")
+_OF_CELL = (*_OF_ATTACK, "cell_id", "epsilon")
+
+
+@dataclass(slots=True)
+class Kind:
+    """How an attack on a victim went about it, as all its cells show together: calls may be shared."""
+
+    name: str
+    forward_calls: int = 0
+    gradient_calls: int = 0
+
+    @property
+    def white_box(self) -> bool:
+        return self.gradient_calls > 0
+
+    @property
+    def iterative(self) -> bool:
+        """A search by gradients, which more than one step is needed for."""
+        return self.white_box and self.name not in SINGLE_STEP
+
+    @property
+    def black_box(self) -> bool:
+        """A search that asks for answers only; random noise is no search."""
+        asked = self.forward_calls > 0 and not self.white_box
+        return asked and self.name not in (*AT_RANDOM, *FROM_ELSEWHERE)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell that has rows, as the view `cells` shows it, and which examples its attack broke."""
+
+    values: Mapping[str, Any]
+    kind: Kind
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    @cached_property
+    def correct_at(self) -> NDArray[np.bool_]:
+        return unpacked(self.values["right_at"])
+
+    @cached_property
+    def broken_at(self) -> NDArray[np.bool_]:
+        return unpacked(self.values["broken_at"])
+
+    @property
+    def done(self) -> bool:
+        return bool(self.values["status"] == "done")
+
+    @property
+    def named(self) -> str:
+        """The attack with its options."""
+        return label(self.values["attack"], self.values["attack_options"])
+
+    @property
+    def searched(self) -> bool:
+        """Whether it may be held against other cells: gradients of the victim itself, any wrong class."""
+        return bool(self.values["adaptive"]) and not self.targeted
+
+    @property
+    def place(self) -> Place:
+        return self._place(_OF_CELL)
+
+    @property
+    def of_attack(self) -> Place:
+        return self._place(_OF_ATTACK)
+
+    @property
+    def of_victim(self) -> Place:
+        return self._place(_OF_VICTIM)
+
+    def _place(self, names: tuple[str, ...]) -> Place:
+        return Place(**{name: self.values[name] for name in names})
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How two cells compare on the examples that both have, and that the victim gets right."""
+
+    one: Cell
+    other: Cell
+    n: int
+    only_one: int  # examples that only the first breaks
+    only_other: int
+
+    @classmethod
+    def of(cls, one: Cell, other: Cell) -> Pair:
+        both = _common(one.correct_at, other.correct_at)
+        first, second = one.broken_at[: len(both)] & both, other.broken_at[: len(both)] & both
+        return cls(one, other, int(both.sum()), int((first & ~second).sum()), int((second & ~first).sum()))
+
+    @property
+    def gain(self) -> float:
+        """By which share of the examples the first breaks more."""
+        return (self.only_one - self.only_other) / self.n if self.n else 0.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a folder holds, as rules need it."""
+
+    wanted: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # the view `cells`, all of it, its witnesses too
+    victims: list[dict[str, Any]] = field(default_factory=list)  # `results.schemas.VICTIMS`
+    figures: dict[str, dict[str, float]] = field(
+        default_factory=dict
+    )  # victim id -> figure -> value, no nulls
+    coverage: pa.Table | None = None  # `results.schemas.COVERAGE`, of the wanted cells
+    worst_cases: list[dict[str, Any]] = field(default_factory=list)  # the view `worst_case`, all of it
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Those that have rows."""
+        return [Cell(values, self._kinds[_run(values)]) for values in self.wanted if values["n"]]
+
+    @cached_property
+    def _kinds(self) -> dict[tuple[str, str], Kind]:
+        kinds: dict[tuple[str, str], Kind] = {}
+        for values in self.wanted:
+            kind = kinds.setdefault(_run(values), Kind(values["attack"]))
+            kind.forward_calls += values["forward_calls"]
+            kind.gradient_calls += values["gradient_calls"]
+        return kinds
+
+    def runs(self) -> Iterator[list[Cell]]:
+        """The cells of each attack on each victim, ascending in epsilon."""
+        found: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+        for cell in self.cells:
+            found[_run(cell.values)].append(cell)
+        for cells in found.values():
+            yield sorted(cells, key=lambda cell: cell.values["epsilon"])
+
+    def points(self) -> Iterator[list[Cell]]:
+        """The cells that may be held against each other: of one victim, norm and epsilon above 0."""
+        found: dict[tuple[str, str, float], list[Cell]] = defaultdict(list)
+        for cell in self.cells:
+            if cell.searched and cell.epsilon > 0:
+                found[cell.victim_id, cell.norm, cell.epsilon].append(cell)
+        yield from found.values()
+
+    def probed(self) -> Iterator[tuple[Place, dict[str, float]]]:
+        """Every victim that has figures: what it is, and those that could be measured."""
+        for victim in self.victims:
+            if figures := self.figures.get(victim["victim_id"]):
+                yield Place(**{name: victim[name] for name in _OF_VICTIM}), figures
+
+
+def gather(connection: duckdb.DuckDBPyConnection, results: Results) -> Evidence:
+    """The evidence in a folder; `connection` has the views of the schema `input` (`results.views`)."""
+    cells = connection.sql(
+        "SELECT c.*, m.correct, m.robust, m.successes, m.touched, m.right_at, m.broken_at, "
+        "m.contradicted, m.misplaced FROM input.cells c LEFT JOIN input.measured m USING (cell_id)"
+    )
+    coverage = connection.sql("FROM input.coverage SEMI JOIN input.wanted USING (cell_id)")
+    figures: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in results.probes.to_pylist():
+        if row["value"] is not None:
+            figures[row["victim_id"]][row["figure"]] = row["value"]
+    wanted = set(results.wanted["victim_id"].to_pylist())
+    return Evidence(
+        wanted=cells.to_arrow_table().to_pylist(),
+        victims=[victim for victim in results.victims.to_pylist() if victim["victim_id"] in wanted],
+        figures=dict(figures),
+        coverage=coverage.to_arrow_table(),
+        worst_cases=connection.sql("FROM input.worst_case").to_arrow_table().to_pylist(),
+    )
+
+
+def _run(values: Mapping[str, Any]) -> tuple[str, str]:
+    return values["victim_id"], values["attack_id"]
+
+
+def _common(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    length = min(len(one), len(other))
+    return one[:length] & other[:length]

@@ -1,0 +1,218 @@
+"""Rules that hold attacks on one victim against each other, example by example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.results.checks.cells import POINT
+from orchestrator.results.checks.evidence import Cell, Evidence, Pair
+from orchestrator.results.checks.rule import Found, Rule
+from orchestrator.results.checks.statistics import binomial_tail, holm, mcnemar
+from orchestrator.results.checks.victims import weaker_on_probes
+
+_NOISE_BREAKS = 0.05  # of the correct examples, and `_NOISE_EXAMPLES`: below it there is nothing to compare
+_NOISE_EXAMPLES = 10
+_ONE_SIDED = 0.05
+_FLOOR = 0.1  # of the correct examples left: an attack that has broken the rest is no blind one
+_FARTHER = 1.05
+_ENOUGH = 50  # distances, before medians are compared
+_OVERFIT_FGSM, _OVERFIT_BELOW = 0.7, 0.2  # of clean accuracy
+
+
+def _weaker_than_fgsm(evidence: Evidence) -> Iterator[Found]:
+    yield from weaker_on_probes("bim", "fgsm", ("bim", "fgsm"))(evidence)
+    pairs = [
+        Pair.of(single, cell)
+        for cells in evidence.points()
+        for single in cells
+        if single.kind.name == "fgsm"
+        for cell in cells
+        if cell.kind.iterative
+    ]
+    yield from _better(
+        pairs,
+        lambda pair: (
+            f"fgsm, with one step, breaks {pair.only_one:,} examples that {pair.other.named} does not, and "
+            f"{pair.only_other:,} the other way round, of {pair.n:,}"
+        ),
+    )
+
+
+def _better(pairs: Sequence[Pair], words: Callable[[Pair], str]) -> Iterator[Found]:
+    """Where the first of a pair breaks more than the other, by a point and more than by chance."""
+    significant = holm([mcnemar(pair.only_one, pair.only_other) for pair in pairs])
+    for pair, sure in zip(pairs, significant, strict=True):
+        if sure and pair.gain > POINT:
+            yield Found(pair.other.place, pair.gain, POINT, words(pair))
+
+
+def _black_box_better(evidence: Evidence) -> Iterator[Found]:
+    """What only an attack without gradients breaks, against all searches by gradients together."""
+    words = ("bim", "square, which asks for answers only,")
+    yield from weaker_on_probes("bim", "square", words)(evidence)
+    found: list[tuple[Cell, Cell, int, int]] = []
+    for cells in evidence.points():
+        white = [cell for cell in cells if cell.kind.white_box]
+        if not any(cell.kind.iterative for cell in white):
+            continue
+        # An example that any of them breaks shows that gradients lead there; the number of the strongest is
+        # the one that is read.
+        broken, right = _any_of(white)
+        for black in (cell for cell in cells if cell.kind.black_box):
+            both = _both(right, black.correct_at)
+            missed = both & ~broken[: len(both)]
+            best = max(white, key=lambda cell: int(cell.successes))
+            found.append((black, best, int((black.broken_at[: len(both)] & missed).sum()), int(both.sum())))
+    significant = holm([binomial_tail(only, n, POINT) for _, _, only, n in found])
+    for (black, best, only, n), sure in zip(found, significant, strict=True):
+        if sure and only > POINT * n:
+            yield Found(
+                best.place,
+                only / n,
+                POINT,
+                f"{black.named}, which asks for answers only, breaks {only:,} of {n:,} examples "
+                f"({100 * only / n:.1f}%) that no attack by gradients breaks",
+            )
+
+
+def _any_of(cells: Sequence[Cell]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where any of them broke an example, and where all of them were to."""
+    length = min(len(cell.correct_at) for cell in cells)
+    broken = np.any([cell.broken_at[:length] for cell in cells], axis=0)
+    return broken, np.all([cell.correct_at[:length] for cell in cells], axis=0)
+
+
+def _both(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    length = min(len(one), len(other))
+    return one[:length] & other[:length]
+
+
+def _noise_as_good(evidence: Evidence) -> Iterator[Found]:
+    """Where noise breaks anything to speak of, a search breaks far more; where neither does, who knows."""
+    for cells in evidence.points():
+        for noise in (cell for cell in cells if cell.kind.name == "noise"):
+            for cell in cells:
+                if not (cell.kind.iterative or cell.kind.black_box):
+                    continue
+                pair = Pair.of(noise, cell)
+                broken = int((_both(noise.broken_at, cell.correct_at)).sum())
+                enough = broken >= max(_NOISE_EXAMPLES, _NOISE_BREAKS * pair.n)
+                if not enough or cell.robust <= _FLOOR * cell.correct or not pair.only_one:
+                    continue
+                if mcnemar(pair.only_other, pair.only_one) > _ONE_SIDED:
+                    yield Found(
+                        cell.place,
+                        pair.only_other / pair.n,
+                        pair.only_one / pair.n,
+                        f"noise breaks {broken:,} of {pair.n:,} examples, {pair.only_one:,} of which "
+                        f"{cell.named} does not; it breaks no more than {pair.only_other:,} others",
+                    )
+
+
+def _farther_than_deepfool(evidence: Evidence) -> Iterator[Found]:
+    """The first step to the boundary bounds what a search for the nearest image should come to."""
+    runs: dict[str, dict[str, list[Cell]]] = {}
+    for cells in evidence.runs():
+        if cells[0].minimum_norm and cells[0].norm == "l2" and cells[0].searched:
+            runs.setdefault(cells[0].victim_id, {}).setdefault(cells[0].kind.name, []).append(cells[-1])
+    for found in runs.values():
+        near = [cell.median_nearest for cell in found.get("deepfool", ()) if _has_median(cell)]
+        for cell in (one for name in ("carlini_wagner", "ddn") for one in found.get(name, ())):
+            if near and _has_median(cell) and cell.median_nearest > _FARTHER * min(near):
+                yield Found(
+                    cell.of_attack,
+                    cell.median_nearest,
+                    min(near),
+                    f"the median distance of {cell.named} is {cell.median_nearest:.4g}, and deepfool's "
+                    f"{min(near):.4g}",
+                )
+
+
+def _has_median(cell: Cell) -> bool:
+    return cell.median_nearest is not None and np.isfinite(cell.median_nearest) and cell.correct >= _ENOUGH
+
+
+def _catastrophic(evidence: Evidence) -> Iterator[Found]:
+    for cells in evidence.points():
+        iterative = [cell for cell in cells if cell.kind.iterative and cell.done]
+        for fgsm in (cell for cell in cells if cell.kind.name == "fgsm" and cell.done and iterative):
+            best = min(iterative, key=lambda cell: float(cell.robust / cell.n))
+            clean = fgsm.correct / fgsm.n
+            single, searched = fgsm.robust / fgsm.n, best.robust / best.n
+            if clean and single >= _OVERFIT_FGSM * clean and searched <= _OVERFIT_BELOW * clean:
+                yield Found(
+                    fgsm.place,
+                    single - searched,
+                    (_OVERFIT_FGSM - _OVERFIT_BELOW) * clean,
+                    f"fgsm leaves {100 * single:.1f}% where {best.named} leaves {100 * searched:.1f}%",
+                )
+
+
+def _clean_differs(evidence: Evidence) -> Iterator[Found]:
+    """All attacks on a victim meet the same clean images, so they must find it right on the same."""
+    first: dict[str, Cell] = {}
+    done: set[tuple[str, str]] = set()
+    for cell in evidence.cells:
+        reference = first.setdefault(cell.victim_id, cell)
+        length = 8 * (min(cell.n, reference.n) // 8)
+        one, other = (each.correct_at for each in (reference, cell))
+        length = min(length, len(one), len(other))
+        differing = int((one[:length] != other[:length]).sum())
+        if differing >= 2 and differing > 0.002 * length and (cell.victim_id, cell.attack_id) not in done:
+            done.add((cell.victim_id, cell.attack_id))
+            yield Found(
+                cell.of_attack,
+                differing / length,
+                0.002,
+                f"{differing:,} of {length:,} clean images are right in one attack and wrong in another: "
+                f"{cell.named} and {reference.named}",
+            )
+
+
+RULES = (
+    Rule(
+        name="weaker_than_fgsm",
+        severity="suspicious",
+        meaning="an iterative attack that breaks less than a single step: it gets lost, or is blind",
+        advice="give it more steps, or smaller ones; compare with standard",
+        find=_weaker_than_fgsm,
+    ),
+    Rule(
+        name="black_box_better",
+        severity="suspicious",
+        meaning="an attack without gradients breaks what no attack by gradients does: they are masked",
+        advice="read the worst case over all attacks, and take it for an upper bound",
+        find=_black_box_better,
+    ),
+    Rule(
+        name="noise_as_good",
+        severity="suspicious",
+        meaning="an attack that is no better than noise of the same size",
+        advice="do not read its number: compare with standard",
+        find=_noise_as_good,
+    ),
+    Rule(
+        name="farther_than_deepfool",
+        severity="suspicious",
+        meaning="a search for the nearest image that ends farther away than DeepFool's few steps",
+        advice="give it more steps, or more binary search",
+        find=_farther_than_deepfool,
+    ),
+    Rule(
+        name="clean_differs",
+        severity="suspicious",
+        meaning="clean images that are right in one attack's cells and wrong in another's",
+        advice="look for answers that change between calls or devices; run the sweep on one kind of machine",
+        find=_clean_differs,
+    ),
+    Rule(
+        name="catastrophic_overfitting",
+        severity="note",
+        meaning="robust to one step, not to several, as after training with single steps",
+        advice="do not report robustness to fgsm",
+        find=_catastrophic,
+    ),
+)

@@ -1,0 +1,133 @@
+"""What no attack of a norm breaks, example by example: from what each attack came to, not from rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from orchestrator.results.measured import UNATTACKED
+from orchestrator.results.schemas import VICTIM_COLUMNS, WANTED
+from workers import metrics
+from workers.unit import label
+
+WORST_CASES = pa.schema(
+    [
+        *(WANTED.field(name) for name in (*VICTIM_COLUMNS, "norm", "epsilon")),
+        ("attacks", pa.list_(pa.string())),  # that cover the epsilon and have results, by their labels
+        ("n", pa.int32()),  # examples that all of these cover
+        ("examples", pa.int32()),  # wanted
+        ("robust", pa.int32()),  # of the n: answered rightly, and not broken
+        ("complete", pa.bool_()),
+    ]
+)
+"""One row for each victim, norm and epsilon that an adaptive, untargeted attack is wanted at."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Attack:
+    """An adaptive, untargeted attack on a victim."""
+
+    label: str
+    minimum_norm: bool
+    cells: Mapping[float, str]  # epsilon -> cell id
+    closest: NDArray[np.float32] | None  # as in `ATTACKS`, (P,); None without rows
+
+    def covered(self, epsilon: float, positions: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_] | None:
+        """The positions (P,) at which it has looked for images within epsilon; None if it never will."""
+        if self.minimum_norm:  # looks for the nearest image, whatever the epsilons
+            size = len(next(iter(positions.values())))
+            return np.zeros(size, bool) if self.closest is None else ~np.isnan(self.closest)
+        return positions[self.cells[epsilon]] if epsilon in self.cells else None
+
+
+def worst_cases(wanted: pa.Table, coverage: pa.Table, attacks: pa.Table) -> pa.Table:
+    """`WORST_CASES`, from `schemas.WANTED`, `schemas.COVERAGE` and `measured.ATTACKS`.
+
+    An example is broken at epsilon where any cell of those attacks, at whatever epsilon, has an adversarial
+    image at a measured distance within epsilon. A fixed-budget attack covers the epsilons at which it is
+    wanted, a minimum-norm attack all of them; complete is what all that are to cover the epsilon have done.
+    """
+    covered: dict[str, list[tuple[int, int]]] = {}
+    for cell, start, stop in _columns(coverage, "cell_id", "start", "stop"):
+        covered.setdefault(cell, []).append((start, stop))
+    rows = [
+        {**victim, **row}
+        for victim, examples, found in _victims(wanted, attacks)
+        for row in _by_epsilon(found, examples, covered)
+    ]
+    return pa.Table.from_pylist(rows, schema=WORST_CASES)
+
+
+def _victims(wanted: pa.Table, attacks: pa.Table) -> Iterator[tuple[dict[str, Any], int, list[_Attack]]]:
+    """Each victim and norm, how many examples are wanted of it, and its attacks that count."""
+    closest = attacks["closest"].combine_chunks()
+    values, offsets = closest.values.to_numpy(), closest.offsets.to_numpy()
+    said = _columns(attacks, "victim_id", "attack_id", "targeted", "minimum_norm")
+    measured = {
+        (victim, attack): (targeted, minimum, values[offsets[i] : offsets[i + 1]])
+        for i, (victim, attack, targeted, minimum) in enumerate(said)
+    }
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for cell in wanted.filter(wanted["adaptive"]).to_pylist():
+        groups.setdefault((cell["victim_id"], cell["norm"]), []).append(cell)
+    for cells in groups.values():
+        by_attack: dict[str, list[dict[str, Any]]] = {}
+        for cell in cells:
+            by_attack.setdefault(cell["attack_id"], []).append(cell)
+        found = []
+        for attack, own in by_attack.items():
+            first = own[0]
+            targeted, minimum, distances = measured.get((first["victim_id"], attack), (None, None, None))
+            # What was measured goes before what the attack says of itself.
+            if first["targeted"] if targeted is None else targeted:
+                continue
+            found.append(
+                _Attack(
+                    label(first["attack"], first["attack_options"]),
+                    bool(first["minimum_norm"] if minimum is None else minimum),
+                    {cell["epsilon"]: cell["cell_id"] for cell in own},
+                    distances,
+                )
+            )
+        if found:
+            victim = {name: cells[0][name] for name in (*VICTIM_COLUMNS, "norm")}
+            yield victim, min(cell["examples"] for cell in cells), found
+
+
+def _by_epsilon(
+    attacks: Sequence[_Attack], examples: int, covered: Mapping[str, Sequence[tuple[int, int]]]
+) -> Iterator[dict[str, Any]]:
+    positions = {}
+    for cell in {cell for attack in attacks for cell in attack.cells.values()}:
+        positions[cell] = np.zeros(examples, bool)
+        for start, stop in covered.get(cell, ()):
+            positions[cell][start:stop] = True
+    known = [attack.closest[:examples] for attack in attacks if attack.closest is not None]
+    closest = np.fmin.reduce([np.full(examples, np.nan, np.float32), *known])
+    for epsilon in sorted({epsilon for attack in attacks for epsilon in attack.cells}):
+        looked = [
+            (attack, at) for attack in attacks if (at := attack.covered(epsilon, positions)) is not None
+        ]
+        begun = [(attack, at[:examples]) for attack, at in looked if at[:examples].any()]
+        there = np.logical_and.reduce([at for _, at in begun]) if begun else np.zeros(examples, bool)
+        # At 0 only the clean image is allowed, however near another may be.
+        broken = metrics.within(closest, epsilon) & (epsilon > 0)
+        robust = there & (closest != UNATTACKED) & ~broken
+        n = int(there.sum())
+        yield {
+            "epsilon": epsilon,
+            "attacks": sorted({attack.label for attack, _ in begun}),
+            "n": n,
+            "examples": examples,
+            "robust": int(robust.sum()),
+            "complete": n == examples and len(begun) == len(looked),
+        }
+
+
+def _columns(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
+    return zip(*(table[name].to_pylist() for name in names), strict=True)
