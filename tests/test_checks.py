@@ -295,6 +295,7 @@ CELLS_THAT_FIRE: dict[str, list[tuple[list[Cell], list[Cell]]]] = {
     ],
     "weaker_than_fgsm": [
         ([FGSM, cell("pgd", range(150))], [FGSM, cell("pgd", range(3, 203))]),
+        ([FGSM, cell("pgd", range(150))], [FGSM, cell("pgd", range(194))]),
         ([FGSM, cell("pgd", range(150))], [FGSM, cell("pgd", range(150), norm="l2")]),
         ([FGSM, cell("pgd", range(150))], [FGSM, cell("pgd", range(150), epsilon=0.05)]),
         ([FGSM, cell("pgd", range(150))], [FGSM, cell("pgd", range(150), adaptive=False)]),
@@ -304,13 +305,17 @@ CELLS_THAT_FIRE: dict[str, list[tuple[list[Cell], list[Cell]]]] = {
     ],
     "black_box_better": [
         # Weaker by itself, but what it breaks the others do not.
-        ([BIM[1], cell("square", range(270, 340), QUERIES)], [BIM[1], SQUARE]),
+        ([BIM[1], cell("square", range(270, 350), QUERIES)], [BIM[1], SQUARE]),
         ([cell("bim", []), SQUARE], [cell("fgsm", []), SQUARE]),
         (
-            [BIM[1], cell("square", range(320), QUERIES)],
-            [BIM[1], cell("square", range(320), QUERIES), cell("pgd", range(290, 320))],
+            [BIM[1], cell("square", range(350), QUERIES)],
+            [BIM[1], cell("square", range(350), QUERIES), cell("pgd", range(290, 340))],
         ),
-        ([BIM[1], cell("square", range(320), QUERIES)], [BIM[1], cell("square", range(303), QUERIES)]),
+        ([BIM[1], cell("square", range(350), QUERIES)], [BIM[1], cell("square", range(315), QUERIES)]),
+    ],
+    "black_box_helps": [
+        ([BIM[1], cell("square", range(315), QUERIES)], [BIM[1], cell("square", range(303), QUERIES)]),
+        ([BIM[1], cell("square", range(315), QUERIES)], [BIM[1], cell("square", range(350), QUERIES)]),
     ],
     "noise_as_good": [
         (

@@ -70,8 +70,8 @@ def test_a_sweep_does_everything_once(grid: Path, output: Path) -> None:
     assert successes(rows(output)) == 18  # of 90 right on the clean image, those of position < 20
     assert sorted(path.name for path in (output / "tables").iterdir()) == [
         "cells.parquet",
-        "robustness.csv",
         "checks.parquet",
+        "robustness.csv",
         "robustness.md",
     ]
 

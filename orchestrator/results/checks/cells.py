@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from orchestrator.results.checks.evidence import Cell, Evidence, Pair
 from orchestrator.results.checks.rule import Found, Place, Rule, attacked, every
@@ -79,14 +80,14 @@ def _distances_rise(evidence: Evidence) -> Iterator[Found]:
     for cells in evidence.runs():
         if not cells[0].minimum_norm:
             continue
-        for i, cell in enumerate(cells[1:], 1):
-            regained = max((Pair.of(before, cell) for before in cells[:i]), key=lambda pair: pair.only_one)
-            if regained.only_one:
+        for before, cell in pairwise(cells):
+            regained = Pair.of(before, cell).only_one
+            if regained:
                 yield Found(
                     cell.place,
-                    regained.only_one,
+                    regained,
                     0.0,
-                    f"{regained.only_one:,} examples are broken at epsilon {regained.one.epsilon:.4g} and "
+                    f"{regained:,} examples are broken at epsilon {before.epsilon:.4g} and "
                     f"not at {cell.epsilon:.4g}, though {cell.named} measures one distance for both",
                 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
@@ -98,7 +98,7 @@ class Rule:
         """What it finds, as rows of `CHECKS`."""
         for place, figure, allowed, message in self.find(evidence):
             yield {
-                **asdict(place),
+                **{name: getattr(place, name) for name in Place.__slots__},
                 "rule": self.name,
                 "severity": self.severity,
                 "figure": figure,
