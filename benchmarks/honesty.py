@@ -112,15 +112,13 @@ def said_by(output: str) -> dict[str, Said]:
     clean = {row["model"]: row["clean"] for row in rows(_CLEAN)}
     robust: dict[str, dict[float, float]] = {}
     for row in rows(_WORST_CASE):
-        if row["robust_accuracy"] is not None:
+        if row["robust_accuracy"] is not None:  # else a check calls it wrong
             robust.setdefault(row["model"], {})[row["epsilon"]] = row["robust_accuracy"]
     marks: dict[str, dict[str, Severity]] = {}
     for row in rows(_FLAGS):
         marks.setdefault(row["model"], {})[row["flag"]] = Flag(row["flag"]).severity
     for row in rows(_FINDINGS):
         marks.setdefault(row["model"], {})[row["rule"]] = row["severity"]
-    for row in rows(_FAILED):
-        marks.setdefault(row["model"], {})["failed"] = "suspicious"  # tables show that in place of a number
     usual = {
         name
         for case in zoo.HEALTHY
@@ -140,10 +138,9 @@ def said_by(output: str) -> dict[str, Said]:
 
 
 _CLEAN = "SELECT model, max(clean_accuracy) AS clean FROM cells GROUP BY model"
-_WORST_CASE = "SELECT model, epsilon, robust_accuracy FROM worst_case WHERE norm = 'linf'"
+_WORST_CASE = "SELECT model, epsilon, robust_accuracy FROM worst_case WHERE norm = 'linf' AND complete"
 _FLAGS = "SELECT DISTINCT model, unnest(flags) AS flag FROM cells ORDER BY ALL"
 _FINDINGS = "SELECT DISTINCT model, rule, severity FROM checks WHERE model IS NOT NULL ORDER BY ALL"
-_FAILED = "SELECT DISTINCT model FROM cells WHERE status = 'failed'"
 _REFUSED = """
 SELECT model, any_value(error) AS error FROM failures JOIN cells USING (victim_id)
 WHERE final AND failures.attack_id IS NULL GROUP BY model
@@ -254,7 +251,7 @@ def verdict(case: Case, said: Said, true: Mapping[float, float]) -> str:
     if case.repaired and not near:
         return "NOT REPAIRED"
     if said.refused:
-        return "refused"
+        return "refused" if case.refused else "NOT RUN"
     if not said.marks:
         return "UNMARKED"
     if near:
@@ -412,14 +409,16 @@ here is a zoo of such victims, all made from networks trained on {trained} image
 beside them; {examples} test images, Linf {epsilons}.
 
 - *Foolbox loop*: the lowest robust accuracy that BIM, PGD and DeepFool of Foolbox give, at its defaults.
-- *robustsweep*: the worst case over all attacks of a sweep, as `table` has it, with its marks.
+- *robustsweep*: the worst case over all attacks of a sweep, as `table` has it, with
+  what marks it.
 - *truth*: projected gradient ascent by somebody who knows the ailment and goes around it
   (`benchmarks/truth.py`): through what is behind a broken gradient, in expectation over what is random. It is
   an upper bound too, but nothing was hidden from it.
 
 A number within {points} points of the truth is right. Verdicts in capitals are faults of this tool:
 `UNMARKED` and `MISLEADING`, a number that is wrong without saying so, or with no more than a note;
-`NOT REPAIRED`, one that should have been right; `TOO HIGH`, `TOO LOW` and `FALSE ALARM`, of healthy victims.
+`NOT REPAIRED`, one that should have been right; `NOT RUN`, one that is not there; `TOO HIGH`, `TOO LOW` and
+`FALSE ALARM`, of healthy victims.
 
 {summary}
 

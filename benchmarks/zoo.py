@@ -42,6 +42,7 @@ class Case:
     draws: int = 1  # the answers are random: gradients are averaged over so many
     together: bool = False  # an answer depends on the images that are asked for with it
     repaired: bool = False  # its number is to be the truth, within two points
+    refused: bool = False  # to say that it cannot be evaluated as it is will do
     normalise: bool = False  # the grid says how its pixels are normalised
 
     @property
@@ -261,12 +262,14 @@ SICK = (
         name="wrong_normalisation",
         base="normalised",
         ailment="trained on (x − mean) / std, which nobody says",
+        refused=True,
     ),
     Case(
         name="softmax",
         base="small",
         ailment="probabilities instead of logits",
         factory="probabilities",
+        refused=True,
     ),
     Case(
         name="percent",

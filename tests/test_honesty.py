@@ -59,7 +59,11 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
 @pytest.mark.parametrize("case", names(zoo.SICK))
 def test_no_sick_victim_passes_unmarked(swept: Swept, case: Case) -> None:
     said = swept.said[case.name]
-    assert said.refused or said.marks, f"{case.name}: {case.ailment}; robust accuracy {said.robust}"
+    if case.refused and said.refused:
+        assert "ArchitectureError" in said.refused
+    else:
+        assert not said.refused
+        assert said.marks, f"{case.name}: {case.ailment}; robust accuracy {said.robust}"
 
 
 @pytest.mark.parametrize("case", names(zoo.HEALTHY))
@@ -105,6 +109,7 @@ def test_a_plain_loop_is_misled_by_broken_gradients(swept: Swept) -> None:
 
 HEALTHY, SICK = Case(name="well", base="small"), Case(name="ill", base="small", ailment="something")
 CURABLE = Case(name="curable", base="small", ailment="something", repaired=True)
+REFUSABLE = Case(name="refusable", base="small", ailment="something", refused=True)
 NOTED, DOUBTED = {"randomised": "note"}, {"zero_gradients": "suspicious"}
 
 
@@ -118,7 +123,8 @@ NOTED, DOUBTED = {"randomised": "note"}, {"zero_gradients": "suspicious"}
         (HEALTHY, Said(robust={0.1: 0.53}), "TOO HIGH"),
         (HEALTHY, Said(robust={0.1: 0.47}), "TOO LOW"),
         (HEALTHY, Said(), "TOO HIGH"),
-        (SICK, Said(refused="no"), "refused"),
+        (SICK, Said(refused="no"), "NOT RUN"),
+        (REFUSABLE, Said(refused="no"), "refused"),
         (SICK, Said(robust={0.1: 0.5}), "UNMARKED"),
         (SICK, Said(robust={0.1: 0.9}, marks=NOTED), "MISLEADING"),
         (SICK, Said(robust={0.1: 0.9}, marks=DOUBTED), "marked"),
