@@ -16,7 +16,10 @@ from benchmarks.zoo import Case, Zoo
 from workers.datasets import load
 from workers.unit import DatasetSpec
 
-pytestmark = pytest.mark.tf
+pytestmark = [
+    pytest.mark.tf,
+    pytest.mark.timeout(900),
+]  # the zoo is trained and swept once, in a minute or two
 
 EPSILON = 0.1
 EXAMPLES = 100
