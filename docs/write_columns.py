@@ -49,6 +49,7 @@ def page() -> str:
 def columns_of_views() -> dict[str, list[tuple[str, str]]]:
     """The columns that DuckDB gives each view, in order: name and type."""
     results = Results(
+        sweep="",
         examples=pads.dataset(SCHEMA.empty_table()),
         wanted=WANTED.empty_table(),
         measured=lambda: Measured(MEASURED.empty_table(), ATTACKS.empty_table()),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from orchestrator import completion
+from orchestrator.results.metrics import BY, METRICS
 from orchestrator.results.text import BINARY, FORMATS
 from orchestrator.run.backends.registry import BACKENDS
+from orchestrator.store import OUTPUTS
 
 RECORD_FORMATS = ("rich", "json")
 """Those of `plan` and `status`."""
@@ -41,6 +43,14 @@ OutputArgument = Annotated[
     typer.Argument(
         metavar="OUTPUT",
         help="A sweep's output folder or URI, or its name in outputs/.",
+        autocompletion=completion.outputs,
+    ),
+]
+OutputsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="OUTPUT…",
+        help="Output folders or URIs of sweeps, their names in outputs/, or globs of these.",
         autocompletion=completion.outputs,
     ),
 ]
@@ -109,6 +119,30 @@ AnswerFormatOption = Annotated[
         autocompletion=completion.one_of(ANSWER_FORMATS),
     ),
 ]
+ByOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="|".join(BY),
+        help="A table for each of these, beside dataset and norm. Repeat it for more.",
+        autocompletion=completion.one_of(BY),
+    ),
+]
+MetricOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="What to show: " + ", ".join(METRICS) + ".",
+        autocompletion=completion.one_of(METRICS),
+    ),
+]
+DigitsOption = Annotated[int, typer.Option(min=0, max=6, help="Of percentages, behind the point.")]
+
+
+def chosen_by(what: str) -> Any:
+    """The option to show only the rows of some model, dataset, defence or attack."""
+    return typer.Option(f"--{what}", metavar="NAME", help=f"Only this {what}. Repeat it for more.")
+
+
 OutOption = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Write to a file, which is replaced once the answer is whole."),
@@ -151,6 +185,16 @@ def answer_format(name: str | None, out: str | None) -> str:
     if name in BINARY and out is None:
         raise UserError(f"--format {name} is no text that could be printed: --out FILE is needed with it")
     return name
+
+
+def outputs_and_sql(words: Sequence[str], file: str | None) -> tuple[list[str], str | None]:
+    """The output folders of a query, and its SQL: the last word, unless that comes from a file."""
+    if file is not None:
+        return list(words), None
+    *outputs, last = words
+    if not outputs or Path(last).expanduser().is_dir() or Path(OUTPUTS, last).is_dir():
+        return list(words), None
+    return outputs, last
 
 
 def query_text(sql: str | None, file: str | None) -> str:

@@ -3,16 +3,11 @@ so that `--help` costs nothing."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from orchestrator import completion
@@ -20,26 +15,36 @@ from orchestrator.arguments import (
     RECORD_FORMATS,
     AnswerFormatOption,
     BackendOption,
+    ByOption,
     CacheOption,
     DataOption,
+    DigitsOption,
     FormatOption,
     GridArgument,
     Listing,
+    MetricOption,
     OnlyOption,
     OutOption,
     OutputArgument,
     OutputOption,
+    OutputsArgument,
     RecordFormatOption,
     RetryOption,
     SetOption,
     answer_format,
     check_format,
+    chosen_by,
+    outputs_and_sql,
     parse_duration,
     query_text,
 )
+from orchestrator.console import make_console, print_record, saying, text_form, user_errors, warn
 from orchestrator.results.text import BINARY, FORMATS
 from orchestrator.store import OUTPUTS
 from workers.version import VERSION
+
+if TYPE_CHECKING:
+    from orchestrator.results.schemas import Results
 
 app = typer.Typer(
     name="robustsweep",
@@ -115,8 +120,8 @@ def run(
     Exit codes: 0 everything is done; 1 some cells failed; 2 bad input, or no worker or output folder to go on
     with; 3 the cluster was lost: the same command resumes; 130 interrupted.
     """
-    with _user_errors():
-        with _saying("planning"):
+    with user_errors():
+        with saying("planning"):
             from orchestrator.run.options import RunOptions
             from orchestrator.run.prepare import prepare
             from orchestrator.run.sweep import run_sweep
@@ -142,10 +147,10 @@ def run(
             prepared = prepare(
                 loaded, options.output, data_dir=data_dir, retry_failed=retry_failed, only=options.only
             )
-        _warn(prepared.warnings)
+        warn(prepared.warnings)
         from orchestrator import show
 
-        console = _console()
+        console = make_console()
         if dry_run:
             show.plan(console, prepared)
             return
@@ -175,9 +180,9 @@ def plan(
 
     With --check, exit code 1: a number of some victim's would be wrong, or could not be had.
     """
-    with _user_errors():
+    with user_errors():
         check_format(format, RECORD_FORMATS)
-        with _saying("planning"):
+        with saying("planning"):
             from orchestrator import show
             from orchestrator.overview import plan_record
             from orchestrator.run.prepare import prepare
@@ -190,21 +195,21 @@ def plan(
                 retry_failed=retry_failed,
                 only=only or (),
             )
-        _warn(prepared.warnings)
+        warn(prepared.warnings)
         looked = _look(prepared, data_dir, cache_dir) if check else None
         if format == "json":
-            _print_record(plan_record(prepared) | ({"check": looked.record()} if looked else {}))
+            print_record(plan_record(prepared) | ({"check": looked.record()} if looked else {}))
         else:
-            show.plan(_console(), prepared)
+            show.plan(make_console(), prepared)
             if looked:
-                show.looked(_console(), looked)
+                show.looked(make_console(), looked)
     raise typer.Exit(1 if looked and looked.sick else 0)
 
 
 @app.command()
 def status(output: OutputArgument, format: RecordFormatOption = "rich") -> None:
     """Show how far a sweep is, and whether its run is alive."""
-    with _user_errors():
+    with user_errors():
         check_format(format, RECORD_FORMATS)
         from orchestrator import show
         from orchestrator.overview import status_record
@@ -212,48 +217,66 @@ def status(output: OutputArgument, format: RecordFormatOption = "rich") -> None:
 
         store = existing_output(output)
         if format == "json":
-            _print_record(status_record(store))
+            print_record(status_record(store))
         else:
-            show.status(_console(), store)
+            show.status(make_console(), store)
 
 
 @app.command()
-def table(output: OutputArgument, format: FormatOption = "rich") -> None:
-    """Show the robustness table of a sweep, from every shard there is by now."""
-    with _user_errors():
+def table(
+    outputs: OutputsArgument,
+    format: FormatOption = "rich",
+    by: ByOption = None,
+    dataset: Annotated[list[str] | None, chosen_by("dataset")] = None,
+    model: Annotated[list[str] | None, chosen_by("model")] = None,
+    defence: Annotated[list[str] | None, chosen_by("defence")] = None,
+    attack: Annotated[list[str] | None, chosen_by("attack")] = None,
+    norm: Annotated[list[str] | None, chosen_by("norm")] = None,
+    metric: MetricOption = "robust_accuracy",
+    digits: DigitsOption = 1,
+) -> None:
+    """Show the robustness table of one or more sweeps, from every shard there is by now."""
+    with user_errors():
         check_format(format, FORMATS)
-        from orchestrator.results.tables import cells_and_worst_cases, robustness_tables
+        from orchestrator.results.choice import choose, made
 
-        form = _text_format(format)
-        print(form.robustness(robustness_tables(*cells_and_worst_cases(_results(output)))), end="")
+        wanted = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
+        tables = made(_results(outputs), metric)
+        chosen = choose(tables, {key: names for key, names in wanted.items() if names}, by or ())
+        print(text_form(format, digits=digits).robustness(chosen), end="")
 
 
 @app.command()
 def query(
-    output: OutputArgument,
-    sql: Annotated[
-        str | None,
-        typer.Argument(metavar="SQL|-", help="One SELECT over the views below; -: from standard input."),
-    ] = None,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="OUTPUT… SQL|-",
+            help="Output folders as of `table`, and one SELECT over the views below; -: from standard input.",
+            autocompletion=completion.outputs,
+        ),
+    ],
     file: Annotated[str | None, typer.Option(metavar="FILE", help="Read the SELECT from a file.")] = None,
     format: AnswerFormatOption = None,
     out: OutOption = None,
 ) -> None:
-    """Ask a sweep's results in SQL.
+    """Ask the results of one or more sweeps in SQL.
 
-    Views: examples, cells, worst_case, distances, victims, history, failures, checks. For instance:
+    Views: examples, cells, worst_case, distances, victims, history, failures, checks; the column `sweep` of
+    each says which sweep a row is of. For instance:
     "SELECT model, avg(robust_accuracy) FROM cells WHERE epsilon = 0.1 GROUP BY model".
     """
-    with _user_errors():
+    with user_errors():
+        outputs, sql = outputs_and_sql(words, file)
         kind, statement = answer_format(format, out), query_text(sql, file)
         from orchestrator.results.export import answer_text, write_answer, write_text
         from orchestrator.results.query import answering
 
-        results = _results(output)
+        results = _results(outputs)
         ask = partial(answering, results, statement)
         if out is None:
             with ask() as answer:
-                for piece in answer_text(answer, _text_format(kind)):
+                for piece in answer_text(answer, text_form(kind)):
                     sys.stdout.write(piece)
         elif kind in BINARY:
             write_answer(ask, kind, out)
@@ -268,21 +291,21 @@ def verify(output: OutputArgument, format: FormatOption = "rich") -> None:
     Exit codes: 0 nothing is wrong, though there may be something suspicious, which the last line says; 1 a
     number is wrong, and no table shows it; 2 bad input.
     """
-    with _user_errors():
+    with user_errors():
         check_format(format, FORMATS)
         from orchestrator.results.tables import judged_tables
         from orchestrator.results.text import findings
 
-        results = _results(output)
+        results = _results([output])
         *_, checks = judged_tables(results)
         if format == "rich":
-            console = _console()
+            console = make_console()
             width = console.width if console.is_terminal else None
-            for severity, text in findings.lines(checks, findings.unprobed(results), width):
+            for severity, text in findings.lines(checks, findings.unprobed(*results), width):
                 style = findings.STYLES[severity] if severity else ""
                 console.print(escape(text), style=style, highlight=False, soft_wrap=True)
         else:
-            print(_text_format(format).table(checks), end="")
+            print(text_form(format).table(checks), end="")
     raise typer.Exit(1 if findings.counts(checks)["wrong"] else 0)
 
 
@@ -291,16 +314,16 @@ def list_(
     what: Annotated[Listing, typer.Argument(help="What to list.")], cache_dir: CacheOption = None
 ) -> None:
     """List what a grid may name, or the victims that the cache holds."""
-    with _user_errors():
+    with user_errors():
         if what is not Listing.victims:
             from orchestrator.listing import listing
 
-            listing(_console(), what.value)
+            listing(make_console(), what.value)
             return
         from orchestrator import show
         from orchestrator.clean import cached_victims
 
-        show.victims(_console(), cached_victims(cache_dir))
+        show.victims(make_console(), cached_victims(cache_dir))
 
 
 @app.command()
@@ -325,7 +348,7 @@ def clean(
     Shows what would go; --yes lets it go. Victims that are named go even if they are whole: a sweep that
     needs one trains it again.
     """
-    with _user_errors():
+    with user_errors():
         from orchestrator import show
         from orchestrator.clean import removable_output, removable_victims, remove
         from orchestrator.errors import UserError
@@ -338,7 +361,7 @@ def clean(
             found = removable_output(what)
         if yes:
             remove(found)
-        show.removals(_console(), found, removed=yes)
+        show.removals(make_console(), found, removed=yes)
 
 
 @app.command()
@@ -346,7 +369,7 @@ def init(
     path: Annotated[str, typer.Argument(metavar="FILE", help="The grid file to write.")] = "grid.yaml",
 ) -> None:
     """Write a commented grid to start from."""
-    with _user_errors():
+    with user_errors():
         from orchestrator.grid.template import write_grid
 
         write_grid(path)
@@ -367,80 +390,19 @@ def _look(prepared, data_dir: str | None, cache_dir: str | None):  # type: ignor
     from orchestrator.run.check import look
     from orchestrator.run.options import RunOptions
 
-    console = _console(stderr=True)
+    console = make_console(stderr=True)
     options = RunOptions(output=prepared.store.location, data_dir=data_dir, cache_dir=cache_dir)
-    with _saying("probing victims"):
+    with saying("probing victims"):
         return look(prepared, options, lambda text: console.print(text, highlight=False, style="dim"))
 
 
-def _results(output: str):  # type: ignore[no-untyped-def]  # Results is imported late
-    with _saying("reading shards"):
-        from orchestrator.store.locate import existing_output
+def _results(outputs: list[str]) -> list[Results]:
+    with saying("reading shards"):
+        from orchestrator.store.locate import existing_outputs, read_results
 
-        store = existing_output(output)
-        accepted = store.accepted_shards()
-        with suppress(OSError):  # a reader may have no right to write
-            store.remember(accepted)
-        results = store.results(accepted)
-    _warn(accepted.warnings())
+        results, warnings = read_results(existing_outputs(outputs))
+    warn(warnings)
     return results
-
-
-def _text_format(name: str):  # type: ignore[no-untyped-def]  # Format is imported late
-    """In colour and the terminal's width where a person is looking; neither in a pipe or a file."""
-    from orchestrator.results.text import text_format
-
-    console = Console()
-    return text_format(name, colour=True, width=console.width) if console.is_terminal else text_format(name)
-
-
-def _print_record(record: dict[str, Any]) -> None:
-    print(json.dumps(record, indent=2, ensure_ascii=False))
-
-
-def _console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(stderr=stderr, width=160)  # a pipe has no width to fit into
-    return console
-
-
-@contextmanager
-def _saying(text: str) -> Iterator[None]:
-    """What is going on, while a person waits at a terminal: imports alone take a second."""
-    console = _console(stderr=True)
-    with console.status(text) if console.is_terminal else nullcontext():
-        yield
-
-
-def _warn(warnings: list[str]) -> None:
-    from workers.storage import redacted
-
-    console = _console(stderr=True)
-    for warning in warnings:
-        console.print(f"[yellow]warning:[/] {escape(redacted(warning))}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    """What a person can mend ends in one message and its exit code, 2 for bad input, without a traceback."""
-    from orchestrator.errors import UserError
-    from workers.storage import redacted
-
-    try:
-        yield
-        sys.stdout.flush()
-    except UserError as error:
-        _console(stderr=True).print(
-            f"[bold red]error:[/] {escape(redacted(str(error)))}", highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(error.exit_code) from None
-    except BrokenPipeError:  # `robustsweep query … | head`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # nothing is left to say, or to close
-        raise typer.Exit(0) from None
-    except KeyboardInterrupt:
-        _console(stderr=True).print("interrupted", style="yellow")
-        raise typer.Exit(130) from None
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ UserError
 ├── GridError      what is wrong with a grid, all of it at once
 ├── StoreError     an output folder that cannot be used as asked
 ├── QueryError     SQL that is not one SELECT over the views
+├── OptionError    options of a call from Python; a ValueError too
+├── LibraryError   a library that is not installed; an ImportError too
 └── BackendError   the machine or the cluster cannot give what was asked for
     └── ClusterLostError   a cluster that was joined is no more
 """
@@ -28,6 +30,14 @@ class StoreError(UserError):
 
 class QueryError(UserError):
     """SQL that is not one SELECT over the views, or that DuckDB refuses."""
+
+
+class OptionError(UserError, ValueError):
+    """Options of a call from Python: what was found, and what is allowed."""
+
+
+class LibraryError(UserError, ImportError):
+    """A library that something optional needs is not installed."""
 
 
 class BackendError(UserError):

@@ -385,7 +385,11 @@ def test_an_answer_goes_to_a_file(finished: Path) -> None:
 def test_a_sweep_is_called_by_its_name_too(finished: Path) -> None:
     Path("outputs").mkdir()
     Path("outputs/moods").symlink_to(finished)
-    for command in (["table", "moods"], ["status", "moods"], ["query", "moods", "FROM cells"]):
+    for command in (
+        ["table", "moods"],
+        ["status", "moods"],
+        ["query", "moods", "SELECT * EXCLUDE (sweep) FROM cells"],
+    ):
         result = robustsweep(*command, "-f", "json")
         assert (result.exit_code, result.stderr) == (0, "")
         assert result.stdout == robustsweep(command[0], finished, *command[2:], "-f", "json").stdout

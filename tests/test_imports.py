@@ -17,12 +17,14 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     "robustsweep",
     "orchestrator.cli",
+    "orchestrator.console",
     "orchestrator.arguments",
     "orchestrator.completion",
     "orchestrator.listing",
     "orchestrator.show",
     "orchestrator.overview",
     "orchestrator.clean",
+    "orchestrator.opened",
     "orchestrator.run",
     "orchestrator.plan",
     "orchestrator.grid",
@@ -65,8 +67,11 @@ ROOMS = (
 
 
 def modules() -> dict[str, Path]:
-    files = [ROOT / "robustsweep.py"]
-    files += [file for top in ("orchestrator", "workers", "grids") for file in (ROOT / top).rglob("*.py")]
+    files = [
+        file
+        for top in ("robustsweep", "orchestrator", "workers", "grids")
+        for file in (ROOT / top).rglob("*.py")
+    ]
     return {
         ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
         for file in files

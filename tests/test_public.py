@@ -17,11 +17,16 @@ from tests.support.sweeps import write_grid
 def test_what_is_exported() -> None:
     assert robustsweep.__all__ == [
         "Grid",
+        "Images",
+        "Relation",
+        "Sweep",
+        "Tables",
         "UserError",
         "__version__",
         "attack",
         "cells",
         "load_grid",
+        "open",
         "query",
         "run",
         "verify",
@@ -72,10 +77,25 @@ def test_an_attack_alone() -> None:
     )
     assert result.robust_accuracy[0] > result.robust_accuracy[1]
     assert np.abs(result.adversarial(1) - images).max() <= 0.3 + 1e-6
-    with pytest.raises(robustsweep.UserError, match="found attack 'bmi'; allowed: apgd, bim"):
-        robustsweep.attack(digits.model, images, labels, "bmi", epsilons=[0.1])
-    with pytest.raises(robustsweep.UserError, match="attack bim: 1 validation error"):
-        robustsweep.attack(digits.model, images, labels, "bim", epsilons=[0.1], steps=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("bmi", {}, 'unknown attack "bmi"; did you mean "bim"? allowed: apgd, bim'),
+        ("cw", {}, 'unknown attack "cw"; did you mean "carlini_wagner"?'),
+        ("bim", {"steps": 0}, "attack bim: steps: found 0; allowed: greater than or equal to 1"),
+        ("bim", {"stps": 3}, 'attack bim: unknown option "stps"; did you mean "steps"? allowed: eot, like'),
+        ("fgsm", {"norm": "l7"}, "attack fgsm: norm: found 'l7'; allowed: 'linf' or 'l2'"),
+    ],
+)
+def test_wrong_options_of_an_attack_are_our_error(
+    name: str, options: dict[str, object], message: str
+) -> None:
+    images, labels = np.zeros((1, 4, 4, 1), np.float32), np.zeros(1, int)
+    with pytest.raises(ValueError) as caught:
+        robustsweep.attack(len, images, labels, name, epsilons=[0.1], **options)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(message) and isinstance(caught.value, robustsweep.UserError)
 
 
 def test_it_is_the_command_line_too() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+UNTRAINED = "as it is"
+"""What stands in place of a recipe's options where a model is evaluated as it is."""
 
 _LEARNING_RATES = {"adam": 1e-3, "sgd": 1e-2}
 
@@ -48,3 +52,19 @@ class Recipe:
         rate = self.learning_rate or _LEARNING_RATES[self.optimizer]
         object.__setattr__(self, "learning_rate", rate)
         object.__setattr__(self, "fine_tune_learning_rate", self.fine_tune_learning_rate or rate / 10)
+
+    def changed(self, *, pretrained: bool) -> dict[str, Any]:
+        """The options that differ from their defaults; those that this training does not come to aside."""
+        idle = () if pretrained else self.PRETRAINED_ONLY
+        defaults = asdict(Recipe())
+        return {
+            key: value for key, value in asdict(self).items() if key not in idle and value != defaults[key]
+        }
+
+
+def recipe_text(recipe: Recipe | None, *, pretrained: bool) -> str:
+    """How a victim is trained, for people: what differs from the defaults, as "epochs=30, optimizer=sgd"; an
+    empty text where nothing does, `UNTRAINED` without a recipe."""
+    if recipe is None:
+        return UNTRAINED
+    return ", ".join(f"{key}={value}" for key, value in sorted(recipe.changed(pretrained=pretrained).items()))

@@ -68,10 +68,9 @@ class Checker:
         try:
             options = dataclasses.asdict(schema(**known))
         except ValidationError as error:
-            for one in error.errors():
-                with self.at(*one["loc"][:1]):
-                    message = re.sub(r"^(Input should be|Value error, )\s*", "", one["msg"])
-                    self.problem(f"found {show(one['input'])}; allowed: {message}")
+            for place, message in wrong_options(error):
+                with self.at(*place):
+                    self.problem(message)
             return None
         if unknown:
             return None
@@ -146,6 +145,28 @@ class Checker:
             limit = f"{least} or more" if most is None else f"{least} to {most}"
             self.problem(f"found {show(raw)}; a whole number, {limit}, is allowed{' ' if also else ''}{also}")
         return default
+
+
+def wrong_options(error: ValidationError) -> Iterator[tuple[Keys, str]]:
+    """What pydantic found, in our words, by the option."""
+    for one in error.errors():
+        message = re.sub(r"^(Input should be|Value error, )\s*", "", one["msg"])
+        yield one["loc"][:1], f"found {show(one['input'])}; allowed: {message}"
+
+
+def option_problems(schema: Any, given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with options of a call from Python, as problems of a grid say it; empty: nothing."""
+    allowed = [field.name for field in dataclasses.fields(schema)]
+    unknown = [
+        f'unknown option "{key}"; {did_you_mean(key, allowed)}allowed: {", ".join(sorted(allowed))}'
+        for key in given
+        if key not in allowed
+    ]
+    try:
+        schema(**{key: value for key, value in given.items() if key in allowed})
+    except ValidationError as error:
+        return [*unknown, *(": ".join([*map(str, key), text]) for key, text in wrong_options(error))]
+    return unknown
 
 
 def kind(value: Any) -> str:

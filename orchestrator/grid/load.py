@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from orchestrator.errors import Problem, UserError, nearest
+from orchestrator.errors import GridError, Problem, UserError, nearest
 from orchestrator.grid.document import Document, parse_yaml, read_yaml
 from orchestrator.grid.entries import Grid
 from orchestrator.grid.parse import parse_grid
@@ -22,9 +23,16 @@ def shipped_grids() -> dict[str, str]:
     return {f.name.removesuffix(".yaml"): f.read_text("utf-8") for f in files if f.name.endswith(".yaml")}
 
 
-def load_grid(location: str, overrides: Sequence[str] = ()) -> Grid:
-    """Read and check a grid. GridError lists every problem; nothing has run by then."""
-    document, source, folder = _read(location)
+def load_grid(location: str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Grid:
+    """Read and check a grid, or a mapping that is what its file would hold.
+
+    GridError lists every problem; nothing has run by then.
+    """
+    if isinstance(location, Mapping):
+        document, source, folder = _written(location), "the grid", None
+        location = "grid"
+    else:
+        document, source, folder = _read(location)
     problems: list[Problem] = []
     for override in overrides:
         _apply_override(document, override, problems)
@@ -52,6 +60,20 @@ def _read(location: str) -> tuple[Document, str, str | None]:
     near = nearest(re.sub(r"\.\w+$", "", path.name), known)
     hint = f'did you mean "{known[near]}"? ' if near else ""
     raise UserError(f"{what}; {hint}shipped grids: {', '.join(shipped)}")
+
+
+def _written(grid: Mapping[str, Any]) -> Document:
+    """A grid from Python, by way of its YAML, so that it means what it would mean in a file."""
+    try:
+        text = yaml.safe_dump(dict(grid), sort_keys=False, allow_unicode=True)
+    except yaml.YAMLError as error:
+        found = error.args[-1] if error.args else error
+        kind = type(found).__name__
+        message = f"found {found!r}, {kind}; texts, numbers, lists, dicts, True, False and None are allowed"
+        raise GridError("the grid", [Problem("", message)]) from None
+    document = parse_yaml(text, "the grid")
+    document.lines.clear()  # of a text that nobody has seen
+    return document
 
 
 def _apply_override(document: Document, override: str, problems: list[Problem]) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -183,12 +183,8 @@ def _recipe(train: Mapping[str, Any], *, pretrained: bool) -> tuple[Recipe, dict
     """A recipe, and what of it is part of the victim's identity."""
     # An option that this training does not come to must not make another victim of it.
     idle = () if pretrained else Recipe.PRETRAINED_ONLY
-    used = {key: value for key, value in train.items() if key not in idle}
-    recipe, defaults = Recipe(**used), asdict(Recipe())
-    changed = {
-        key: value for key, value in asdict(recipe).items() if key not in idle and value != defaults[key]
-    }
-    return recipe, {"version": Recipe.VERSION, "options": changed}
+    recipe = Recipe(**{key: value for key, value in train.items() if key not in idle})
+    return recipe, {"version": Recipe.VERSION, "options": recipe.changed(pretrained=pretrained)}
 
 
 def _dataset_identity(dataset: DatasetEntry) -> dict[str, Any]:

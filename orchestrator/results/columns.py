@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+_SWEEP = {
+    "sweep": "the sweep: the name of its output folder, with more of its path where two are called alike",
+}
+
+_RECIPE = {
+    "recipe": "how the victim is trained: the options that differ from their defaults, as `epochs=30`; an "
+    "empty text: none do; `as it is`: not at all",
+}
+
 _VICTIM = {
     "model": "the architecture, or the name that the grid gives to a model",
     "model_options": "its options that differ from their defaults, as `width=64`; an empty text: none do",
@@ -35,6 +44,7 @@ def _robust(broken: str) -> dict[str, str]:
 
 MEANINGS: dict[str, dict[str, str]] = {
     "examples": {
+        **_SWEEP,
         **_CELL,
         "position": "place in the evaluation order, from 0: the same in every cell of a dataset",
         "example_index": "row of the dataset's test split, from 0",
@@ -67,6 +77,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "wrong_draws": "the same of the adversarial image; null also where the attack claimed no success",
     },
     "cells": {
+        **_SWEEP,
+        **_RECIPE,
         **_CELL,
         "targeted": "success of the attack is a given class, not any other than the label",
         "minimum_norm": "the attack looks for the nearest adversarial image, whatever epsilon is",
@@ -108,6 +120,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "checks": "the rules that say so, the gravest first",
     },
     "worst_case": {
+        **_SWEEP,
+        **_RECIPE,
         **_VICTIM,
         "norm": "the norm of epsilon",
         "epsilon": "the largest distance that counts, on the [0, 1] pixel scale",
@@ -123,6 +137,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "checks": "the rules that say so, the gravest first",
     },
     "distances": {
+        **_SWEEP,
+        **_RECIPE,
         **_VICTIM,
         "attack_id": "the minimum-norm attack with its options and seed",
         "attack": "its name",
@@ -138,8 +154,12 @@ MEANINGS: dict[str, dict[str, str]] = {
         "not attacked",
     },
     "victims": {
+        **_SWEEP,
+        **_RECIPE,
         **_VICTIM,
         "defence": "the defence, without its options; `none`: there is none",
+        "data": "fingerprint of the images and labels that it was trained and attacked on; null: not "
+        "recorded",
         "weights": "SHA-256 of its weights, to which the folder is pinned",
         "parameters": "how many numbers its weights are",
         "train_examples": "training images that it was fitted on; 0 for a model used as it is",
@@ -154,6 +174,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "n": "examples that any attack has seen",
     },
     "history": {
+        **_SWEEP,
         "victim_id": "the victim",
         "epoch": "from 1, through all phases",
         "phase": "`scratch`; or `head`, on frozen features, then `fine_tune`",
@@ -164,6 +185,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "seconds": "that the epoch took",
     },
     "failures": {
+        **_SWEEP,
         "at": "when, ISO 8601 in UTC",
         "run_id": "the run, a folder in `runs/`",
         "unit_id": "the unit",
@@ -180,6 +202,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "worker": "the worker that it happened on",
     },
     "checks": {
+        **_SWEEP,
         "rule": "the rule that fired",
         "severity": "`wrong`: a number is not what it says; `suspicious`: the model may be far less robust "
         "than a number says; `note`: worth knowing",

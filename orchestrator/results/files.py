@@ -12,11 +12,14 @@ from orchestrator.results.text import text_format
 
 def table_files(cells: pa.Table, worst: pa.Table, checks: pa.Table) -> dict[str, bytes]:
     """`cells.parquet` (a row per cell), `checks.parquet` (a row per finding), and `robustness.csv` and
-    `robustness.md` (robust accuracy by epsilon), from `tables.judged_tables`."""
+    `robustness.md` (robust accuracy by epsilon), from `tables.judged_tables` of one sweep.
+
+    They do not say of which: a folder may be called otherwise by the time that somebody reads them.
+    """
     tables = robustness_tables(cells, worst)
     return {
-        CELLS_FILE: _parquet(cells),
-        CHECKS_FILE: _parquet(checks),
+        CELLS_FILE: _parquet(cells.drop_columns("sweep")),
+        CHECKS_FILE: _parquet(checks.drop_columns("sweep")),
         "robustness.csv": text_format("csv").robustness(tables).encode(),
         "robustness.md": text_format("md").robustness(tables).encode(),
     }

@@ -8,7 +8,7 @@ Python variables; and before a statement runs, its syntax tree may name only the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ import pyarrow as pa
 from orchestrator.errors import QueryError
 from orchestrator.results import checks, views
 from orchestrator.results.checks.evidence import Evidence, gather
-from orchestrator.results.fence import ALLOWED, checked
+from orchestrator.results.fence import ALLOWED, VIEWS, checked
 from orchestrator.results.measured import ATTACKS, MEASURED
 from orchestrator.results.schemas import Results
 from orchestrator.results.worst_case import WORST_CASES, worst_cases
@@ -31,12 +31,18 @@ _ROWS = 65_536  # of a batch
 _T = TypeVar("_T")
 
 
+Several = Results | Sequence[Results]
+"""One output folder, or several that are called differently."""
+
+
 def connect(
-    results: Results, *, cells: bool = True, memory_limit: str = "2GB", threads: int | None = None
+    results: Several, *, cells: bool = True, memory_limit: str = "2GB", threads: int | None = None
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the views `VIEWS` over `results`, its configuration closed and locked.
 
-    Without `cells` the views `cells` and `checks` hold nothing that is measured: that takes a while.
+    The first column of each is the `sweep` that a row is of. Ids may be the same in several sweeps, so each
+    has its views, and is checked, by itself. Without `cells` the views `cells` and `checks` hold nothing that
+    is measured: that takes a while.
 
     `memory_limit` caps DuckDB (the Parquet reader's buffers come on top; nothing spills to disk); `threads`
     defaults to the CPUs that this process may use. Rows are read from the accepted shards as a query needs
@@ -57,7 +63,24 @@ def connect(
             "python_enable_replacements": False,
         },
     )
-    connection.execute("CREATE SCHEMA input; USE input")
+    sweeps = [results] if isinstance(results, Results) else list(results)
+    for i, one in enumerate(sweeps):
+        _create_views(connection, one, f"input{i}", f"sweep{i}", cells=cells)
+    connection.execute("USE main")
+    for name in VIEWS:
+        parts = (
+            f"SELECT {_text(one.sweep)} AS sweep, * FROM sweep{i}.{name}" for i, one in enumerate(sweeps)
+        )
+        connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(parts)}")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def _create_views(
+    connection: duckdb.DuckDBPyConnection, results: Results, inputs: str, schema: str, *, cells: bool
+) -> None:
+    """The views of one sweep, in a schema of its own, and what they stand on in another."""
+    connection.execute(f"CREATE SCHEMA {schema}; CREATE SCHEMA {inputs}; USE {inputs}")
     measured, attacks, worst = MEASURED.empty_table(), ATTACKS.empty_table(), WORST_CASES.empty_table()
     if cells:
         measured, attacks = results.measured()
@@ -67,22 +90,22 @@ def connect(
     connection.from_arrow(worst).create_view("worst_cases")
     for name in ("wanted", "coverage", "victims", "failures"):
         connection.from_arrow(getattr(results, name)).create_view(name)
-    connection.execute("USE main")
     connection.from_arrow(results.examples).select(*views.EXAMPLE_COLUMNS).create_view("examples")
     connection.from_arrow(results.history).create_view("history")
-    connection.execute("CREATE VIEW failures AS FROM input.failures")
     for name, sql in views.VIEWS.items():
-        connection.execute(f"CREATE VIEW {name} AS {sql}")
-    judged = checks.judge(gather(connection, results) if cells else Evidence())
+        connection.execute(f"CREATE VIEW {inputs}.{name} AS {sql.replace('input.', f'{inputs}.')}")
+    judged = checks.judge(gather(connection, results, inputs) if cells else Evidence())
     connection.from_arrow(judged.findings).create_view("checks")
-    connection.execute("USE input")
     connection.from_arrow(judged.cells).create_view("verdicts")
     connection.from_arrow(judged.worst_cases).create_view("worst_verdicts")
-    connection.execute("USE main")
-    for name, sql in views.JUDGED.items():
-        connection.execute(f"CREATE VIEW {name} AS {sql}")
-    connection.execute("SET lock_configuration = true")
-    return connection
+    for name in VIEWS:
+        sql = views.JUDGED.get(name, f"FROM input.{views.RENAMED.get(name, name)}")
+        connection.execute(f"CREATE VIEW {schema}.{name} AS {sql.replace('input.', f'{inputs}.')}")
+
+
+def _text(value: str) -> str:
+    escaped = value.replace("'", "''")
+    return f"'{escaped}'"
 
 
 @dataclass(frozen=True)
@@ -112,7 +135,7 @@ class Answer:
 
 @contextmanager
 def answering(
-    results: Results, sql: str, *, memory_limit: str = "2GB", threads: int | None = None
+    results: Several, sql: str, *, memory_limit: str = "2GB", threads: int | None = None
 ) -> Iterator[Answer]:
     """Run one SELECT (or `WITH … SELECT`, `FROM …`, `DESCRIBE view`) over the views of `results`.
 
@@ -149,8 +172,18 @@ def answering(
                 yield Answer(reader.schema, taken, limit)
 
 
+def check_query(sql: str) -> str:
+    """The statement of a query, before there is anything to ask; QueryError where it is not allowed, or where
+    it is no SQL."""
+    with duckdb.connect(":memory:") as connection:
+        try:
+            return checked(connection, sql)
+        except duckdb.Error as error:
+            raise QueryError(_message(error, sql)) from None
+
+
 def run_query(
-    results: Results, sql: str, *, memory_limit: str = "2GB", threads: int | None = None
+    results: Several, sql: str, *, memory_limit: str = "2GB", threads: int | None = None
 ) -> pa.Table:
     """The whole answer of `answering`; QueryError also where it is larger than `memory_limit`.
 

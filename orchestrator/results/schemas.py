@@ -20,6 +20,7 @@ CHECKS_FILE = "checks.parquet"
 WANTED = pa.schema(
     [
         *DIMENSIONS,
+        ("recipe", pa.string()),  # how the victim is trained, as `workers.recipe.recipe_text` says it
         ("examples", pa.int32()),  # how many, capped at the size of the test split
         # What the attack says of itself before it has run; null where it says nothing.
         ("targeted", pa.bool_()),
@@ -28,7 +29,7 @@ WANTED = pa.schema(
 )
 """The cells of the grid as last run."""
 
-VICTIM_COLUMNS = ("model", "model_options", "dataset", "defence", "seed", "victim_id")
+VICTIM_COLUMNS = ("model", "model_options", "recipe", "dataset", "defence", "seed", "victim_id")
 """Those of `WANTED` that name a victim."""
 
 COVERAGE = pa.schema(
@@ -49,7 +50,9 @@ VICTIMS = pa.schema(
         ("victim_id", pa.string()),
         ("model", pa.string()),
         ("model_options", pa.string()),
+        ("recipe", pa.string()),  # as of `WANTED`
         ("dataset", pa.string()),
+        ("data", pa.string()),  # fingerprint of the dataset's arrays; null where the manifest has none
         ("defence", pa.string()),
         ("seed", pa.int32()),
         ("weights", pa.string()),  # SHA-256
@@ -121,6 +124,7 @@ class Measured(NamedTuple):
 class Results:
     """The accepted contents of one output folder."""
 
+    sweep: str  # what it is called, here and in the column of that name
     examples: pads.Dataset  # rows of `workers.shards.SCHEMA`, each (cell, position) at most once
     wanted: pa.Table  # `WANTED`
     measured: Callable[[], Measured]  # read when asked for

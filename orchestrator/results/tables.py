@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.results.checks import RULES
-from orchestrator.results.query import connect
+from orchestrator.results.metrics import ROBUST_ACCURACY, TARGET_MISSED, Metric
+from orchestrator.results.query import Several, connect
 from orchestrator.results.schemas import Results
 from workers.flags import Flag
 from workers.unit import label
@@ -21,31 +22,46 @@ WORST_CASE = "worst case"
 """What stands in place of an attack where a row is of all that cover an epsilon."""
 
 
-def cells_table(results: Results) -> pa.Table:
-    """The `cells` view (see `orchestrator.results.views.CELLS`) as a table, its rows in the grid's order:
-    model, dataset, defence, seed, attack, as the grid lists them, then epsilon, ascending."""
+def cells_table(results: Several) -> pa.Table:
+    """The `cells` view (see `orchestrator.results.views.CELLS`) as a table, its rows in the order of sweeps
+    and of their grids: model, dataset, defence, seed, attack, as the grid lists them, then epsilon,
+    ascending."""
     return judged_tables(results)[0]
 
 
-def cells_and_worst_cases(results: Results) -> tuple[pa.Table, pa.Table]:
+def cells_and_worst_cases(results: Several) -> tuple[pa.Table, pa.Table]:
     """`cells_table`, and the `worst_case` view as a table."""
     return judged_tables(results)[:2]
 
 
-def judged_tables(results: Results) -> tuple[pa.Table, pa.Table, pa.Table]:
+def judged_tables(results: Several) -> tuple[pa.Table, pa.Table, pa.Table]:
     """The same, and the `checks` view as a table."""
-    with connect(results) as connection:
-        cells, worst, checks = (
-            connection.sql(f"FROM {view}").to_arrow_table() for view in ("cells", "worst_case", "checks")
-        )
-    order = pc.sort_indices(pc.index_in(cells["cell_id"], value_set=results.wanted["cell_id"]))
-    return cells.take(order), worst, checks
+    found: list[list[pa.Table]] = []
+    for one in [results] if isinstance(results, Results) else results:
+        with connect(one) as connection:
+            cells, worst, checks = (
+                connection.sql(f"FROM {view}").to_arrow_table() for view in ("cells", "worst_case", "checks")
+            )
+        order = pc.sort_indices(pc.index_in(cells["cell_id"], value_set=one.wanted["cell_id"]))
+        found.append([cells.take(order), worst, checks])
+    cells, worst, checks = (pa.concat_tables(tables) for tables in zip(*found, strict=True))
+    return cells, worst, checks
+
+
+class Place(NamedTuple):
+    """A cell, or a worst case, as `results.pairing` knows its examples."""
+
+    sweep: str
+    seed: int
+    of: str  # cell id, or victim id
+    norm: str = ""  # of a worst case, like the next
+    epsilon: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One number of a robustness table: robust accuracy at one epsilon, over all training seeds; of a
-    targeted attack the share of targets missed (`cells.target_missed`) instead.
+    targeted attack the share of targets missed (`cells.target_missed`) instead. Or another of `METRICS`.
 
     `value` is the mean over seeds, `sd` the sample standard deviation (null with one seed); `low` and `high`
     are the ends of the 95% Wilson interval, averaged over seeds: they speak of the test sampling only. Where
@@ -65,6 +81,8 @@ class Entry:
     unchecked: float | None = None  # the mean over seeds, also where a check calls it wrong
     verdict: str | None = None  # the gravest that checks say of any seed's
     checks: tuple[str, ...] = ()  # the rules that say so, the gravest first
+    places: tuple[Place, ...] = ()  # what it is of, a place a seed
+    best: bool | None = None  # by a test on the same examples; None: there was nothing to be tested
 
     @property
     def mark(self) -> str:
@@ -80,8 +98,10 @@ class Row:
     """One model under one attack, or in its worst case; `entries` run along the table's epsilons, None where
     none was wanted."""
 
+    sweep: str
     model: str
     model_options: str
+    recipe: str
     defence: str
     attack: str
     attack_options: str
@@ -92,10 +112,13 @@ class Row:
     flags: tuple[str, ...]  # those that any of its cells carries; of a worst case, all at some epsilon
     checks: tuple[str, ...] = ()  # the rules that any of its entries breaks, the gravest first
     targeted: bool = False
+    told_by_recipe: bool = False  # whether its recipe tells its model from another of these tables
 
     @property
     def model_label(self) -> str:
-        return label(self.model, self.model_options)
+        """With its options, and its recipe where that tells it from another; defaults are not named."""
+        parts = (self.model_options, self.recipe if self.told_by_recipe else "")
+        return label(self.model, ", ".join(filter(None, parts)))
 
     @property
     def attack_label(self) -> str:
@@ -109,51 +132,91 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class RobustnessTable:
-    """Robust accuracy on one dataset in one norm; `epsilons` ascend, on the [0, 1] scale."""
+    """Robust accuracy, or another metric, on one dataset in one norm. `epsilons` ascend, on [0, 1]."""
 
     dataset: str
     norm: str
     epsilons: tuple[float, ...]
     rows: tuple[Row, ...]
+    metric: Metric = ROBUST_ACCURACY
+    sweeps: bool = False  # whether there are several, so that rows have to say which they are of
+    by: tuple[tuple[str, str], ...] = ()  # what its rows were chosen by: keys of `results.choice.BY`, names
 
 
-def robustness_tables(cells: pa.Table, worst: pa.Table | None = None) -> list[RobustnessTable]:
+def robustness_tables(
+    cells: pa.Table, worst: pa.Table | None = None, *, metric: Metric = ROBUST_ACCURACY
+) -> list[RobustnessTable]:
     """Pivot the cells (of `cells_and_worst_cases`) into one table for each (dataset, norm).
 
     Datasets, their norms, and the models, defences and attacks in rows come in the order of the cells. With
     `worst`, a model of which several adaptive, untargeted attacks are wanted has its worst case below them.
 
-    Only training seeds are averaged. Victims that share model, defence and seed but differ otherwise
-    (a recipe, an option of the defence) get rows of their own, told apart by the end of their id.
+    Only training seeds are averaged. Victims that share model, defence and seed are told apart by their
+    recipes; those that differ otherwise (an option of the defence, a model of one's own that has changed) get
+    rows of their own, told apart by the end of their id. No row is of several sweeps.
     """
     records = cells.to_pylist()
-    same_seed = defaultdict(set)
+    same_seed, recipes = defaultdict(set), defaultdict(set)
     for cell in records:
         same_seed[_victim_key(cell), cell["seed"]].add(cell["victim_id"])
+        recipes[_model_key(cell)].add(cell["recipe"])
     ambiguous = {key for (key, _), victims in same_seed.items() if len(victims) > 1}
 
-    tables: dict[tuple[str, str], dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
+    tables: dict[tuple[str, str], dict[_Key, list[dict[str, Any]]]] = {}
     for cell in records:
         victim = cell["victim_id"] if _victim_key(cell) in ambiguous else ""
-        defence = f"{cell['defence']} [{victim[-6:]}]" if victim else cell["defence"]
-        row = (
-            *(cell["model"], cell["model_options"], defence, cell["attack"], cell["attack_options"]),
-            *(not cell["adaptive"], cell["attack_id"], victim),
+        key = _Key(
+            sweep=cell["sweep"],
+            model=cell["model"],
+            model_options=cell["model_options"],
+            recipe=cell["recipe"],
+            told_by_recipe=len(recipes[_model_key(cell)]) > 1,
+            defence=f"{cell['defence']} [{victim[-6:]}]" if victim else cell["defence"],
+            victim=victim,
+            attack=cell["attack"],
+            attack_options=cell["attack_options"],
+            adaptive=cell["adaptive"],
+            attack_id=cell["attack_id"],
         )
-        rows = tables.setdefault((cell["dataset"], cell["norm"]), {})
-        rows.setdefault(row, []).append(cell)
+        tables.setdefault((cell["dataset"], cell["norm"]), {}).setdefault(key, []).append(cell)
     datasets = list(dict.fromkeys(dataset for dataset, _ in tables))
     in_order = sorted(tables.items(), key=lambda item: datasets.index(item[0][0]))
-    known = {} if worst is None else {_point(one): one for one in worst.to_pylist()}
-    return [_table(dataset, norm, rows, known) for (dataset, norm), rows in in_order]
+    known = (
+        {} if worst is None or metric != ROBUST_ACCURACY else {_point(one): one for one in worst.to_pylist()}
+    )
+    several = len({cell["sweep"] for cell in records}) > 1
+    return [_table(dataset, norm, rows, known, metric, several) for (dataset, norm), rows in in_order]
+
+
+class _Key(NamedTuple):
+    """What makes a row: cells that share all of it differ in their seeds and epsilons only."""
+
+    sweep: str
+    model: str
+    model_options: str
+    recipe: str
+    told_by_recipe: bool
+    defence: str
+    victim: str
+    attack: str
+    attack_options: str
+    adaptive: bool
+    attack_id: str
+
+    @property
+    def of_model(self) -> tuple[Any, ...]:
+        """All of it, but for the attack."""
+        return self[: _Key._fields.index("attack")]
 
 
 RECORDS = pa.schema(
     [
+        ("sweep", pa.string()),
         ("dataset", pa.string()),
         ("norm", pa.string()),
         ("model", pa.string()),
         ("model_options", pa.string()),
+        ("recipe", pa.string()),
         ("defence", pa.string()),
         ("attack", pa.string()),
         ("attack_options", pa.string()),
@@ -161,6 +224,8 @@ RECORDS = pa.schema(
         ("targeted", pa.bool_()),
         ("epsilon", pa.float64()),
         ("status", pa.string()),
+        ("metric", pa.string()),  # a name of `METRICS`, and what it comes to
+        ("value", pa.float64()),
         ("robust_accuracy", pa.float64()),
         ("robust_sd", pa.float64()),
         ("robust_low", pa.float64()),
@@ -194,14 +259,9 @@ def robustness_records(tables: Iterable[RobustnessTable]) -> pa.Table:
             **{name: getattr(row, name) for name in RECORDS.names if hasattr(row, name)},
             **{name: getattr(entry, name) for name in ("status", "n", "examples", "seeds", "attacks")},
             "epsilon": epsilon,
-            **dict(
-                zip(
-                    _TARGET_MISSED if row.targeted else _ROBUST,
-                    (entry.value, entry.sd, entry.low, entry.high),
-                    strict=True,
-                )
-            ),
-            f"{_TARGET_MISSED[0] if row.targeted else _ROBUST[0]}_unchecked": entry.unchecked,
+            "metric": table.metric.column,
+            "value": None if row.targeted and table.metric == ROBUST_ACCURACY else entry.value,
+            **(_shares(row, entry) if table.metric == ROBUST_ACCURACY else {}),
             **{name: getattr(entry, name) for name in ("verdict", "checks")},
         }
         for table in tables
@@ -212,50 +272,67 @@ def robustness_records(tables: Iterable[RobustnessTable]) -> pa.Table:
     return pa.Table.from_pylist(records, schema=RECORDS)
 
 
-_ROBUST = ("robust_accuracy", "robust_sd", "robust_low", "robust_high")
-_TARGET_MISSED = ("target_missed", "target_missed_sd", "target_missed_low", "target_missed_high")
+def _shares(row: Row, entry: Entry) -> dict[str, float | None]:
+    metric = TARGET_MISSED if row.targeted else ROBUST_ACCURACY
+    return {
+        metric.column: entry.value,
+        f"{metric.ends}_sd": entry.sd,
+        f"{metric.ends}_low": entry.low,
+        f"{metric.ends}_high": entry.high,
+        f"{metric.column}_unchecked": entry.unchecked,
+    }
+
+
+def _model_key(cell: dict[str, Any]) -> tuple[str, ...]:
+    return cell["dataset"], cell["model"], cell["model_options"]
 
 
 def _victim_key(cell: dict[str, Any]) -> tuple[str, ...]:
-    return cell["dataset"], cell["model"], cell["model_options"], cell["defence"]
+    return *_model_key(cell), cell["recipe"], cell["defence"]
 
 
-def _point(cell: dict[str, Any]) -> tuple[str, str, float]:
-    return cell["victim_id"], cell["norm"], cell["epsilon"]
+def _point(cell: dict[str, Any]) -> tuple[str, str, str, float]:
+    return cell["sweep"], cell["victim_id"], cell["norm"], cell["epsilon"]
 
 
-_Worst = Mapping[tuple[str, str, float], dict[str, Any]]
+_Worst = Mapping[tuple[str, str, str, float], dict[str, Any]]
 """Rows of the view `worst_case`, by `_point`."""
 
 
 def _table(
-    dataset: str, norm: str, rows: dict[tuple[Any, ...], list[dict[str, Any]]], worst: _Worst
+    dataset: str,
+    norm: str,
+    rows: dict[_Key, list[dict[str, Any]]],
+    worst: _Worst,
+    metric: Metric,
+    several: bool,
 ) -> RobustnessTable:
     epsilons = tuple(sorted({cell["epsilon"] for cells in rows.values() for cell in cells}))
-    models: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    models: dict[tuple[Any, ...], list[_Key]] = {}
     for key in rows:
-        models.setdefault((*key[:3], key[-1]), []).append(key)
+        models.setdefault(key.of_model, []).append(key)
     found: list[Row] = []
     for keys in models.values():
-        found += [_row(key, rows[key], epsilons) for key in keys]
+        found += [_row(key, rows[key], epsilons, metric) for key in keys]
         counted = [cell for key in keys for cell in rows[key] if cell["adaptive"] and not cell["targeted"]]
         if worst and len({cell["attack_id"] for cell in counted}) > 1:
             found.append(_worst_row(keys[0], counted, epsilons, worst))
-    return RobustnessTable(dataset, norm, epsilons, tuple(found))
+    return RobustnessTable(dataset, norm, epsilons, tuple(found), metric, several)
 
 
-def _row(key: tuple[Any, ...], cells: Sequence[dict[str, Any]], epsilons: Sequence[float]) -> Row:
-    model, model_options, defence, attack, attack_options, oblivious, *_ = key
+def _row(key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[float], metric: Metric) -> Row:
     at: dict[float, list[dict[str, Any]]] = defaultdict(list)
     for cell in cells:
         at[cell["epsilon"]].append(cell)
-    entries = tuple(_entry(at[epsilon]) if epsilon in at else None for epsilon in epsilons)
+    entries = tuple(_entry(at[epsilon], metric) if epsilon in at else None for epsilon in epsilons)
     checks = _gravest_first(cells)
     flags = {flag for cell in cells for flag in cell["flags"]} | set(checks) & set(Flag)
     return Row(
-        *(model, model_options, defence, attack, attack_options, not oblivious, *_clean(cells)),
+        *(key.sweep, key.model, key.model_options, key.recipe, key.defence),
+        *(key.attack, key.attack_options, key.adaptive, *_clean(cells)),
         *(entries, tuple(sorted(flags)), checks),
         targeted=any(cell["targeted"] for cell in cells),
+        told_by_recipe=key.told_by_recipe,
     )
 
 
@@ -271,31 +348,40 @@ def _clean(cells: Iterable[dict[str, Any]]) -> tuple[float | None, float | None]
     return _mean_sd(list(clean.values()))
 
 
-def _entry(cells: Sequence[dict[str, Any]]) -> Entry:
+def _entry(cells: Sequence[dict[str, Any]], metric: Metric) -> Entry:
     """One entry from the cells of all seeds."""
     found = {cell["status"] for cell in cells}
     # A hole in one seed is a hole in the mean: "partial" unless the seeds agree, "failed" before all.
     status = "failed" if "failed" in found else found.pop() if len(found) == 1 else "partial"
-    name = "target_missed" if any(cell["targeted"] for cell in cells) else "robust"
-    return _averaged(status, cells, "robust_accuracy" if name == "robust" else name, name)
+    if metric == ROBUST_ACCURACY and any(cell["targeted"] for cell in cells):
+        metric = TARGET_MISSED
+    places = tuple(Place(cell["sweep"], cell["seed"], cell["cell_id"]) for cell in cells)
+    return _averaged(status, cells, metric, places)
 
 
 def _averaged(
-    status: str, points: Sequence[dict[str, Any]], name: str, ends: str, attacks: tuple[str, ...] = ()
+    status: str,
+    points: Sequence[dict[str, Any]],
+    metric: Metric,
+    places: tuple[Place, ...],
+    attacks: tuple[str, ...] = (),
 ) -> Entry:
     """An entry from a row of `cells`, or of `worst_case`, for each seed; no number unless all are done."""
     n, examples = (sum(point[column] for point in points) for column in ("n", "examples"))
     if status != "done":
         return Entry(status, None, None, None, None, n, examples, len(points), attacks)
-    # Null where a check calls it wrong, and nothing is averaged over a hole.
-    value, sd = _mean_sd([point[name] for point in points])
-    low, high = (_mean_sd([point[f"{ends}_{end}"] for point in points])[0] for end in ("low", "high"))
-    unchecked, _ = _mean_sd([point[f"{name}_unchecked"] for point in points])
     checks = _gravest_first(points)
     verdict = RULES[checks[0]].severity if checks else None
+
+    def mean(column: str) -> tuple[float | None, float | None]:
+        return _mean_sd([point[column] for point in points])
+
+    # Null where a check calls it wrong, and nothing is averaged over a hole.
+    value, sd = mean(metric.column) if verdict != "wrong" else (None, None)
+    low, high = (mean(f"{metric.ends}_{end}")[0] if metric.ends else None for end in ("low", "high"))
     return Entry(
         *(status, value, low, high, sd, n, examples, len(points), attacks),
-        *(unchecked, verdict, checks),
+        *(mean(f"{metric.column}_unchecked")[0] if metric.ends else None, verdict, checks, places),
     )
 
 
@@ -305,11 +391,8 @@ def _gravest_first(points: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(name for name in RULES if name in broken)
 
 
-def _worst_row(
-    key: tuple[Any, ...], cells: Sequence[dict[str, Any]], epsilons: Sequence[float], worst: _Worst
-) -> Row:
+def _worst_row(key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[float], worst: _Worst) -> Row:
     """The row of a model's worst case, from the cells of its adaptive, untargeted attacks."""
-    model, model_options, defence, *_ = key
     entries: list[Entry | None] = []
     flags: set[str] = set()
     judged: list[dict[str, Any]] = []
@@ -326,8 +409,10 @@ def _worst_row(
         # A blind attack beside one that sees blinds no worst case.
         flags |= set.intersection(*said) if said and points else set()
     return Row(
-        *(model, model_options, defence, WORST_CASE, "", True, *_clean(cells)),
+        *(key.sweep, key.model, key.model_options, key.recipe, key.defence),
+        *(WORST_CASE, "", True, *_clean(cells)),
         *(tuple(entries), tuple(sorted(flags)), _gravest_first(judged)),
+        told_by_recipe=key.told_by_recipe,
     )
 
 
@@ -342,7 +427,11 @@ def _worst_entry(points: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any
         status = "failed"
     else:
         status = "incomplete" if attacks else "missing"
-    return _averaged(status, points, "robust_accuracy", "robust", attacks)
+    places = tuple(
+        Place(point["sweep"], point["seed"], point["victim_id"], point["norm"], point["epsilon"])
+        for point in points
+    )
+    return _averaged(status, points, ROBUST_ACCURACY, places, attacks)
 
 
 def _mean_sd(values: Sequence[float | None]) -> tuple[float | None, float | None]:

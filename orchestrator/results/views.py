@@ -1,8 +1,9 @@
 """The SQL behind the views of an output folder: what each number is, in one place.
 
-The views stand on `examples` (a PyArrow dataset) and on tables of the schema `input`, which
-`orchestrator.results.query.connect` makes: `wanted`, `measured`, `attacks`, `worst_cases`, `coverage`,
-`victims`, `failures`; and `verdicts` and `worst_verdicts`, what checks say of what stands on those.
+The views of a sweep stand on the tables of a schema, here called `input`, which
+`orchestrator.results.query.connect` makes: `examples` (a PyArrow dataset), `wanted`, `measured`, `attacks`,
+`worst_cases`, `coverage`, `victims`, `failures`; and `verdicts` and `worst_verdicts`, what checks say of what
+stands on those.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ _Z = 1.959963984540054  # the 97.5% quantile of the standard normal
 
 EXAMPLE_COLUMNS = tuple(name for name in SCHEMA.names if name not in ("image", "image_shape"))
 """The columns of the `examples` view. Kept images stay out: a query is about numbers, not pixels."""
+
+
+_PLACE = DIMENSIONS.names.index("model_options") + 1
+_OF_CELL = (*DIMENSIONS.names[:_PLACE], "recipe", *DIMENSIONS.names[_PLACE:])
 
 
 def _columns(table: str, names: Iterable[str]) -> str:
@@ -78,7 +83,7 @@ WITH spent AS (
     )
 )
 SELECT
-    {_columns("w", DIMENSIONS.names)},
+    {_columns("w", _OF_CELL)},
     {_said("targeted")} AS targeted,
     {_said("minimum_norm")} AS minimum_norm,
     coalesce(m.n, 0)::INTEGER AS n,
@@ -155,7 +160,7 @@ SELECT
     min(e.label) AS label,
     bool_and(e.clean_correct) AS clean_correct,
     min(e.nearest) AS nearest
-FROM examples e
+FROM input.examples e
 JOIN input.wanted w ON e.cell_id = w.cell_id AND e.position < w.examples
 JOIN input.attacks a ON a.victim_id = w.victim_id AND a.attack_id = w.attack_id
 WHERE {_said("minimum_norm")}
@@ -171,7 +176,9 @@ SELECT v.*, s.clean_accuracy, coalesce(s.n, 0)::INTEGER AS n
 FROM input.victims v
 LEFT JOIN (
     SELECT victim_id, avg(clean_correct::INTEGER) AS clean_accuracy, count(*) AS n
-    FROM (SELECT victim_id, position, bool_and(clean_correct) AS clean_correct FROM examples GROUP BY ALL)
+    FROM (
+        SELECT victim_id, position, bool_and(clean_correct) AS clean_correct FROM input.examples GROUP BY ALL
+    )
     GROUP BY victim_id
 ) s ON s.victim_id = v.victim_id
 """
@@ -192,13 +199,11 @@ _ROBUST = ("robust_accuracy", "robust_low", "robust_high")
 _MISSED = ("target_missed", "target_missed_low", "target_missed_high")
 _RATES = ("attack_success_rate", "attack_success_rate_uint8")
 
-VIEWS = {
-    "input.cells": CELLS,
-    "input.worst_case": WORST_CASE,
-    "distances": DISTANCES,
-    "victims": VICTIMS,
-}
+VIEWS = {"cells": CELLS, "worst_case": WORST_CASE, "distances": DISTANCES, "trained": VICTIMS}
 """View -> its SQL, but for those that are tables as they are."""
+
+RENAMED = {"victims": "trained"}
+"""Views that are called otherwise than what they come from: the table of that name is what they stand on."""
 
 JUDGED = {
     "cells": _judged(

@@ -31,6 +31,7 @@ from orchestrator.store.accepted import Accepted
 from orchestrator.store.folder import Store, writable_or_raise
 from orchestrator.store.records import Failure
 from workers.attacks import REGISTRY
+from workers.recipe import recipe_text
 from workers.shards import dimensions
 from workers.storage import absolute, redacted, token_in
 from workers.unit import WorkerSettings
@@ -192,6 +193,7 @@ def wanted_cells(plan: Plan) -> pa.Table:
         for run in runs:
             known = None if run.attack.factory else REGISTRY[run.attack.name]
             said = {
+                "recipe": recipe_text(victim.recipe, pretrained=victim.preparation == "fine-tune"),
                 "examples": plan.examples[victim.dataset.name],
                 "targeted": known and bool(run.attack.options.get("targeted")),
                 "minimum_norm": known and known.minimum_norm,

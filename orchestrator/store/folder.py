@@ -30,6 +30,7 @@ from orchestrator.store.records import Failure, Status, from_json
 from workers import layout
 from workers.pins import Pin, read_pins
 from workers.probes import read_probes
+from workers.recipe import Recipe, recipe_text
 from workers.shards import InvalidShardError, ShardInfo, read_footer
 from workers.storage import Folder, redacted
 from workers.unit import Training, Unit
@@ -48,6 +49,7 @@ class Store:
             self.folder = Folder.at(location)
         except ValueError as error:
             raise StoreError(str(error)) from None
+        self.name = self.folder.path.rpartition("/")[2] or self.shown  # of the sweep, for people
         self.shards = self.folder.folder(layout.SHARDS)
         self.index = ShardIndex(self.folder.folder(layout.INDEX))
 
@@ -257,8 +259,8 @@ class Store:
         data = self.folder.read(layout.run_cells(runs[-1]))
         return pq.read_table(pa.BufferReader(data), schema=WANTED)
 
-    def results(self, accepted: Accepted | None = None) -> Results:
-        """Everything that tables, figures and SQL are made from."""
+    def results(self, accepted: Accepted | None = None, *, sweep: str | None = None) -> Results:
+        """Everything that tables, figures and SQL are made from; `sweep` is what to call it."""
         accepted = accepted or self.accepted_shards()
         pinned = self.pins()
         pins = [pin.manifest for pin in pinned.values()]
@@ -272,12 +274,15 @@ class Store:
             {"victim_id": pin["victim_id"], **epoch} for pin in pins for epoch in pin.get("history", [])
         ]
         wanted = self.wanted()
+        recipes = dict(zip(wanted["victim_id"].to_pylist(), wanted["recipe"].to_pylist(), strict=True))
+        victims = [_victim_row(pin, recipes) for pin in pins]
         return Results(
+            sweep=sweep or self.name,
             examples=accepted.dataset(),
             wanted=wanted,
             measured=partial(measured_results, accepted, wanted, self.folder.folder(layout.MEASURED)),
             coverage=pa.Table.from_pylist(accepted.coverage_rows(), schema=COVERAGE),
-            victims=pa.Table.from_pylist([_victim_row(pin) for pin in pins], schema=VICTIMS),
+            victims=pa.Table.from_pylist(victims, schema=VICTIMS),
             history=pa.Table.from_pylist(history, schema=HISTORY),
             failures=pa.Table.from_pylist([asdict(one) for one in self.failures()], schema=FAILURES),
             probes=pa.Table.from_pylist(probes, schema=PROBES),
@@ -316,12 +321,28 @@ def _retried(record: Mapping[str, Any], failure: Failure) -> bool:
     return set(failure.cells) <= set(only.get("cells", ()))
 
 
-def _victim_row(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _victim_row(manifest: Mapping[str, Any], recipes: Mapping[str, str]) -> dict[str, Any]:
+    """`recipes` are those of the victims that the grid still has."""
     row = {name: manifest.get(name) for name in VICTIMS.names}
+    row["recipe"] = recipes.get(manifest["victim_id"], _recipe_text(manifest))
+    dataset = manifest.get("dataset")
+    row["data"] = dataset.get("fingerprint") if isinstance(dataset, Mapping) else None
     for name in ("model", "dataset", "defence"):
         spec = manifest.get(name)
         row[name] = spec.get("name") if isinstance(spec, Mapping) else spec
     return row
+
+
+def _recipe_text(manifest: Mapping[str, Any]) -> str | None:
+    """None where a pin is damaged."""
+    model, recipe = manifest.get("model"), manifest.get("recipe")
+    if not isinstance(model, Mapping) or not isinstance(recipe, Mapping):
+        return None
+    try:
+        trained = Recipe(**recipe) if recipe else None
+    except (TypeError, ValueError):
+        return None
+    return recipe_text(trained, pretrained=bool(model.get("path") or model.get("weights")))
 
 
 def writable_or_raise(store: Store) -> None:

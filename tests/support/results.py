@@ -29,6 +29,7 @@ class Cell:
 
     model: str = "resnet50_v2"
     model_options: str = ""
+    recipe: str = ""
     dataset: str = "mnist"
     defence: str = "none"
     seed: int = 0
@@ -48,7 +49,9 @@ class Cell:
 
     @property
     def victim_id(self) -> str:
-        return "-".join((self.model, self.model_options, self.dataset, self.defence, f"s{self.seed}"))
+        return "-".join(
+            (self.model, self.model_options + self.recipe, self.dataset, self.defence, f"s{self.seed}")
+        )
 
     @property
     def attack_id(self) -> str:
@@ -101,6 +104,7 @@ def results_of(
     history: Sequence[Mapping[str, Any]] = (),
     failures: Sequence[Mapping[str, Any]] = (),
     probes: Sequence[Mapping[str, Any]] = (),
+    sweep: str = "made_up",
 ) -> Results:
     """Results that hold `cells`; `unwanted` ones have rows but are in no grid any more.
 
@@ -127,6 +131,7 @@ def results_of(
                 }
             )
     return Results(
+        sweep=sweep,
         examples=pads.dataset(pa.Table.from_pylist(rows, schema=SCHEMA)),
         measured=lambda: measured_of(rows, wanted),
         wanted=pa.Table.from_pylist(

@@ -39,6 +39,7 @@ __all__ = [
     "ensure_obtainable",
     "evaluation_order",
     "inspect",
+    "is_here",
     "load",
     "scheme_of",
     "splitmix64",
@@ -101,6 +102,11 @@ def inspect(spec: DatasetSpec, data_dir: str | None = None) -> DatasetInfo:
     can be seen from there.
     """
     return _reader(spec, data_dir).info()
+
+
+def is_here(spec: DatasetSpec, data_dir: str | None = None) -> bool:
+    """Whether `load` reads it from a place that is named, rather than asking another library for it."""
+    return isinstance(_reader(spec, data_dir), DigitsReader | NpzReader | ImageFolderReader)
 
 
 def ensure_obtainable(spec: DatasetSpec, data_dir: str | None = None) -> None:

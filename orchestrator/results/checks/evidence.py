@@ -175,13 +175,13 @@ class Evidence:
                 yield Place(**{name: victim[name] for name in _OF_VICTIM}), figures
 
 
-def gather(connection: duckdb.DuckDBPyConnection, results: Results) -> Evidence:
-    """The evidence in a folder; `connection` has the views of the schema `input` (`results.views`)."""
+def gather(connection: duckdb.DuckDBPyConnection, results: Results, schema: str) -> Evidence:
+    """The evidence in a folder; the schema of `connection` has what is called `input` in `results.views`."""
     cells = connection.sql(
         "SELECT c.*, m.correct, m.robust, m.successes, m.touched, m.right_at, m.broken_at, "
-        "m.contradicted, m.misplaced FROM input.cells c LEFT JOIN input.measured m USING (cell_id)"
+        f"m.contradicted, m.misplaced FROM {schema}.cells c LEFT JOIN {schema}.measured m USING (cell_id)"
     )
-    coverage = connection.sql("FROM input.coverage SEMI JOIN input.wanted USING (cell_id)")
+    coverage = connection.sql(f"FROM {schema}.coverage SEMI JOIN {schema}.wanted USING (cell_id)")
     figures: dict[str, dict[str, float]] = defaultdict(dict)
     for row in results.probes.to_pylist():
         if row["value"] is not None:
@@ -192,7 +192,7 @@ def gather(connection: duckdb.DuckDBPyConnection, results: Results) -> Evidence:
         victims=[victim for victim in results.victims.to_pylist() if victim["victim_id"] in wanted],
         figures=dict(figures),
         coverage=coverage.to_arrow_table(),
-        worst_cases=connection.sql("FROM input.worst_case").to_arrow_table().to_pylist(),
+        worst_cases=connection.sql(f"FROM {schema}.worst_case").to_arrow_table().to_pylist(),
     )
 
 

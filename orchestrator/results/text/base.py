@@ -49,8 +49,8 @@ class Format(ABC):
     piecemeal = False
     """Whether `pieces` holds one part at a time, rather than all of them."""
 
-    def __init__(self, *, colour: bool = False, width: int | None = None) -> None:
-        self.colour, self.width = colour, width
+    def __init__(self, *, colour: bool = False, width: int | None = None, digits: int = 1) -> None:
+        self.colour, self.width, self.digits = colour, width, digits
 
     @abstractmethod
     def columns(self, columns: Columns) -> str:

@@ -14,14 +14,12 @@ class Markdown(Format):
         return _table(columns.names, [list(map(shown, row)) for row in columns.rows], columns.numeric)
 
     def robustness(self, tables: Sequence[RobustnessTable]) -> str:
-        return "\n".join(map(_robustness, tables))
+        return "\n".join(map(self._robustness, tables))
 
-
-def _robustness(table: RobustnessTable) -> str:
-    names, numeric = words.header(table)
-    return (
-        f"### {words.title(table)}\n\n{_table(names, words.rows(table), numeric)}\n{words.caption(table)}\n"
-    )
+    def _robustness(self, table: RobustnessTable) -> str:
+        names, numeric = words.header(table)
+        body = _table(names, words.rows(table, self.digits), numeric)
+        return f"### {words.title(table)}\n\n{body}\n{words.caption(table)}\n"
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.text import Text
 
+from orchestrator.results.metrics import ROBUST_ACCURACY
 from orchestrator.results.tables import Entry, RobustnessTable, Row
 from orchestrator.results.text import layout
 from orchestrator.results.text import robustness as words
@@ -35,13 +36,15 @@ class Terminal(Format):
 
     def _robustness(self, table: RobustnessTable) -> Iterator[Line]:
         """As it is; else without columns that say the same everywhere, labels broken; else by rows."""
-        columns = _columns(table)
+        columns = _columns(table, self.digits)
         said: dict[str, str] = {}
         drawn = layout.table(columns, self.width)
         if not drawn:
-            said = words.constant(table)
+            said = words.constant(table, self.digits)
             columns = [column for column in columns if column.name not in said]
-            broken = [column for column in _columns(table, broken=True) if column.name not in said]
+            broken = [
+                column for column in _columns(table, self.digits, broken=True) if column.name not in said
+            ]
             drawn = layout.table(columns, self.width) or layout.table(broken, self.width)
         yield from (Text(line, style="bold") for line in layout.wrapped(words.title(table), self.width))
         yield from drawn or self._by_row(columns)
@@ -79,33 +82,33 @@ class Terminal(Format):
         return stream.getvalue()
 
 
-def _columns(table: RobustnessTable, *, broken: bool = False) -> list[Column]:
+def _columns(table: RobustnessTable, digits: int, *, broken: bool = False) -> list[Column]:
     """Its columns; `broken`: labels and the marks of holes may be broken at their spaces, numbers never."""
     names, numeric = words.header(table)
-    rows, notes = words.rows(table), words.footnotes(table)
+    rows, notes = words.rows(table, digits), words.footnotes(table)
     columns = [
         Column(name, [row[i] for row in rows], right=right, breaks=broken and not right)
         for i, (name, right) in enumerate(zip(names, numeric, strict=True))
     ]
     for i in range(len(table.epsilons)):
         entries = [row.entries[i] for row in table.rows]
-        texts = [words.entry_text(entry, notes) for entry in entries]
+        texts = [words.entry_text(entry, notes, table, digits) for entry in entries]
         cells = [
             text.replace(" ", "\n") if broken and entry and entry.mark else text
             for text, entry in zip(texts, entries, strict=True)
         ]
-        place = words.FIRST_ENTRY + i
-        styles = [_style(entry, row) for entry, row in zip(entries, table.rows, strict=True)]
+        place = words.first_entry(table) + i
+        styles = [_style(entry, row, table) for entry, row in zip(entries, table.rows, strict=True)]
         columns[place] = replace(columns[place], cells=cells, styles=styles)
     return columns
 
 
-def _style(entry: Entry | None, row: Row) -> str:
+def _style(entry: Entry | None, row: Row, table: RobustnessTable) -> str:
     """Colours of the terminal's own palette that can be read on black and on white alike."""
     if entry is not None and entry.mark == "wrong":
         return "bold red"
     if entry is None or entry.value is None:
         return "dim"
-    if row.targeted:  # no robust accuracy, so neither much nor little of it
+    if row.targeted or table.metric != ROBUST_ACCURACY:  # neither much nor little of it
         return ""
     return "green" if entry.value >= 2 / 3 else "red" if entry.value < 1 / 3 else ""

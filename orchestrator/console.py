@@ -1,0 +1,79 @@
+"""How commands talk: to a terminal or a pipe, what goes on, warnings, errors and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from orchestrator.results.text.base import Format
+
+
+def text_form(name: str, *, digits: int = 1) -> Format:
+    """In colour and the terminal's width where a person is looking; neither in a pipe or a file."""
+    from orchestrator.results.text import text_format
+
+    console = Console()
+    if not console.is_terminal:
+        return text_format(name, digits=digits)
+    return text_format(name, colour=True, width=console.width, digits=digits)
+
+
+def print_record(record: dict[str, Any]) -> None:
+    """As JSON."""
+    print(json.dumps(record, indent=2, ensure_ascii=False))
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Of the terminal's width, or wide where there is none."""
+    console = Console(stderr=stderr)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(stderr=stderr, width=160)  # a pipe has no width to fit into
+    return console
+
+
+@contextmanager
+def saying(text: str) -> Iterator[None]:
+    """What is going on, while a person waits at a terminal: imports alone take a second."""
+    console = make_console(stderr=True)
+    with console.status(text) if console.is_terminal else nullcontext():
+        yield
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """On standard error, without what lets one into a store."""
+    from workers.storage import redacted
+
+    console = make_console(stderr=True)
+    for warning in warnings:
+        console.print(f"[yellow]warning:[/] {escape(redacted(warning))}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """What a person can mend ends in one message and its exit code, 2 for bad input, without a traceback."""
+    from orchestrator.errors import UserError
+    from workers.storage import redacted
+
+    try:
+        yield
+        sys.stdout.flush()
+    except UserError as error:
+        make_console(stderr=True).print(
+            f"[bold red]error:[/] {escape(redacted(str(error)))}", highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(error.exit_code) from None
+    except BrokenPipeError:  # `robustsweep query … | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # nothing is left to say, or to close
+        raise typer.Exit(0) from None
+    except KeyboardInterrupt:
+        make_console(stderr=True).print("interrupted", style="yellow")
+        raise typer.Exit(130) from None

@@ -1,0 +1,342 @@
+"""Sweeps to look at from Python: tables, SQL, kept images. What is shown is computed when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from orchestrator.errors import LibraryError, UserError
+from orchestrator.results.choice import choose, made
+from orchestrator.results.fence import VIEWS
+from orchestrator.results.query import check_query, run_query
+from orchestrator.results.schemas import Results
+from orchestrator.results.tables import RobustnessTable, cells_table, robustness_records
+from orchestrator.results.text import text_format
+from orchestrator.results.text.html import HTML
+from orchestrator.store.folder import Store
+from orchestrator.store.locate import existing_outputs, read_results
+from workers import datasets
+from workers.datasets import DatasetError
+from workers.unit import DatasetSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+Names = str | Sequence[str]
+"""A name, or several."""
+
+_SHOWN = 20  # rows of a relation in a notebook
+
+
+class Relation:
+    """Rows that are computed each time that they are taken: `df()`, `arrow()` or `pl()`."""
+
+    def __init__(self, name: str, take: Callable[[], pa.Table]) -> None:
+        self._name, self._take = name, take
+
+    def arrow(self) -> pa.Table:
+        """As a PyArrow table. QueryError where it would be larger than 2 GB."""
+        return self._take()
+
+    def df(self) -> pd.DataFrame:
+        """As a data frame of pandas. LibraryError where that is not installed."""
+        _library("pandas", "df")
+        return self.arrow().to_pandas()
+
+    def pl(self) -> pl.DataFrame:
+        """As a data frame of Polars. LibraryError where that is not installed."""
+        return _library("polars", "pl").from_arrow(self.arrow())
+
+    def __repr__(self) -> str:
+        return f"<{self._name}: .df(), .arrow() or .pl() takes its rows>"
+
+    def _repr_html_(self) -> str:
+        """The first rows, for notebooks."""
+        table = self.arrow()
+        more = f"<p>{table.num_rows:,} rows</p>" if table.num_rows > _SHOWN else ""
+        return HTML().part(table.slice(0, _SHOWN)) + more
+
+
+class Tables:
+    """Robustness tables, one for each dataset and norm: they print, and show in notebooks, as they are."""
+
+    def __init__(self, tables: Sequence[RobustnessTable], digits: int = 1) -> None:
+        self._tables, self._digits = tables, digits
+
+    def text(self, format: str = "md") -> str:
+        """As `robustsweep table --format`: rich, md, html, latex, csv or json. ValueError for another."""
+        return text_format(format, digits=self._digits).robustness(self._tables)
+
+    def arrow(self) -> pa.Table:
+        """In long form, a row for each number, as a PyArrow table."""
+        return robustness_records(self._tables)
+
+    def df(self) -> pd.DataFrame:
+        """The same as a data frame of pandas. LibraryError where that is not installed."""
+        _library("pandas", "df")
+        return self.arrow().to_pandas()
+
+    def __repr__(self) -> str:
+        return self.text("rich")
+
+    def _repr_html_(self) -> str:
+        return HTML(digits=self._digits).fragment(self._tables)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Images:
+    """Adversarial images that a cell has kept, in the evaluation order, and what is known of each.
+
+    A class is -1, and a confidence NaN, where there is none: a victim's answer that is not finite, an attack
+    without success.
+    """
+
+    adversarial: NDArray[np.float32]  # (N, H, W, C) in [0, 1]; without success what the attack ended with
+    clean: NDArray[np.float32] | None  # (N, H, W, C) in [0, 1]; None: see `why_no_clean`
+    why_no_clean: str  # an empty text where there are clean images
+    labels: NDArray[np.int64]  # (N,) the true classes
+    clean_labels: NDArray[np.int64]  # (N,) the victim's answers to the clean images
+    adv_labels: NDArray[np.int64]  # (N,) to the adversarial ones
+    clean_confidences: NDArray[np.float32]  # (N,) softmax probabilities of those answers, in [0, 1]
+    adv_confidences: NDArray[np.float32]  # (N,)
+    broken: NDArray[np.bool_]  # (N,) the attack succeeded
+    positions: NDArray[np.int64]  # (N,) places in the evaluation order, from 0
+    example_index: NDArray[np.int64]  # (N,) rows of the dataset's test split, from 0
+
+    def __len__(self) -> int:
+        return len(self.adversarial)
+
+    def __repr__(self) -> str:
+        clean = "clean ones too" if self.clean is not None else f"no clean ones: {self.why_no_clean}"
+        return f"<{len(self)} images of {'×'.join(map(str, self.adversarial.shape[1:]))}; {clean}>"
+
+
+class Sweep:
+    """One or more output folders, as they were when they were opened. Made by `robustsweep.open`.
+
+    Every relation has a column `sweep`, which says which of them a row is of; in a notebook it shows its
+    robustness table.
+    """
+
+    def __init__(self, stores: Mapping[str, Store]) -> None:
+        self._stores = stores
+        self._results, warnings = read_results(stores)
+        self.warnings: tuple[str, ...] = tuple(warnings)
+        """What does not count, and why, as commands warn of it."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the sweeps are called in the column `sweep`."""
+        return tuple(self._stores)
+
+    @property
+    def cells(self) -> Relation:
+        """A row for each cell of the grids as last run, in their order: accuracies, distances, calls."""
+        return Relation("cells", partial(cells_table, self._results))
+
+    @property
+    def examples(self) -> Relation:
+        """A row for each example at each epsilon."""
+        return self._view("examples")
+
+    @property
+    def worst_case(self) -> Relation:
+        """A row for each victim, norm and epsilon: what no attack breaks."""
+        return self._view("worst_case")
+
+    @property
+    def distances(self) -> Relation:
+        """A row for each example, victim and minimum-norm attack: the nearest adversarial image."""
+        return self._view("distances")
+
+    @property
+    def victims(self) -> Relation:
+        """A row for each victim: weights, parameters, accuracies."""
+        return self._view("victims")
+
+    @property
+    def history(self) -> Relation:
+        """A row for each epoch of each victim's training."""
+        return self._view("history")
+
+    @property
+    def checks(self) -> Relation:
+        """A row for each thing that is wrong, suspicious or worth knowing."""
+        return self._view("checks")
+
+    @property
+    def failures(self) -> Relation:
+        """A row for each attempt that failed, with its traceback."""
+        return self._view("failures")
+
+    def sql(self, statement: str) -> Relation:
+        """The answer to one SELECT over these views, in DuckDB's SQL.
+
+        QueryError at once for anything that is not allowed or no SQL; for names that are not there when its
+        rows are taken.
+        """
+        checked = check_query(statement)
+        return Relation("an answer", partial(run_query, self._results, checked))
+
+    def table(
+        self,
+        *,
+        dataset: Names = (),
+        model: Names = (),
+        defence: Names = (),
+        attack: Names = (),
+        norm: Names = (),
+        by: Names = (),
+        metric: str = "robust_accuracy",
+        digits: int = 1,
+    ) -> Tables:
+        """Robustness tables, as `robustsweep table` shows them: of some names only, and one for each value of
+        what they are made `by` (sweep, model, defence, attack). UserError for a name that is not there."""
+        asked = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
+        wanted = {key: found for key, names in asked.items() if (found := _several(names))}
+        tables = made(self._results, metric) if metric != "robust_accuracy" else self._tables
+        return Tables(choose(tables, wanted, _several(by)), digits)
+
+    def images(
+        self,
+        cell: str | Mapping[str, Any],
+        *,
+        broken: bool | None = True,
+        n: int = 8,
+        data_dir: str | None = None,
+    ) -> Images:
+        """The first `n` images that a cell has kept (`keep:` in its grid).
+
+        `cell` is a cell's id, or a row of `cells`; `broken`: those that the attack succeeded on, or only
+        others (False), or all (None). Clean images are read from the dataset where it needs no download
+        (`data_dir`: a folder with <name>.npz) and is the one that was attacked. UserError for a cell that is
+        not there, or that has kept nothing.
+        """
+        results, store, cell_id, victim_id = self._cell(cell)
+        rows = _kept(results, cell_id)
+        if not rows.num_rows:
+            raise UserError(
+                f"no image of {cell_id} is kept: `keep: N` in a grid keeps the first N of each cell"
+            )
+        shape = tuple(rows["image_shape"][0].as_py())
+        if broken is not None:
+            rows = rows.filter(pc.equal(rows["success"], broken))
+        rows = rows.slice(0, n)
+        index = _integers(rows, "example_index")
+        clean, why = _clean(store, victim_id, index, data_dir)
+        return Images(
+            adversarial=np.stack(
+                [np.frombuffer(data, np.float32).reshape(shape) for data in rows["image"].to_pylist()]
+            )
+            if rows.num_rows
+            else np.empty((0, *shape), np.float32),
+            clean=clean,
+            why_no_clean=why,
+            labels=_integers(rows, "label"),
+            clean_labels=_integers(rows, "clean_label"),
+            adv_labels=_integers(rows, "adv_label"),
+            clean_confidences=_floats(rows, "clean_confidence"),
+            adv_confidences=_floats(rows, "adv_confidence"),
+            broken=np.array(rows["success"].to_pylist(), bool),
+            positions=_integers(rows, "position"),
+            example_index=index,
+        )
+
+    def _view(self, name: str) -> Relation:
+        return Relation(name, partial(run_query, self._results, f"FROM {name}"))
+
+    @cached_property
+    def _tables(self) -> list[RobustnessTable]:
+        return made(self._results)
+
+    def _cell(self, cell: str | Mapping[str, Any]) -> tuple[Results, Store, str, str]:
+        """Where a cell is, its id and its victim's."""
+        row = {"cell_id": cell} if isinstance(cell, str) else dict(cell)
+        cell_id, sweep = row.get("cell_id"), row.get("sweep")
+        found = [
+            (results, self._stores[results.sweep], str(cell_id), results.wanted["victim_id"][place].as_py())
+            for results in self._results
+            if sweep in (None, results.sweep)
+            and (place := pc.index(results.wanted["cell_id"], cell_id).as_py()) >= 0
+        ]
+        if not found:
+            raise UserError(f'no cell "{cell_id}"; the column cell_id of `cells` has them')
+        if len(found) > 1:
+            names = ", ".join(results.sweep for results, *_ in found)
+            raise UserError(f"{cell_id} is in several sweeps: {names}; a row of `cells` says which is meant")
+        return found[0]
+
+    def __repr__(self) -> str:
+        return f"<sweep {', '.join(self.names)}: {', '.join(VIEWS)}, sql(), table(), images()>"
+
+    def _repr_html_(self) -> str:
+        """The robustness table, for notebooks."""
+        return self.table()._repr_html_()
+
+
+def open_sweeps(where: Names) -> Sweep:
+    """Output folders by path, URI, name in `outputs/` or glob; StoreError where there is none."""
+    return Sweep(existing_outputs(_several(where)))
+
+
+def _several(names: Names) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _library(name: str, wanted_by: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise LibraryError(
+            f"{wanted_by}() needs {name}, which is not installed; arrow() gives a PyArrow table without it"
+        ) from None
+
+
+_KEPT = (
+    *("position", "example_index", "label", "clean_label", "clean_confidence", "adv_label"),
+    *("adv_confidence", "success", "image", "image_shape"),
+)
+
+
+def _kept(results: Results, cell_id: str) -> pa.Table:
+    of_cell = (pc.field("cell_id") == cell_id) & pc.field("image").is_valid()
+    return results.examples.to_table(columns=list(_KEPT), filter=of_cell).sort_by("position")
+
+
+def _integers(rows: pa.Table, column: str) -> NDArray[np.int64]:
+    return np.array(pc.fill_null(rows[column], -1).to_pylist(), np.int64)
+
+
+def _floats(rows: pa.Table, column: str) -> NDArray[np.float32]:
+    return np.array(pc.fill_null(rows[column], float("nan")).to_pylist(), np.float32)
+
+
+def _clean(
+    store: Store, victim_id: str, index: NDArray[np.int64], data_dir: str | None
+) -> tuple[NDArray[np.float32] | None, str]:
+    """The clean images of rows of a victim's test split; or None, and why."""
+    pin = store.pins().get(victim_id)
+    recorded = pin.manifest.get("dataset") if pin else None
+    if not isinstance(recorded, Mapping) or "fingerprint" not in recorded:
+        return None, "the folder does not say which data were attacked"
+    names = [field.name for field in fields(DatasetSpec)]
+    spec = DatasetSpec(**{name: recorded[name] for name in names if name in recorded})
+    try:
+        if not datasets.is_here(spec, data_dir):
+            return None, f"{spec.name} is not here: data_dir may name a folder with {spec.name}.npz"
+        data = datasets.load(spec, data_dir)
+    except DatasetError as error:
+        return None, str(error)
+    if data.fingerprint != recorded["fingerprint"]:
+        return None, f"{spec.name} is not as it was when it was attacked"
+    return data.images("test", index), ""

@@ -1,0 +1,43 @@
+"""What a robustness table may show, and what tables may be made by. Light: commands offer it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BY = ("sweep", "model", "defence", "attack")
+"""What tables may be made by, beside dataset and norm, by which they always are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A number of cells that a robustness table may show. `column` is the view `cells`'s."""
+
+    column: str
+    title: str  # what the table says it is
+    ends: str = ""  # its interval is in the columns `<ends>_low` and `<ends>_high`
+    share: bool = True  # shown in percent
+
+
+METRICS = {
+    metric.column: metric
+    for metric in (
+        Metric(column="robust_accuracy", title="robust accuracy", ends="robust"),
+        Metric(column="attack_success_rate", title="attack success rate"),
+        Metric(column="attack_success_rate_uint8", title="attack success rate in 8 bits"),
+        Metric(column="mean_success_distance", title="mean distance of the successes", share=False),
+        Metric(column="median_success_distance", title="median distance of the successes", share=False),
+        Metric(column="median_nearest", title="median distance of the nearest image", share=False),
+        Metric(column="ssim", title="structural similarity", share=False),
+        Metric(column="psnr", title="peak signal-to-noise ratio, dB", share=False),
+        Metric(column="forward_calls", title="images put through the model", share=False),
+        Metric(column="gradient_calls", title="images whose gradient was taken", share=False),
+        Metric(column="seconds", title="seconds", share=False),
+    )
+}
+"""What a robustness table may show, by name."""
+
+ROBUST_ACCURACY = METRICS["robust_accuracy"]
+TARGET_MISSED = Metric(
+    column="target_missed", title="share right and not driven to the target", ends="target_missed"
+)
+"""What stands in place of robust accuracy where an attack is targeted."""

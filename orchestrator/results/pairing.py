@@ -1,0 +1,173 @@
+"""Two numbers held against each other on the same examples, and which is the best of several."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.results.checks.statistics import binomial_tail, holm
+from orchestrator.results.metrics import ROBUST_ACCURACY
+from orchestrator.results.query import Several
+from orchestrator.results.schemas import Results
+from orchestrator.results.tables import (
+    WORST_CASE,
+    Entry,
+    Place,
+    RobustnessTable,
+    Row,
+)
+from orchestrator.results.witnesses import unpacked
+from orchestrator.results.worst_case import worst_cases
+
+ALPHA = 0.05
+"""How often chance alone may make anything of all that is tested together better or worse."""
+
+_Z = 1.959963984540054  # the 97.5% quantile of the standard normal
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Which of the first examples of the evaluation order a victim still gets right under an attack."""
+
+    robust: NDArray[np.bool_]
+    data: str | None  # fingerprint of the dataset; None: not known
+
+
+class Pair(NamedTuple):
+    """How two outcomes differ on the examples that both have."""
+
+    n: int
+    first: int  # right under attack: in the first, in the second
+    second: int
+    only_first: int
+    only_second: int
+
+    @property
+    def difference(self) -> float:
+        """By which share of the examples the second is more robust."""
+        return (self.only_second - self.only_first) / self.n
+
+    @property
+    def probability(self) -> float:
+        """The exact two-sided McNemar test (McNemar, 1947; its exact form is a sign test)."""
+        more, fewer = sorted((self.only_first, self.only_second), reverse=True)
+        return min(1.0, 2 * binomial_tail(more, more + fewer))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% of the difference, for the sampling of test images (Bonett and Price, 2012: Wald's interval
+        with an example added to each of the four kinds of pairs that differ or not, two by two)."""
+        gained, lost = (self.only_second + 1) / (self.n + 2), (self.only_first + 1) / (self.n + 2)
+        half = _Z * float(np.sqrt((gained + lost - (gained - lost) ** 2) / (self.n + 2)))
+        low, high = gained - lost - half, gained - lost + half
+        return max(-1.0, min(low, self.difference)), min(1.0, max(high, self.difference))
+
+
+def outcomes(results: Several) -> dict[Place, Outcome]:
+    """Of every cell that has rows, and of every worst case; only that of one that is done says anything."""
+    found: dict[Place, Outcome] = {}
+    for one in [results] if isinstance(results, Results) else results:
+        cells, attacks = one.measured()
+        wanted = {cell["cell_id"]: cell for cell in one.wanted.to_pylist()}
+        data = dict(zip(one.victims["victim_id"].to_pylist(), one.victims["data"].to_pylist(), strict=True))
+        for cell in cells.select(["cell_id", "right_at", "broken_at"]).to_pylist():
+            if (of := wanted.get(cell["cell_id"])) is None:
+                continue
+            robust = unpacked(cell["right_at"]) & ~unpacked(cell["broken_at"])
+            place = Place(one.sweep, of["seed"], cell["cell_id"])
+            found[place] = Outcome(robust[: of["examples"]], data.get(of["victim_id"]))
+        for case in worst_cases(one.wanted, one.coverage, attacks).to_pylist():
+            place = Place(one.sweep, case["seed"], case["victim_id"], case["norm"], case["epsilon"])
+            robust = unpacked(case["robust_at"])[: case["examples"]]
+            found[place] = Outcome(robust, data.get(case["victim_id"]))
+    return found
+
+
+def pair(first: Outcome, second: Outcome) -> Pair:
+    """On as many examples as both have: every prefix of the evaluation order is a sample of its own."""
+    n = min(len(first.robust), len(second.robust))
+    one, other = first.robust[:n], second.robust[:n]
+    return Pair(n, int(one.sum()), int(other.sum()), int((one & ~other).sum()), int((other & ~one).sum()))
+
+
+def same_data(first: Outcome, second: Outcome) -> bool:
+    """Whether their examples may be paired, as far as fingerprints tell."""
+    return None in (first.data, second.data) or first.data == second.data
+
+
+def with_best(tables: Sequence[RobustnessTable], known: Mapping[Place, Outcome]) -> list[RobustnessTable]:
+    """The tables, `Entry.best` set where victims can be compared: under one attack at one epsilon.
+
+    The best is better than every other on the same examples, with every training seed, by McNemar's test
+    after Holm's correction (Holm, 1979) for all tests of its table. Worst cases are compared where they are
+    of the same attacks. None is the best where a check calls the highest number suspicious.
+    """
+    return [_with_best(table, known) for table in tables]
+
+
+def _with_best(table: RobustnessTable, known: Mapping[Place, Outcome]) -> RobustnessTable:
+    if table.metric != ROBUST_ACCURACY:
+        return table
+    contests: list[list[tuple[int, int]]] = []  # of (row, column)
+    for column in range(len(table.epsilons)):
+        groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        for i, row in enumerate(table.rows):
+            if (entry := row.entries[column]) and not entry.mark and all(p in known for p in entry.places):
+                groups[_contest(row, entry)].append(i)
+        contests += [[(i, column) for i in rows] for rows in groups.values() if len(rows) > 1]
+    tests: list[float] = []
+    asked: list[tuple[tuple[int, int], list[tuple[int, int]], list[int]]] = []
+    for contest in contests:
+        entries = {(i, column): _entry(table, i, column) for i, column in contest}
+        leader = max(contest, key=lambda at: entries[at].value or 0.0)
+        others = [at for at in contest if at != leader]
+        places = [_matched(entries[leader], entries[at], known) for at in others]
+        asked.append((leader, others, list(range(len(tests), len(tests) + sum(map(len, places))))))
+        tests += [p for found in places for p in found]
+        # What cannot be paired with it leaves the question open, and so does a number that a check doubts.
+        if not all(places) or entries[leader].verdict == "suspicious":
+            asked[-1] = (leader, others, [])
+    sure = holm(tests, ALPHA)
+    best: dict[tuple[int, int], bool] = {}
+    for leader, others, numbers in asked:
+        best |= dict.fromkeys(others, False)
+        best[leader] = bool(numbers) and all(sure[i] for i in numbers)
+    rows = (
+        replace(row, entries=tuple(_told(entry, best.get((i, j))) for j, entry in enumerate(row.entries)))
+        for i, row in enumerate(table.rows)
+    )
+    return replace(table, rows=tuple(rows))
+
+
+def _told(entry: Entry | None, best: bool | None) -> Entry | None:
+    return replace(entry, best=best) if entry else None
+
+
+def _entry(table: RobustnessTable, row: int, column: int) -> Entry:
+    entry = table.rows[row].entries[column]
+    assert entry is not None
+    return entry
+
+
+def _contest(row: Row, entry: Entry) -> tuple[object, ...]:
+    """What has to be the same for victims to be compared."""
+    seeds = tuple(sorted(place.seed for place in entry.places))
+    return row.attack_label, entry.attacks if row.attack == WORST_CASE else (), seeds
+
+
+def _matched(leader: Entry, other: Entry, known: Mapping[Place, Outcome]) -> list[float]:
+    """One test a seed, that the leader is the better; none where their examples are not the same."""
+    found = []
+    mine = {place.seed: known[place] for place in leader.places}
+    for place in other.places:
+        first, second = mine[place.seed], known[place]
+        if not same_data(first, second):
+            return []
+        compared = pair(second, first)
+        found.append(compared.probability if compared.difference > 0 else 1.0)
+    return found

@@ -1,0 +1,166 @@
+"""Every image classifier against every adversarial attack, at every strength, from Python.
+
+    import robustsweep
+
+    robustsweep.run("digits")                          # a shipped grid, a file, or a dict
+    sweep = robustsweep.open("outputs/digits")         # in a notebook: the robustness table
+    sweep.cells.df()                                   # a row for each cell, as pandas
+    sweep.sql("SELECT * FROM worst_case").arrow()
+    sweep.checks.df()                                  # what is wrong with the numbers, if anything
+    robustsweep.attack(model, images, labels, "pgd", epsilons=[0.1, 0.2], steps=20)
+
+`python -m robustsweep` is the command line. TensorFlow and Ray are imported by what needs them, when called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import OptionError, UserError
+from workers.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from orchestrator.grid.entries import Grid
+    from orchestrator.opened import Images, Relation, Sweep, Tables
+    from orchestrator.run.sweep import Summary
+    from workers.attacks import AttackResult
+
+__all__ = [
+    "Grid",
+    "Images",
+    "Relation",
+    "Sweep",
+    "Tables",
+    "UserError",
+    "__version__",
+    "attack",
+    "cells",
+    "load_grid",
+    "open",
+    "query",
+    "run",
+    "verify",
+]
+
+
+Where = str | Path | Sequence[str | Path]
+"""What `open` takes."""
+
+
+def open(where: Where) -> Sweep:
+    """Open one or more sweeps: output folders by path, URI, name in `outputs/` or glob.
+
+    What they hold now is what is shown: open them again to see what a running sweep has added. UserError
+    where there is none.
+    """
+    from orchestrator.opened import open_sweeps
+
+    return open_sweeps([str(one) for one in ([where] if isinstance(where, str | Path) else where)])
+
+
+def load_grid(grid: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Grid:
+    """Read and check a grid: a file, a shipped one by its name, or a dict of what a file would hold.
+
+    `overrides` are as of `--set`. UserError lists every problem that it has.
+    """
+    from orchestrator.grid.load import load_grid
+
+    return load_grid(str(grid) if isinstance(grid, Path) else grid, overrides)
+
+
+def run(
+    grid: str | Path | Mapping[str, Any] | Grid,
+    output: str | Path | None = None,
+    *,
+    quiet: bool = False,
+    **options: Any,
+) -> Summary:
+    """Run a grid (as of `load_grid`, or a `Grid`) into an output folder; the same call resumes it.
+
+    `options` are those of `orchestrator.run.options.RunOptions`: backend, workers, retry_failed, … Raises
+    UserError for bad input, before anything runs; what fails while it runs is in the summary.
+    """
+    from rich.console import Console
+
+    from orchestrator.grid.entries import Grid
+    from orchestrator.run.options import RunOptions
+    from orchestrator.run.prepare import prepare
+    from orchestrator.run.progress import make_progress
+    from orchestrator.run.sweep import run_sweep
+
+    loaded = grid if isinstance(grid, Grid) else load_grid(grid)
+    try:
+        asked = RunOptions(output=str(output or f"outputs/{loaded.name}"), **options)
+    except TypeError as error:
+        raise UserError(f"run: {error}") from None
+    asked.check()
+    prepared = prepare(
+        loaded, asked.output, data_dir=asked.data_dir, retry_failed=asked.retry_failed, only=asked.only
+    )
+    return run_sweep(prepared, asked, make_progress(Console(quiet=quiet)))
+
+
+def cells(where: Where) -> pa.Table:
+    """The results of the latest grids of one or more sweeps, a row for each cell: `open(where).cells`."""
+    return open(where).cells.arrow()
+
+
+def query(where: Where, sql: str) -> pa.Table:
+    """The answer to one SELECT over the views of one or more sweeps; UserError for anything else."""
+    return open(where).sql(sql).arrow()
+
+
+def verify(where: Where) -> pa.Table:
+    """What checks find in one or more sweeps, a row a finding, the gravest of each sweep first."""
+    return open(where).checks.arrow()
+
+
+def attack(
+    model: Callable[..., Any],
+    images: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    name: str,
+    *,
+    epsilons: Sequence[float],
+    seed: int = 0,
+    **options: Any,
+) -> AttackResult:
+    """Attack (N, H, W, C) float32 images in [0, 1] with one attack, at every epsilon ([0, 1] scale).
+
+    `model` maps images to (N, K) logits, `labels` are (N,) integers; `options` are the attack's own, `norm`
+    among them; or the `factory` of one of yours, "package.module:object", and its options.
+    ValueError for an unknown attack, wrong options (each with what was found and what is allowed), or arrays
+    that do not fit.
+    """
+    from orchestrator.errors import did_you_mean
+    from orchestrator.grid.aliases import ALIASES
+    from orchestrator.grid.checker import option_problems
+    from workers.attacks import REGISTRY, build
+
+    if "factory" not in options:
+        if name not in REGISTRY:
+            near = did_you_mean(name, REGISTRY, ALIASES)
+            raise OptionError(f'unknown attack "{name}"; {near}allowed: {", ".join(sorted(REGISTRY))}')
+        if problems := option_problems(REGISTRY[name], options):
+            raise OptionError(f"attack {name}: {'; '.join(problems)}")
+    return build({"name": name, **options})(model, images, labels, epsilons, seed=seed)
+
+
+_LATE = {
+    "Grid": "orchestrator.grid.entries",
+    **dict.fromkeys(("Images", "Relation", "Sweep", "Tables"), "orchestrator.opened"),
+}
+"""Where types are that take a while to import."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

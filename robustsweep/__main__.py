@@ -1,0 +1,7 @@
+"""`python -m robustsweep` is the command line."""
+
+from __future__ import annotations
+
+from orchestrator.cli import main
+
+main()
