@@ -143,6 +143,25 @@ def chosen_by(what: str) -> Any:
     return typer.Option(f"--{what}", metavar="NAME", help=f"Only this {what}. Repeat it for more.")
 
 
+WithinOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--in",
+        metavar="OUTPUT",
+        help="Where A and B are, as names or KEY=VALUE,… of model, defence, recipe, seed and sweep. "
+        "Repeat it for more.",
+        autocompletion=completion.outputs,
+    ),
+]
+RequireOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require",
+        metavar="CONDITION",
+        help='Exit code 1 unless every cell of B meets it: "robust_accuracy >= 0.4 WHERE epsilon = 0.1", or '
+        '"… FROM worst_case WHERE …". Repeat it for more.',
+    ),
+]
 OutOption = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Write to a file, which is replaced once the answer is whole."),

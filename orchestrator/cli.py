@@ -29,8 +29,10 @@ from orchestrator.arguments import (
     OutputOption,
     OutputsArgument,
     RecordFormatOption,
+    RequireOption,
     RetryOption,
     SetOption,
+    WithinOption,
     answer_format,
     check_format,
     chosen_by,
@@ -39,6 +41,7 @@ from orchestrator.arguments import (
     query_text,
 )
 from orchestrator.console import make_console, print_record, saying, text_form, user_errors, warn
+from orchestrator.errors import UserError
 from orchestrator.results.text import BINARY, FORMATS
 from orchestrator.store import OUTPUTS
 from workers.version import VERSION
@@ -285,6 +288,55 @@ def query(
 
 
 @app.command()
+def compare(
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="A sweep; with --in a model, defence or sweep there.")
+    ],
+    second: Annotated[
+        str | None,
+        typer.Argument(metavar="B", help="What is held against it. May be left out with --require."),
+    ] = None,
+    within: WithinOption = None,
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit code 1 unless B is worse nowhere.")
+    ] = False,
+    requirements: RequireOption = None,
+    format: FormatOption = "rich",
+) -> None:
+    """Compare two sweeps, models or defences example by example: which is the more robust, and is it sure?
+
+    Exit codes: 0; 1 with --fail-if-worse where B is worse, or it cannot be told that it is not, and with
+    --require where something does not meet it; 2 bad input.
+    """
+    with user_errors():
+        check_format(format, FORMATS)
+        from orchestrator.results.require import require
+        from orchestrator.results.text import comparison as words
+        from orchestrator.results.text.base import ForPrograms
+
+        results, sides = _sides(first, second, within or [])
+        failed = False
+        only = None
+        if sides is not None:
+            from orchestrator.results.compare import compare
+
+            found = compare(results, *sides)
+            only, failed = found.of_second, fail_if_worse and found.worse
+            form = text_form(format)
+            people = not isinstance(form, ForPrograms)
+            print(form.columns(words.columns(found)) if people else form.table(found.rows), end="")
+            make_console(stderr=not people).print(words.summary(found), highlight=False, soft_wrap=True)
+        elif fail_if_worse or not requirements:
+            raise UserError("B is needed: what A is compared with; only --require goes without it")
+        for requirement in requirements or ():
+            required = require(results, requirement, only)
+            failed |= bool(required.unmet)
+            for line in words.unmet(required):
+                make_console(stderr=True).print(escape(line), highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
 def verify(output: OutputArgument, format: FormatOption = "rich") -> None:
     """Hold a sweep's results against every check: what is wrong, suspicious or worth knowing, and what to do.
 
@@ -351,7 +403,6 @@ def clean(
     with user_errors():
         from orchestrator import show
         from orchestrator.clean import removable_output, removable_victims, remove
-        from orchestrator.errors import UserError
 
         if what == "victims":
             found = removable_victims(cache_dir, names or [])
@@ -394,6 +445,27 @@ def _look(prepared, data_dir: str | None, cache_dir: str | None):  # type: ignor
     options = RunOptions(output=prepared.store.location, data_dir=data_dir, cache_dir=cache_dir)
     with saying("probing victims"):
         return look(prepared, options, lambda text: console.print(text, highlight=False, style="dim"))
+
+
+def _sides(
+    first: str, second: str | None, within: list[str]
+) -> tuple[list[Results], tuple[str | dict[str, str], str | dict[str, str]] | None]:
+    """The sweeps that a comparison is of, and its sides; None with one side only."""
+    if within:
+        if second is None:
+            raise UserError("B is needed with --in: what A is compared with there")
+        return _results(within), (first, second)
+    from orchestrator.store.locate import existing_outputs
+
+    if second is None:
+        return _results([first]), None
+    for output in (first, second):
+        if len(existing_outputs([output])) > 1:
+            raise UserError(f"{output} is several output folders; with --in they are looked at together")
+    results = _results([first, second])
+    if len(results) < 2:
+        raise UserError(f"{first} and {second} are the same output folder")
+    return results, ({"sweep": results[0].sweep}, {"sweep": results[1].sweep})
 
 
 def _results(outputs: list[str]) -> list[Results]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import LibraryError, UserError
 from orchestrator.results.choice import choose, made
+from orchestrator.results.compare import compare
 from orchestrator.results.fence import VIEWS
 from orchestrator.results.query import check_query, run_query
 from orchestrator.results.schemas import Results
@@ -204,6 +205,11 @@ class Sweep:
         wanted = {key: found for key, names in asked.items() if (found := _several(names))}
         tables = made(self._results, metric) if metric != "robust_accuracy" else self._tables
         return Tables(choose(tables, wanted, _several(by)), digits)
+
+    def compare(self, first: str, second: str) -> Relation:
+        """Two models, defences or sweeps among these, example by example: see `robustsweep.compare`."""
+        found = compare(self._results, first, second)
+        return Relation(f"{second} against {first}", lambda: found.rows)
 
     def images(
         self,

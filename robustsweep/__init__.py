@@ -42,6 +42,7 @@ __all__ = [
     "__version__",
     "attack",
     "cells",
+    "compare",
     "load_grid",
     "open",
     "query",
@@ -120,6 +121,19 @@ def query(where: Where, sql: str) -> pa.Table:
 def verify(where: Where) -> pa.Table:
     """What checks find in one or more sweeps, a row a finding, the gravest of each sweep first."""
     return open(where).checks.arrow()
+
+
+def compare(where: Where, first: str, second: str) -> Relation:
+    """Two models, defences or sweeps of what `open(where)` opens, compared example by example.
+
+    `first` and `second` are names, or `KEY=VALUE,…` of model, defence, recipe, seed and sweep. A row for each
+    cell and worst case: the difference in robust accuracy (second less first) with its 95% interval, the
+    exact McNemar test after Holm's correction for all rows, and the `result`: the second is better, worse or
+    tied; doubtful where a check doubts the higher number; null where they cannot be compared, and `note` says
+    why.
+    UserError for a name that is not there, or where nothing can be paired.
+    """
+    return open(where).compare(first, second)
 
 
 def attack(

@@ -25,6 +25,7 @@ def test_what_is_exported() -> None:
         "__version__",
         "attack",
         "cells",
+        "compare",
         "load_grid",
         "open",
         "query",

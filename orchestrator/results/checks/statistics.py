@@ -29,6 +29,16 @@ def mcnemar(more: int, fewer: int) -> float:
     return binomial_tail(more, more + fewer)
 
 
+def holm_adjusted(probabilities: Sequence[float]) -> list[float]:
+    """Probabilities after Holm's correction (Holm, 1979): those of at most alpha are significant together."""
+    found = [0.0] * len(probabilities)
+    highest = 0.0
+    for rank, i in enumerate(sorted(range(len(probabilities)), key=probabilities.__getitem__)):
+        highest = max(highest, min(1.0, probabilities[i] * (len(probabilities) - rank)))
+        found[i] = highest
+    return found
+
+
 def holm(probabilities: Sequence[float], alpha: float = ALPHA) -> list[bool]:
     """Which of several tests are significant together, any by chance with `alpha` (Holm, 1979)."""
     found = [False] * len(probabilities)
