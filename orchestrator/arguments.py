@@ -208,9 +208,9 @@ def answer_format(name: str | None, out: str | None) -> str:
 
 def outputs_and_sql(words: Sequence[str], file: str | None) -> tuple[list[str], str | None]:
     """The output folders of a query, and its SQL: the last word, unless that comes from a file."""
-    if file is not None:
-        return list(words), None
     *outputs, last = words
+    if file is not None and not (outputs and (last == "-" or " " in last)):
+        return list(words), None
     if not outputs or Path(last).expanduser().is_dir() or Path(OUTPUTS, last).is_dir():
         return list(words), None
     return outputs, last

@@ -119,7 +119,7 @@ def test_a_bad_grid_is_one_clear_error(case: str, command: str, tmp_path: Path) 
         (["table", "nowhere", "-f", "parquet"], '--format: found "parquet"; allowed: rich, md, csv, json'),
         (
             ["query", "nowhere", "SELECT 1", "-f", "paquet"],
-            'found "paquet"; did you mean "parquet"? allowed: rich, md, csv, json, parquet, arrow',
+            'did you mean "parquet"? allowed: rich, md, csv, json, html, latex, parquet, arrow',
         ),
         (["query", "nowhere", "SELECT 1", "-f", "arrow"], "--format arrow is no text that could be printed"),
         (["query", "nowhere"], "found no SQL; one of these is allowed: the statement itself, - to read it"),
@@ -306,7 +306,7 @@ def test_tables_follow_the_grid_also_when_only_its_order_has_changed(tmp_path: P
         records = json.loads(robustsweep("table", "out", "-f", "json").stdout)
         assert list(dict.fromkeys(record["attack"] for record in records)) == [*moods, "worst case"]
         assert [
-            line.split(",")[5] for line in Path("out/tables/robustness.csv").read_text().split("\n")[1:-1:2]
+            line.split(",")[6] for line in Path("out/tables/robustness.csv").read_text().split("\n")[1:-1:2]
         ] == [*moods, "worst case"]
 
 
@@ -320,6 +320,25 @@ def test_queries_in_every_format(finished: Path) -> None:
         robustsweep("query", finished, sql, "-f", "md").stdout.split()
     )
     assert "0.72" in robustsweep("query", finished, sql).stdout
+
+
+def test_several_sweeps_at_once(finished: Path, failed: Path, tmp_path: Path) -> None:
+    for name, place in (("a", finished), ("b", failed)):
+        Path(name).symlink_to(place)
+    sql = "SELECT sweep, count(*) AS n FROM cells GROUP BY ALL ORDER BY ALL"
+    for outputs in (["a", "b"], ["[ab]"], ["*"]):
+        result = robustsweep("query", *outputs, sql, "-f", "csv")
+        assert (result.exit_code, result.stdout) == (0, "sweep,n\na,2\nb,4\n")
+    Path("q.sql").write_text(sql)
+    assert robustsweep("query", "a", "b", "--file", "q.sql", "-f", "csv").stdout == result.stdout
+    assert "found no SQL" in robustsweep("query", "a", "b").stderr
+    rows = list(csv.DictReader(io.StringIO(robustsweep("table", "a", "b", "-f", "csv").stdout)))
+    assert [row["sweep"] for row in rows] == ["a"] * 2 + ["b"] * 6
+    text = robustsweep("table", "a", "b", "--attack", "work", "--digits", "0", "--by", "defence").stdout
+    assert "digits, linf, none: robust accuracy" in text and " 72% " in text and "worst case" not in text
+    wrong = robustsweep("table", "a", "--attack", "wrok")
+    assert wrong.exit_code == 2 and 'did you mean "work' in wrong.stderr
+    assert "no output folder matches x*" in robustsweep("table", "x*").stderr
 
 
 def test_failures_can_be_queried_with_their_tracebacks(failed: Path) -> None:
@@ -388,11 +407,12 @@ def test_a_sweep_is_called_by_its_name_too(finished: Path) -> None:
     for command in (
         ["table", "moods"],
         ["status", "moods"],
-        ["query", "moods", "SELECT * EXCLUDE (sweep) FROM cells"],
+        ["query", "moods", "FROM cells"],
     ):
         result = robustsweep(*command, "-f", "json")
         assert (result.exit_code, result.stderr) == (0, "")
-        assert result.stdout == robustsweep(command[0], finished, *command[2:], "-f", "json").stdout
+        same = robustsweep(command[0], finished, *command[2:], "-f", "json").stdout
+        assert result.stdout.replace('"sweep": "moods"', '"sweep": "out"') == same
     assert "nothing to remove" in robustsweep("clean", "moods").stdout
     assert 'nor outputs/mood; did you mean "moods"?' in robustsweep("table", "mood").stderr
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from rich.console import Console
 
+import robustsweep
 from orchestrator.grid.load import load_grid
 from orchestrator.results.fence import VIEWS
 from orchestrator.results.query import run_query
@@ -18,6 +20,7 @@ from orchestrator.run.progress import PlainProgress
 from orchestrator.run.sweep import run_sweep
 from tests.support.results import Cell, results_of
 from tests.support.sweeps import sweep
+from tests.test_opened import keep_images
 from workers.attacks import REGISTRY
 from workers.flags import Flag
 
@@ -98,6 +101,23 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     (code,) = blocks(ROOT / "README.md", "python")
     looked = code.replace('robustsweep.run("digits")', "").partition("robustsweep.attack")[0]
     exec(looked, {})
+
+
+PYTHON = runpy.run_path(str(ROOT / "docs" / "write_python.py"))
+
+
+def test_the_page_on_python_is_what_is_written_from_docstrings() -> None:
+    assert PYTHON["PAGE"].read_text() == PYTHON["page"](), "run python docs/write_python.py"
+    for name in robustsweep.__all__:
+        assert name.startswith("__") or f"## {name}\n" in PYTHON["PAGE"].read_text()
+
+
+def test_the_python_of_its_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep(load_grid("digits"), tmp_path / "outputs" / "digits", runner="tests.support.runners:MadeUp")
+    keep_images(tmp_path / "outputs" / "digits", fingerprint="digits")
+    code = "".join(blocks(ROOT / "docs" / "python.md", "python")[:2])
+    exec(code.replace('robustsweep.run("digits")', ""), {})
 
 
 @pytest.mark.tf

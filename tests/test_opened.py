@@ -184,7 +184,7 @@ def keep_images(output: Path, *, fingerprint: str | None) -> tuple[str, np.ndarr
             manifest["dataset"]["fingerprint"] = data.fingerprint if fingerprint == "digits" else fingerprint
         path.write_text(json.dumps(manifest))
     cells = Store(str(output)).wanted().to_pylist()
-    (cell,) = (c["cell_id"] for c in cells if c["attack"] == "fgsm" and c["epsilon"] == 0.1)
+    cell = next(c["cell_id"] for c in cells if c["attack"] == "fgsm" and c["epsilon"] == 0.1)
     return cell, data.images("test", order[:10])
 
 
@@ -206,6 +206,8 @@ def test_kept_images_come_with_their_clean_ones(kept: Path) -> None:
     assert found.adv_confidences.tolist() == pytest.approx([0.7] * 8) and "clean ones too" in repr(found)
     row = opened.cells.arrow().filter(pc.field("cell_id") == cell).to_pylist()[0]
     assert opened.images(row, n=3).positions.tolist() == [1, 2, 3]
+    series = opened.cells.df().query("attack == 'fgsm' and epsilon == 0.1").iloc[0]
+    assert opened.images(series, n=3).positions.tolist() == [1, 2, 3]
     others = opened.images(cell, broken=False)
     assert others.adversarial.shape == (0, 8, 8, 1) and len(opened.images(cell, broken=None, n=99)) == 9
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.results.schemas import CELLS_FILE, CHECKS_FILE
-from orchestrator.results.tables import robustness_tables
+from orchestrator.results.tables import robustness_records, robustness_tables
 from orchestrator.results.text import text_format
 
 
@@ -17,10 +17,11 @@ def table_files(cells: pa.Table, worst: pa.Table, checks: pa.Table) -> dict[str,
     They do not say of which: a folder may be called otherwise by the time that somebody reads them.
     """
     tables = robustness_tables(cells, worst)
+    records = robustness_records(tables).drop_columns("sweep")
     return {
         CELLS_FILE: _parquet(cells.drop_columns("sweep")),
         CHECKS_FILE: _parquet(checks.drop_columns("sweep")),
-        "robustness.csv": text_format("csv").robustness(tables).encode(),
+        "robustness.csv": text_format("csv").table(records).encode(),
         "robustness.md": text_format("md").robustness(tables).encode(),
     }
 

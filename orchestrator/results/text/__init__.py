@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 FORMATS: dict[str, str] = {
     "rich": "orchestrator.results.text.terminal:Terminal",
     "md": "orchestrator.results.text.markdown:Markdown",
-    "html": "orchestrator.results.text.html:HTML",
-    "latex": "orchestrator.results.text.latex:LaTeX",
     "csv": "orchestrator.results.text.csv:CSV",
     "json": "orchestrator.results.text.json:JSON",
+    "html": "orchestrator.results.text.html:HTML",
+    "latex": "orchestrator.results.text.latex:LaTeX",
 }
 """A format's name -> "module:Class", a `Format`."""
 

@@ -150,7 +150,9 @@ def _letter(number: int) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"    {' & '.join(cells)} \\\\"
+    # A row that begins so would be taken for an option of the line break before it.
+    guard = "{}" if cells[0].startswith(("[", "*")) else ""
+    return f"    {guard}{' & '.join(cells)} \\\\"
 
 
 def _tabular(numeric: Sequence[bool], head: Sequence[str], lines: Sequence[str]) -> str:
