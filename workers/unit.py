@@ -150,7 +150,8 @@ class Evaluation:
     """Run an attack on positions [start, stop) of the evaluation order.
 
     `cells` are pairs of (cell id, epsilon on the [0, 1] scale, float64), ascending in epsilon. Adversarial
-    images are stored for the first `keep` positions of the evaluation order.
+    images are stored for the first `keep` positions of the evaluation order. `attacked` are the positions to
+    attack, ascending; None: all whose clean image is answered rightly. The others have rows without success.
     """
 
     unit_id: str
@@ -160,6 +161,13 @@ class Evaluation:
     start: int
     stop: int
     keep: int = 0
+    attacked: tuple[int, ...] | None = None
+
+    @property
+    def work(self) -> int:
+        """Examples to attack × cells."""
+        examples = self.stop - self.start if self.attacked is None else len(self.attacked)
+        return examples * len(self.cells)
 
     @property
     def rows(self) -> int:

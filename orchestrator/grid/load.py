@@ -25,10 +25,24 @@ def shipped_grids() -> dict[str, str]:
 def load_grid(location: str, overrides: Sequence[str] = ()) -> Grid:
     """Read and check a grid. GridError lists every problem; nothing has run by then."""
     document, source, folder = _read(location)
+    default_name = Path(location).stem if re.search(r"\.ya?ml$", location) else location
+    return _grid(document, source, default_name, overrides, folder)
+
+
+def grid_of_text(text: str, source: str, overrides: Sequence[str] = ()) -> Grid:
+    """A grid as an output folder keeps it, named `source` in messages; it says its name. GridError.
+
+    Paths, and modules of factories, are looked for from the working folder.
+    """
+    return _grid(parse_yaml(text, source), source, "grid", overrides, None)
+
+
+def _grid(
+    document: Document, source: str, default_name: str, overrides: Sequence[str], folder: str | None
+) -> Grid:
     problems: list[Problem] = []
     for override in overrides:
         _apply_override(document, override, problems)
-    default_name = Path(location).stem if re.search(r"\.ya?ml$", location) else location
     here = str(Path.cwd())
     python_path = (here,) if folder in (None, here) else (folder, here)
     return parse_grid(document, source, default_name=default_name, python_path=python_path, problems=problems)

@@ -23,6 +23,7 @@ from orchestrator.results.checks.evidence import Evidence, gather
 from orchestrator.results.fence import ALLOWED, checked
 from orchestrator.results.measured import ATTACKS, MEASURED
 from orchestrator.results.schemas import Results
+from orchestrator.results.strengthened import STRENGTHENED, strengthened
 from orchestrator.results.worst_case import WORST_CASES, worst_cases
 from workers.machine import available_cpus
 
@@ -36,7 +37,7 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the views `VIEWS` over `results`, its configuration closed and locked.
 
-    Without `cells` the views `cells` and `checks` hold nothing that is measured: that takes a while.
+    Without `cells` the views of `views.MEASURED` hold nothing that is measured: that takes a while.
 
     `memory_limit` caps DuckDB (the Parquet reader's buffers come on top; nothing spills to disk); `threads`
     defaults to the CPUs that this process may use. Rows are read from the accepted shards as a query needs
@@ -58,13 +59,16 @@ def connect(
         },
     )
     connection.execute("CREATE SCHEMA input; USE input")
+    stronger = STRENGTHENED.empty_table()
     measured, attacks, worst = MEASURED.empty_table(), ATTACKS.empty_table(), WORST_CASES.empty_table()
     if cells:
-        measured, attacks = results.measured()
+        measured, attacks = found = results.measured()
         worst = worst_cases(results.wanted, results.coverage, attacks)
+        stronger = strengthened(results.wanted, found, worst, results.stronger())
     connection.from_arrow(measured).create_view("measured")
     connection.from_arrow(attacks.drop_columns("closest")).create_view("attacks")
     connection.from_arrow(worst).create_view("worst_cases")
+    connection.from_arrow(stronger).create_view("strengthened")
     for name in ("wanted", "coverage", "victims", "failures"):
         connection.from_arrow(getattr(results, name)).create_view(name)
     connection.execute("USE main")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.results.measured import UNATTACKED
 from orchestrator.results.schemas import VICTIM_COLUMNS, WANTED
+from orchestrator.results.witnesses import bits
 from workers import metrics
 from workers.unit import label
 
@@ -23,6 +24,7 @@ WORST_CASES = pa.schema(
         ("examples", pa.int32()),  # wanted
         ("robust", pa.int32()),  # of the n: answered rightly, and not broken
         ("complete", pa.bool_()),
+        ("robust_at", pa.binary()),  # the robust ones by position, as of `results.witnesses`
     ]
 )
 """One row for each victim, norm and epsilon that an adaptive, untargeted attack is wanted at."""
@@ -126,6 +128,7 @@ def _by_epsilon(
             "examples": examples,
             "robust": int(robust.sum()),
             "complete": n == examples and len(begun) == len(looked),
+            "robust_at": bits(robust),
         }
 
 
