@@ -22,6 +22,8 @@ from workers.unit import AttackSpec, VictimSpec
 Row = Mapping[str, Any]
 """Of the view `cells` with `right_at` and `broken_at`, or of `worst_case` with `robust_at`."""
 
+NOT_OF_GRID = "that the grid does not have as they are here"
+
 _DOUBLED = ("steps", "queries")
 
 
@@ -63,9 +65,7 @@ def standard(norm: NormName, options: Mapping[str, int]) -> AttackEntry:
 
 def _with(entry: AttackEntry, options: Mapping[str, Any]) -> AttackEntry:
     defaults = {} if entry.factory else asdict(REGISTRY[entry.name]())
-    given = {
-        key: value for key, value in options.items() if key not in defaults or value != defaults[key]
-    }
+    given = {key: value for key, value in options.items() if key not in defaults or value != defaults[key]}
     return entry.model_copy(update={"options": dict(options), "given": given})
 
 
@@ -118,7 +118,7 @@ def strengthen(
             name = victim.dataset.name
             found.examples[name] = max(most, found.examples.get(name, 0))
     if strangers := len(rows.keys() - planned):
-        found.left_out["that the grid does not have as they are here"] = strangers
+        found.left_out[NOT_OF_GRID] = strangers
     found.selected = found.victims if only is None else list(_selected(found.victims, rows, only))
     return found
 
@@ -170,7 +170,7 @@ def _on_worst_cases(
     exact: Mapping[float, Fraction],
     found: Strengthening,
 ) -> Iterator[AttackCells]:
-    """The bundle, by norm, on what the worst cases of a victim have left, where the grid has it not itself."""
+    """The bundle, by norm, on what the worst cases of a victim have left, unless the grid has run it."""
     by_norm: dict[NormName, list[Row]] = defaultdict(list)
     for point in points:
         by_norm[point["norm"]].append(point)
@@ -199,9 +199,7 @@ def _selected(
     victims: Sequence[VictimCells], rows: Mapping[str, Row], only: Collection[str]
 ) -> Iterator[VictimCells]:
     points = {
-        (row["victim_id"], row["norm"], row["epsilon"])
-        for cell_id, row in rows.items()
-        if cell_id in only
+        (row["victim_id"], row["norm"], row["epsilon"]) for cell_id, row in rows.items() if cell_id in only
     }
     for victim, runs in victims:
         kept = []

@@ -182,15 +182,17 @@ MEANINGS: dict[str, dict[str, str]] = {
         "worker": "the worker that it happened on",
     },
     "strengthened": {
-        **{name: f"{meaning}; null: of a worst case" for name, meaning in _CELL.items() if name in _OF_ATTACK},
+        **{
+            name: f"{meaning}; null: of a worst case" for name, meaning in _CELL.items() if name in _OF_ATTACK
+        },
         **{name: meaning for name, meaning in _CELL.items() if name not in _OF_ATTACK},
         "stronger": "the attack on the survivors, with its options that differ from their defaults",
         "n": "examples of the cell, or of the worst case",
         "survivors": "of these: the victim is right, and they are not broken",
         "tried": "of the survivors: attacked again by `stronger`",
         "broken": "of those: broken now",
-        "robust_accuracy": "of the cell, or of the worst case, as it is there: `survivors` / `n`; null where a "
-        "check calls it wrong",
+        "robust_accuracy": "of the cell, or of the worst case, as it is there: `survivors` / `n`; null where "
+        "a check calls it wrong",
         "robust_accuracy_after": "what it would be without those that `stronger` breaks; null also until all "
         "survivors are tried",
     },

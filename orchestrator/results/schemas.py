@@ -118,7 +118,7 @@ STRONGER = pa.schema(
         ("broken_at", pa.binary()),
     ]
 )
-"""One row for each cell of the folder's `strengthened/`: an attack on survivors, and what it broke of them."""
+"""One row for each cell of the folder's `strengthened/`: an attack on survivors, and what it broke."""
 
 
 class Measured(NamedTuple):

@@ -1,7 +1,7 @@
 """What stronger attacks break of what cells, and worst cases, have left: numbers that have not converged.
 
-The cells of `OUTPUT/strengthened/` are attacks on survivors alone, so that none of them has a robust accuracy:
-what they break is held against the number whose survivors they were given.
+The cells of `OUTPUT/strengthened/` are attacks on survivors alone, so that none of them has a robust
+accuracy: what they break is held against the number whose survivors they were given.
 """
 
 from __future__ import annotations
@@ -135,7 +135,6 @@ def _worst_cases(worst: pa.Table, size: int) -> Iterator[_Number]:
 
 def _point(row: Mapping[str, Any]) -> tuple[str, str, float]:
     return row["victim_id"], row["norm"], row["epsilon"]
-
 
 
 @dataclass(frozen=True)

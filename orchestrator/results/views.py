@@ -2,7 +2,8 @@
 
 The views stand on `examples` (a PyArrow dataset) and on tables of the schema `input`, which
 `orchestrator.results.query.connect` makes: `wanted`, `measured`, `attacks`, `worst_cases`, `coverage`,
-`victims`, `failures`, `strengthened`; and `verdicts` and `worst_verdicts`, what checks say of what stands on those.
+`victims`, `failures`, `strengthened`; and `verdicts` and `worst_verdicts`, what checks say of what stands on
+those.
 """
 
 from __future__ import annotations

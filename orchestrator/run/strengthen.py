@@ -12,7 +12,7 @@ from orchestrator.grid.entries import Grid
 from orchestrator.grid.load import grid_of_text
 from orchestrator.plan.cells import expand
 from orchestrator.plan.only import select
-from orchestrator.plan.strengthen import strengthen
+from orchestrator.plan.strengthen import NOT_OF_GRID, strengthen
 from orchestrator.plan.units import make_plan
 from orchestrator.results.query import connect
 from orchestrator.results.strengthened import Change, changes
@@ -24,9 +24,6 @@ from orchestrator.store.folder import Store
 from workers import layout
 from workers.storage import absolute, redacted
 
-BUNDLE: Mapping[str, int] = {}
-"""The options of `standard`, but for its defaults."""
-
 
 @dataclass(frozen=True)
 class Strengthen:
@@ -35,6 +32,11 @@ class Strengthen:
     prepared: Prepared
     survivors: Mapping[str, int]  # cell id of the plan -> how many examples it attacks
     left_out: Counter[str]  # why -> cells
+
+
+def bundle_options(steps: int | None, queries: int | None) -> dict[str, int]:
+    """The options of `standard` that are given."""
+    return {name: value for name, value in (("steps", steps), ("queries", queries)) if value is not None}
 
 
 def kept_grid(store: Store, overrides: Sequence[str] = ()) -> Grid:
@@ -48,8 +50,8 @@ def kept_grid(store: Store, overrides: Sequence[str] = ()) -> Grid:
         return grid_of_text(text, source, overrides)
     except GridError as error:
         raise UserError(
-            f"{error}\nthis is the grid as it last ran, whose paths and modules are looked for from here: run "
-            "this from where the grid was run, or name its file with --grid"
+            f"{error}\nthis is the grid as it last ran; its paths and modules are looked for from here: run "
+            "this where the grid was run, or name its file with --grid"
         ) from None
 
 
@@ -57,7 +59,7 @@ def prepare_strengthening(
     store: Store,
     grid: Grid,
     *,
-    bundle: Mapping[str, int] | None = BUNDLE,
+    bundle: Mapping[str, int] | None,
     only: Sequence[str] = (),
     retry_failed: bool = False,
 ) -> Strengthen:
@@ -76,7 +78,7 @@ def prepare_strengthening(
         selected = {cell.cell_id for _, runs in chosen for run in runs for cell in run.cells}
     pinned = set(results.victims["victim_id"].to_pylist())
     found = strengthen(grid, cells, worst, pinned=pinned, bundle=bundle, only=selected)
-    if cells and found.left_out[_STRANGE] == len(cells):
+    if cells and found.left_out[NOT_OF_GRID] == len(cells):
         raise UserError(
             f"no cell of grid {grid.name} is in {store.shown}: name the grid that ran into it with --grid"
         )
@@ -120,8 +122,6 @@ def run_strengthening(
         rows = connection.sql("FROM input.strengthened").to_arrow_table().to_pylist()
     return summary, list(changes(rows))
 
-
-_STRANGE = "that the grid does not have as they are here"
 
 _CELLS = "SELECT c.*, m.right_at, m.broken_at FROM cells c LEFT JOIN input.measured m USING (cell_id)"
 

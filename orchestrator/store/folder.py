@@ -277,7 +277,7 @@ class Store:
     def results(self, accepted: Accepted | None = None) -> Results:
         """Everything that tables, figures and SQL are made from.
 
-        StoreError for a folder of attacks on survivors alone: as robust accuracies they would be far too high.
+        StoreError for a folder of attacks on survivors alone: as robust accuracies they would be too high.
         """
         self.ensure_whole()
         accepted = accepted or self.accepted_shards()

@@ -147,13 +147,14 @@ def made_up_manifest(unit: Training, weights: str) -> Manifest:
 
 
 def made_up_rows(unit: Evaluation) -> pa.Table:
-    """Rows of the shard schema: label and success follow from position and epsilon."""
+    """Rows of the shard schema: label and success follow from position, epsilon and the attack's steps."""
     tables = []
     positions = np.arange(unit.start, unit.stop, dtype=np.int32)
     for cell_id, epsilon in unit.cells:
         n = len(positions)
         correct = positions % 10 != 0
-        success = correct & (positions % 100 < 200 * epsilon)
+        chosen = positions >= 0 if unit.attacked is None else np.isin(positions, unit.attacked)
+        success = correct & chosen & (positions % 100 < 200 * epsilon * unit.attack.options.get("steps", 1))
         distance = np.where(success, np.float32(epsilon), np.float32(np.inf))
         columns: dict[str, Any] = {
             name: pa.repeat(pa.scalar(value, SCHEMA.field(name).type), n)
@@ -168,7 +169,7 @@ def made_up_rows(unit: Evaluation) -> pa.Table:
             "clean_correct": correct,
             "success": success,
             "success_uint8": success,
-            **{name: pa.array(distance, mask=~correct) for name in ("linf", "l2", "l0")},
+            **{name: pa.array(distance, mask=~(correct & chosen)) for name in ("linf", "l2", "l0")},
             "forward_calls": np.full(n, 2, np.int32),
             "gradient_calls": np.full(n, 1, np.int32),
         }
