@@ -6,6 +6,7 @@
     robustsweep.cells("outputs/digits").to_pandas()
     robustsweep.query("outputs/digits", "SELECT * FROM worst_case")
     robustsweep.verify("outputs/digits").to_pandas()            # what is wrong with the numbers, if anything
+    robustsweep.strengthen("outputs/digits").to_pandas()        # what stronger attacks break of the survivors
     robustsweep.attack(model, images, labels, "pgd", epsilons=[0.1, 0.2], steps=20)
 
 `python -m robustsweep` is the command line. TensorFlow and Ray are imported by what needs them, when called.
@@ -28,7 +29,18 @@ if TYPE_CHECKING:
     from orchestrator.run.sweep import Summary
     from workers.attacks import AttackResult
 
-__all__ = ["Grid", "UserError", "__version__", "attack", "cells", "load_grid", "query", "run", "verify"]
+__all__ = [
+    "Grid",
+    "UserError",
+    "__version__",
+    "attack",
+    "cells",
+    "load_grid",
+    "query",
+    "run",
+    "strengthen",
+    "verify",
+]
 
 
 def load_grid(location: str, overrides: Sequence[str] = ()) -> Grid:
@@ -90,6 +102,53 @@ def verify(output: str) -> pa.Table:
 
     *_, checks = judged_tables(existing_output(output).results())
     return checks
+
+
+def strengthen(
+    output: str,
+    grid: str | Grid | None = None,
+    *,
+    standard: bool = True,
+    steps: int | None = None,
+    queries: int | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> pa.Table:
+    """Attack again what survived in a sweep, and return the view `strengthened`; the same call resumes.
+
+    `grid` is by default the one that the folder keeps. `standard=False` does without that bundle, `steps` and
+    `queries` are its own; `options` as of `run`. Raises UserError for bad input; what fails is in the folder's
+    `strengthened/failures/`, and is not tried.
+    """
+    from rich.console import Console
+
+    from orchestrator.grid.entries import Grid
+    from orchestrator.run.options import RunOptions
+    from orchestrator.run.progress import make_progress
+    from orchestrator.run.strengthen import (
+        bundle_options,
+        kept_grid,
+        prepare_strengthening,
+        run_strengthening,
+    )
+    from orchestrator.store.locate import existing_output
+
+    store = existing_output(output)
+    try:
+        asked = RunOptions(output=store.location, **options)
+    except TypeError as error:
+        raise UserError(f"strengthen: {error}") from None
+    asked.check()
+    found = prepare_strengthening(
+        store,
+        kept_grid(store) if grid is None else grid if isinstance(grid, Grid) else load_grid(grid),
+        bundle=bundle_options(steps, queries) if standard else None,
+        only=asked.only,
+        retry_failed=asked.retry_failed,
+    )
+    if found.prepared.plan.cell_count:
+        run_strengthening(found, asked, make_progress(Console(quiet=quiet)))
+    return query(output, "FROM strengthened")
 
 
 def attack(

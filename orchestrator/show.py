@@ -221,8 +221,10 @@ def changes(console: Console, found: Iterable[Change]) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    held = len(numbers) - len(changed)
-    console.print(f"{_count(held, 'number')} changed by no more than a point", highlight=False)
+    if held := len(numbers) - len(changed):
+        console.print(f"{_count(held, 'number')} changed by no more than a point", highlight=False)
+    elif not numbers:
+        console.print("no number was tried")
 
 
 def _what_checks_say(console: Console, checks: pa.Table, location: str) -> None:
