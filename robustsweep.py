@@ -117,8 +117,8 @@ def strengthen(
     """Attack again what survived in a sweep, and return the view `strengthened`; the same call resumes.
 
     `grid` is by default the one that the folder keeps. `standard=False` does without that bundle, `steps` and
-    `queries` are its own; `options` as of `run`. Raises UserError for bad input; what fails is in the folder's
-    `strengthened/failures/`, and is not tried.
+    `queries` are its own; `options` as of `run`. Raises UserError for bad input; what fails leaves its record
+    in the folder's `strengthened/failures/`, and its survivors are not `tried`.
     """
     from rich.console import Console
 

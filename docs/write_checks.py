@@ -58,7 +58,8 @@ unless the grid has it. Nothing else is attacked, so that this takes a part of w
 `standard`, which takes seconds an image; `--steps`, `--queries`, `--no-standard` and `--only` make it
 less, and `--dry-run` shows how many survivors there are. Where more than a point of the examples is broken
 now, `not_converged` says so of the cell or the worst case, with the number that it would be. The numbers
-of the grid stay as they are: the view `strengthened` has both. How it is run: [running](running.md#survivors).
+of the grid stay as they are: the view `strengthened` has both.
+[How is it run?](running.md#survivors)
 
 <!-- Written by `python docs/write_checks.py`; rules are in orchestrator/results/checks/. -->
 """

@@ -360,7 +360,7 @@ def strengthen(
 
         summary, changed = run_strengthening(found, options, make_progress(console))
         show.summary(console, found.prepared, summary)
-        show.changes(console, changed)
+        show.changes(console, changed, complete=not summary.exit_code)
     raise typer.Exit(summary.exit_code)
 
 

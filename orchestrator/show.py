@@ -28,7 +28,7 @@ from orchestrator.run.status import settled_life
 from orchestrator.run.strengthen import Strengthen
 from orchestrator.run.sweep import Summary
 from orchestrator.store.folder import Store
-from workers import layout as layout_of_folders
+from workers.layout import FAILURES
 from workers.unit import NO_DEFENCE, AttackSpec, Preparation, VictimSpec, label
 from workers.victims.cache import CacheEntry
 
@@ -170,7 +170,7 @@ def summary(console: Console, prepared: Prepared, result: Summary) -> None:
             console.print(f"  and {len(result.failures) - _SHOWN_FAILURES} more")
         tracebacks = f'robustsweep query {location} "SELECT unit, error, traceback FROM failures"'
         if prepared.survivors_of:  # of which no view is
-            tracebacks = f"{escape(prepared.store.shown)}/{layout_of_folders.FAILURES}"
+            tracebacks = f"{escape(prepared.store.shown)}/{FAILURES}"
         console.print(
             f"tracebacks: {tracebacks}; --retry-failed tries them again",
             highlight=False,
@@ -192,10 +192,9 @@ def survivors(console: Console, found: Strengthen) -> None:
     """What is attacked again, and why the rest is not."""
     plan = found.prepared.plan
     table = plain_table("victim", "attack", "on what survives", "epsilon", "survivors", "to do", right=2)
+    missing = {cell for left in plan.todo for gap in left.gaps for cell, _ in gap.cells}
     for victim, runs in plan.selected:
-        todo = next((one for one in plan.todo if one.victim.victim_id == victim.victim_id), None)
         for run in runs:
-            missing = {cell for gap in todo.gaps if todo for cell, _ in gap.cells} if todo else set()
             whose = "its own cell" if source(run.cells[0].cell_id) else "the worst case"
             table.add_row(
                 escape(victim.label),
@@ -210,9 +209,8 @@ def survivors(console: Console, found: Strengthen) -> None:
         console.print(f"left out: {_count(cells, 'cell')} {why}", highlight=False)
 
 
-def changes(console: Console, found: Iterable[Change]) -> None:
-    """Which numbers stronger attacks change, and by what."""
-    numbers = list(found)
+def changes(console: Console, numbers: Sequence[Change], *, complete: bool) -> None:
+    """Which numbers stronger attacks change, and by what; `complete`: all that was asked for has been done."""
     changed = [change for change in numbers if matters(change)]
     for change in changed:
         console.print(
@@ -221,10 +219,11 @@ def changes(console: Console, found: Iterable[Change]) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    if held := len(numbers) - len(changed):
-        console.print(f"{_count(held, 'number')} changed by no more than a point", highlight=False)
-    elif not numbers:
-        console.print("no number was tried")
+    if complete:
+        held = sum(change.tried and not matters(change) for change in numbers)
+        console.print(f"{_count(held, 'number')} held, within a point", highlight=False)
+    else:
+        console.print("[yellow]not all survivors have been tried: of the others nothing is known[/]")
 
 
 def _what_checks_say(console: Console, checks: pa.Table, location: str) -> None:

@@ -48,7 +48,7 @@ def test_a_sweep_from_python(tmp_path: Path) -> None:
     assert robustsweep.verify(output).num_rows == summary.checks.num_rows == 0
     again = robustsweep.strengthen(output, steps=5, only=("epsilon=0.1",), **options)  # type: ignore[arg-type]
     assert set(again["stronger"].to_pylist()) == {"standard (steps=5)"}
-    with pytest.raises(UserError, match="strengthen: .*unexpected keyword argument 'workrs'"):
+    with pytest.raises(robustsweep.UserError, match=r"strengthen: .*unexpected keyword argument 'workrs'"):
         robustsweep.strengthen(output, workrs=2)
 
 

@@ -208,16 +208,34 @@ def test_what_a_terminal_says_at_the_end(output: Path) -> None:
     summary, changed = strengthened(output)
     show.survivors(console, found)
     show.summary(console, found.prepared, summary)
-    show.changes(console, changed)
+    show.changes(console, changed, complete=True)
     text = console.export_text()
     assert (
         "weak (steps=1) linf on small_cnn on digits at epsilon 0.1: 72.0% -> 54.0% by weak (steps=2)" in text
     )
     assert "the worst case linf on small_cnn on digits at epsilon 0.2: 54.0% -> 18.0%" in text
     assert f"robustsweep verify {output} says" in text and f"table {output} shows" in text
+    assert "0 numbers held, within a point" in text
+
+
+def test_what_was_not_tried_is_not_called_settled(output: Path) -> None:
+    settings = WorkerSettings(str(output / "strengthened"), str(output.parent / "victims"), "r")
+    runner = MadeUp(settings)
+
+    def answer(unit: Unit, attempt: int) -> Answer:
+        fails = isinstance(unit, Evaluation) and unit.attack.name == "weak"
+        return Failed(unit_id=unit.unit_id, error="E: no") if fails else runner(unit)
+
+    summary, changed = strengthened(output, pool=lambda *_, **__: Scripted(settings, answer))
     console = Console(width=200, record=True, file=io.StringIO())
-    show.changes(console, [])
-    assert console.export_text() == "no number was tried\n"
+    show.changes(console, changed, complete=not summary.exit_code)
+    said = "not all survivors have been tried: of the others nothing is known\n"
+    assert console.export_text(clear=False) == said
+    show.summary(console, planned(output).prepared, summary)
+    assert f"tracebacks: {output}/strengthened/failures" in console.export_text()
+    mended, changed = strengthened(output, retry_failed=True, bundle=None)
+    show.changes(console, changed, complete=not mended.exit_code)
+    assert "0 numbers held" in console.export_text()
 
 
 def test_rows_of_examples_that_were_left_alone_say_so(output: Path) -> None:

@@ -145,6 +145,7 @@ class Change:
     n: int
     survivors: int
     broken: int
+    tried: bool  # all survivors, by each of the attacks that have begun
     by: str  # the attacks that broke any, those that broke most first
 
     @property
@@ -169,5 +170,6 @@ def changes(rows: Iterable[Mapping[str, Any]]) -> Iterator[Change]:
             first["n"],
             first["survivors"],
             int(broken.sum()),
+            all(row["tried"] == row["survivors"] for row in found),
             " and ".join(row["stronger"] for row in found if row["broken"]),
         )
