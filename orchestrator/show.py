@@ -210,7 +210,7 @@ def survivors(console: Console, found: Strengthen) -> None:
 
 
 def changes(console: Console, numbers: Sequence[Change], *, complete: bool) -> None:
-    """Which numbers stronger attacks change, and by what; `complete`: all that was asked for has been done."""
+    """Which numbers stronger attacks change, and by what; `complete`: all that was asked for is done."""
     changed = [change for change in numbers if matters(change)]
     for change in changed:
         console.print(

@@ -67,8 +67,8 @@ class _Attack:
 def strengthened(wanted: pa.Table, measured: Measured, worst: pa.Table, stronger: pa.Table) -> pa.Table:
     """`STRENGTHENED`, from `schemas.WANTED`, `worst_case.WORST_CASES` and `schemas.STRONGER`.
 
-    An attack is held against the number that it was meant for; and against any other of its victim, norm and
-    epsilon whose survivors it has all attacked.
+    An attack is held against the number that it was meant for. If it has attacked all survivors, one that was
+    meant for a worst case is held against cells too, and one that was meant for a cell against worst cases.
     """
     size = max([0, *wanted["examples"].to_pylist()])
     attacks = _attacks(stronger, size)
@@ -79,7 +79,8 @@ def strengthened(wanted: pa.Table, measured: Measured, worst: pa.Table, stronger
         for attack in attacks[_point(number)] if survivors.any() else ():
             tried = survivors & attack.attacked
             meant = number["cell_id"] in attack.sources
-            if attack.attack_id == number["attack_id"] or not (meant or (tried == survivors).all()):
+            across = (number["cell_id"] is None or None in attack.sources) and (tried == survivors).all()
+            if attack.attack_id == number["attack_id"] or not (meant or across):
                 continue
             broken = tried & attack.broken
             rows.append(
