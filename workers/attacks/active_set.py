@@ -262,12 +262,11 @@ class ActiveSet:
         inside = metrics.within(distance, self.epsilons[self.level])
         success = self.succeeds(logits) & inside
         if self.choose == "first":
-            claimed = np.flatnonzero(success)
-            success[claimed] = self.confirmed(claimed, iterates[claimed])
-            if final and self.task.draws > 1:
-                left = np.flatnonzero(~success & inside)
-                success[left] = self.confirmed(left, iterates[left], won=0.5)
             kept = success | final
+            if self.task.draws > 1:
+                iterates, success = self._judge_draws(iterates, logits, success, inside, final=final)
+                distance = self.norm.distance(self.clean, iterates)
+                kept = np.ones_like(success)
         elif self.choose == "strongest":
             loss = self._loss(logits)
             kept = loss > self._best_loss[self.level, self.example]
@@ -275,6 +274,32 @@ class ActiveSet:
         else:
             kept = np.full_like(success, final)
         return self.record(kept, iterates, success, distance)
+
+    def _judge_draws(
+        self,
+        iterates: Images,
+        logits: Images,
+        success: NDArray[np.bool_],
+        inside: NDArray[np.bool_],
+        *,
+        final: bool,
+    ) -> tuple[Images, NDArray[np.bool_]]:
+        """Each row's best iterate so far (R, H, W, C) of a randomised model, and which succeed, (R,).
+
+        One that ends the work is won in fresh draws too; in the end most of fresh draws are enough.
+        """
+        claimed = np.flatnonzero(success)
+        success[claimed] = self.confirmed(claimed, iterates[claimed])
+        at = self.level, self.example
+        lead = self._lead(logits, self.example) / np.maximum(np.abs(logits).max(axis=1), np.float32(1e-37))
+        lead = np.where(inside, np.nan_to_num(lead, nan=-np.inf), -np.inf)
+        better = success | (lead > self._best_loss[at])
+        self._best_loss[at] = np.where(better, lead, self._best_loss[at])
+        best = np.where(better[:, None, None, None], iterates, self.found.images[at])
+        if final:
+            left = np.flatnonzero(~success & np.isfinite(self._best_loss[at]))
+            success[left] = self.confirmed(left, best[left], won=0.5)
+        return best, success
 
     def record(
         self,
@@ -325,14 +350,17 @@ class ActiveSet:
 
     def _to_win(self, answers: Images, example: NDArray[np.integer], won: float = WON) -> Images:
         """Of answers (D, R, K), for each row the one that is won only where a share of them is, (R, K)."""
-        if self.task.targets is None:
-            leads = np.stack([metrics.lead(logits, self.task.labels[example]) for logits in answers])
-        else:
-            leads = -np.stack([metrics.lead(logits, self.task.targets[example]) for logits in answers])
+        leads = np.stack([self._lead(logits, example) for logits in answers])
         ranked = np.argsort(np.nan_to_num(leads, nan=-np.inf), axis=0, kind="stable")
         chosen = ranked[min(int((1 - won) * len(answers) + 1e-9), (len(answers) - 1) // 2)]
         faced: Images = answers[chosen, np.arange(answers.shape[1])]
         return faced
+
+    def _lead(self, logits: Images, example: NDArray[np.integer]) -> NDArray[np.float64]:
+        """By how much logits (R, K) are on the attack's side, (R,); NaN where they are not finite."""
+        if self.task.targets is None:
+            return metrics.lead(logits, self.task.labels[example])
+        return -metrics.lead(logits, self.task.targets[example])
 
     def _loss(self, logits: Images) -> NDArray[np.float64]:
         """The loss whose highest iterate is the strongest: the cross-entropy, (R,)."""
