@@ -209,8 +209,10 @@ def test_a_users_blind_model_is_marked_in_the_table(tmp_path: Path, monkeypatch:
     assert {(model.strip(), attack.strip()) for model, _, attack in rows} == {
         ("stairs §", "bim (steps=3)"),
         ("stairs", "noise (repeats=2)"),
+        ("stairs", "worst case"),  # noise is not blind
         ("small_cnn", "bim (steps=3)"),
         ("small_cnn", "noise (repeats=2)"),
+        ("small_cnn", "worst case"),
     }
     assert "§ zero gradients" in shown.output
     query = "SELECT model, attack, epsilon, flags FROM cells WHERE len(flags) > 0"
