@@ -19,7 +19,7 @@ Choose = Literal["first", "strongest", "last"]
 DRAWS = 20
 """By how many draws of a randomised model its gradients and answers are estimated while it is attacked."""
 
-WON = 0.75
+WON = 0.85
 """The share of those draws that ends the work on an image: by half of them, chance would win too soon."""
 
 
@@ -109,8 +109,7 @@ class ActiveSet:
 
     A randomised model is asked `draws` times wherever it is asked. Gradients and losses are means
     (expectation over transformation: Athalye, Engstrom, Ilyas and Kwok, arXiv:1707.07397). Logits are those
-    of one of the draws, for each row: the one whose lead is positive only where at least three quarters of
-    theirs are. At the end of the budget, most of some fresh draws are enough.
+    of one of the draws, for each row: the one whose lead is positive only where at least 17 of 20 are. At the end of the budget, most of some fresh draws are enough.
     """
 
     def __init__(self, task: Task, *, minimum_norm: bool = False) -> None:
