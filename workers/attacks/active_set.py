@@ -109,7 +109,8 @@ class ActiveSet:
 
     A randomised model is asked `draws` times wherever it is asked. Gradients and losses are means
     (expectation over transformation: Athalye, Engstrom, Ilyas and Kwok, arXiv:1707.07397). Logits are those
-    of one of the draws, for each row: the one whose lead is positive only where at least 17 of 20 are. At the end of the budget, most of some fresh draws are enough.
+    of one of the draws, for each row: the one whose lead is positive only where at least 17 of 20 are. In the
+    end the best iterate is taken, of which most of some fresh draws are enough.
     """
 
     def __init__(self, task: Task, *, minimum_norm: bool = False) -> None:
