@@ -2,8 +2,8 @@
 
 Written apart from the attacks of this project, which it is to judge: projected gradient ascent on what the
 attacker differentiates, from several starts, on every loss that has helped somebody; and every image that
-comes by is shown to the victim itself. What fools it once counts; where answers are random, a last vote on the
-best image of each example does.
+comes by is shown to the victim itself. What fools it once counts; where answers are random, a last vote on
+the best image of each example does.
 """
 
 from __future__ import annotations
