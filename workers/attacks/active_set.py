@@ -156,7 +156,7 @@ class ActiveSet:
         return self.norm.project(images, self.clean, self.radius)
 
     def confine(self, images: Images) -> Images:
-        """The points of their rows' balls and the box together that are nearest to images (R, H, W, C)."""
+        """Images (R, H, W, C) clipped to the box, then moved into their rows' balls."""
         return self.norm.confine(images, self.clean, self.radius)
 
     def random_start(self, stream: int = 0) -> Images:
