@@ -17,6 +17,7 @@ BENCHMARKS = (
     "layout",
     "scales",
     "attacks",
+    "strength",
 )
 
 

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.robust import train_robustly
 from workers import metrics
 from workers.attacks import AttackResult, build
-from workers.datasets import DATA_VARIABLE, load
+from workers.datasets import DATA_VARIABLE, Dataset, load
 from workers.network import network_for
-from workers.norms import L2, LINF
+from workers.norms import L2, LINF, Norm, NormName
 from workers.unit import DatasetSpec, ModelSpec, Weights
 from workers.victims.architectures import build_model
 
@@ -45,13 +46,15 @@ class Bench:
         correct: NDArray[np.bool_] = self._logits(self.images).argmax(axis=1) == self.labels
         return correct
 
-    def accuracy(self, images: NDArray[np.float32], epsilons: Sequence[float]) -> list[float]:
+    def accuracy(
+        self, images: NDArray[np.float32], epsilons: Sequence[float], norm: Norm = LINF
+    ) -> list[float]:
         """Robust accuracy (E,) of somebody's images (E, N, H, W, C), by our definitions."""
         n = images.shape[1]
         clean, labels, correct = self.images[:n], self.labels[:n], self.clean_correct[:n]
         robust = []
         for epsilon, found in zip(epsilons, images, strict=True):
-            inside = metrics.within(LINF.distance(clean, found), epsilon)
+            inside = metrics.within(norm.distance(clean, found), epsilon)
             robust.append(float((correct & ~(metrics.fools(self._logits(found), labels) & inside)).mean()))
         return robust
 
@@ -67,17 +70,38 @@ class Bench:
         return network_for(self.model, images.shape[1:]).logits(images)
 
 
-def mnist_cnn(train_examples: int = 20_000, epochs: int = 2) -> Bench:
+def mnist_cnn(train_examples: int = 20_000, epochs: int = 2, *, strides: int = 1) -> Bench:
     """Two convolutions, a pool and a dense layer of 128 on MNIST: 98% right on clean images."""
     import keras
 
     data = load(DatasetSpec(name="mnist"), os.environ.get(DATA_VARIABLE))
+    model = _untrained_cnn(strides)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rows = np.arange(train_examples)
+    model.fit(data.images("train", rows), data.labels("train", rows), epochs=epochs, batch_size=64, verbose=0)
+    return _mnist_bench("MNIST CNN", model, data)
+
+
+def robust_cnn(norm: NormName, epsilon: float, *, train_examples: int = 10_000, epochs: int = 16) -> Bench:
+    """A smaller MNIST CNN trained on adversarial images of the ball of `epsilon`: about a minute."""
+    data = load(DatasetSpec(name="mnist"), os.environ.get(DATA_VARIABLE))
+    rows = np.arange(train_examples)
+    model = _untrained_cnn(2)
+    train_robustly(
+        model, data.images("train", rows), data.labels("train", rows), norm, epsilon, epochs=epochs
+    )
+    return _mnist_bench(f"{norm}-trained MNIST CNN", model, data)
+
+
+def _untrained_cnn(strides: int) -> Any:
+    import keras
+
     keras.utils.set_random_seed(0)
     layers = keras.layers
-    model = keras.Sequential(
+    return keras.Sequential(
         [
             keras.Input((28, 28, 1)),
-            layers.Conv2D(32, 3, activation="relu"),
+            layers.Conv2D(32, 3, strides=strides, activation="relu"),
             layers.Conv2D(64, 3, activation="relu"),
             layers.MaxPooling2D(),
             layers.Flatten(),
@@ -85,11 +109,11 @@ def mnist_cnn(train_examples: int = 20_000, epochs: int = 2) -> Bench:
             layers.Dense(10),
         ]
     )
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    rows = np.arange(train_examples)
-    model.fit(data.images("train", rows), data.labels("train", rows), epochs=epochs, batch_size=64, verbose=0)
+
+
+def _mnist_bench(name: str, model: Any, data: Dataset) -> Bench:
     test = np.arange(1000)
-    return Bench("MNIST CNN", model, data.images("test", test), data.labels("test", test).astype(np.int64))
+    return Bench(name, model, data.images("test", test), data.labels("test", test).astype(np.int64))
 
 
 def cifar_mobilenet() -> Bench:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.norms import NormName
+
 Images = NDArray[np.float32]
 
 BATCH = 250
@@ -35,6 +37,13 @@ class Foolbox:
 
     def fgsm(self, images: Images, labels: NDArray[np.int64], epsilons: Sequence[float]) -> Found:
         return self._at(self._attacks.LinfFastGradientAttack(random_start=False), images, labels, epsilons)
+
+    def pgd(
+        self, images: Images, labels: NDArray[np.int64], epsilons: Sequence[float], norm: NormName
+    ) -> Found:
+        attacks = self._attacks
+        attack = attacks.LinfPGD() if norm == "linf" else attacks.L2PGD()
+        return self._at(attack, images, labels, epsilons)
 
     def bim(self, images: Images, labels: NDArray[np.int64], epsilons: Sequence[float], steps: int) -> Found:
         attack = self._attacks.LinfBasicIterativeAttack(steps=steps, rel_stepsize=0.2, random_start=False)
@@ -163,6 +172,25 @@ class ART:
                 eps=epsilon,
                 eps_step=0.2 * epsilon,
                 max_iter=steps,
+                batch_size=BATCH,
+                verbose=False,
+            )
+            for epsilon in epsilons
+        ]
+        return self._at(attacks, images, labels)
+
+    def apgd(
+        self, images: Images, labels: NDArray[np.int64], epsilons: Sequence[float], norm: NormName
+    ) -> Found:
+        """100 steps from each of 5 points, its default, beginning at twice epsilon as the paper says."""
+        from art.attacks.evasion import AutoProjectedGradientDescent
+
+        attacks = [
+            AutoProjectedGradientDescent(
+                self._model,
+                norm=np.inf if norm == "linf" else 2,
+                eps=epsilon,
+                eps_step=2 * epsilon,
                 batch_size=BATCH,
                 verbose=False,
             )

@@ -31,7 +31,12 @@ def against_peers(bench: Bench) -> list[Reading]:
             CleverHans=lambda x, y: cleverhans.fgsm(x, y, EPSILONS),
             ART=lambda x, y: art.fgsm(x, y, EPSILONS),
         ),
-        Work("BIM, 5 epsilons", {"name": "bim"}, 1000, {"the fastest peer": 1.8, "Foolbox": 3.5}).peers(
+        Work(
+            "BIM, 5 epsilons",
+            {"name": "bim", "like": "foolbox"},
+            1000,
+            {"the fastest peer": 1.8, "Foolbox": 3.5},
+        ).peers(
             Foolbox=lambda x, y: foolbox.bim(x, y, EPSILONS, 10),
             CleverHans=lambda x, y: cleverhans.bim(x, y, EPSILONS, 10),
             ART=lambda x, y: art.bim(x, y, EPSILONS, 10),
@@ -162,7 +167,7 @@ def small_budgets(bench: Bench) -> list[Reading]:
         Work("FGSM, 5 epsilons", {"name": "fgsm"}, 200, {}).peers(
             Foolbox=lambda x, y: foolbox.fgsm(x, y, EPSILONS)
         ),
-        Work("BIM, 5 epsilons", {"name": "bim"}, 200, {}).peers(
+        Work("BIM, 5 epsilons", {"name": "bim", "like": "foolbox"}, 200, {}).peers(
             Foolbox=lambda x, y: foolbox.bim(x, y, EPSILONS, 10)
         ),
     ]

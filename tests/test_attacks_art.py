@@ -1,4 +1,4 @@
-"""A second opinion on minimum-norm attacks: the Adversarial Robustness Toolbox's, on a trained network."""
+"""A second opinion: the Adversarial Robustness Toolbox's, on trained networks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.support.models import digits_cnn
+from tests.support.models import digits_cnn, robust_digits_cnn
 from workers.attacks import build
 from workers.norms import L2
 
@@ -15,17 +15,21 @@ pytestmark = pytest.mark.tf
 ANY = 8.0  # the diagonal of an 8 by 8 image
 
 
-@pytest.fixture(scope="module")
-def classifier():
+def wrapped(model):
     from art.estimators.classification import TensorFlowV2Classifier
 
     return TensorFlowV2Classifier(
-        model=digits_cnn().model,
+        model=model,
         nb_classes=10,
         input_shape=(8, 8, 1),
         loss_object=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         clip_values=(0.0, 1.0),
     )
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return wrapped(digits_cnn().model)
 
 
 def their_attack(name, classifier):
@@ -50,3 +54,24 @@ def test_ours_are_nearer_and_fail_less(name, classifier):
     distance = np.where(fooled, L2.distance(images, theirs), np.inf)[correct]
     assert result.success[0, correct].all() and fooled[correct].mean() > 0.5
     assert np.median(result.distance[0, correct]) <= 1.01 * np.median(distance)
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.25), ("l2", 1.2)])
+def test_apgd_is_no_weaker_on_a_robust_network(norm, epsilon):
+    from art.attacks.evasion import AutoProjectedGradientDescent
+
+    model, images, labels = robust_digits_cnn(norm)
+    images, labels = images[:100], labels[:100]
+    theirs = AutoProjectedGradientDescent(
+        wrapped(model),
+        norm=np.inf if norm == "linf" else 2,
+        eps=epsilon,
+        eps_step=2 * epsilon,
+        batch_size=100,
+        verbose=False,
+    ).generate(images, y=np.eye(10)[labels])
+    fooled = np.argmax(model(theirs, training=False), axis=1) != labels
+    result = build({"name": "apgd", "norm": norm})(model, images, labels, [epsilon])
+    robust = (result.clean_correct & ~fooled).sum()
+    assert 5 < robust < 60, "the case can tell attacks apart"
+    assert (result.clean_correct & ~result.success[0]).sum() <= robust + 1

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.tf
 EPSILONS = {"linf": (0.0, 0.02, 0.05, 0.1, 0.2), "l2": (0.0, 0.25, 0.5, 1.0, 2.0)}
 OPTIONS = {
     "fgsm": {},
-    "bim": {"steps": 7, "relative_step_size": 0.3},
-    "pgd": {"steps": 7, "relative_step_size": 0.3},
+    "bim": {"steps": 7, "relative_step_size": 0.3, "like": "foolbox"},
+    "pgd": {"steps": 7, "relative_step_size": 0.3, "like": "foolbox"},
 }
 FOOLBOX = {
     ("fgsm", "linf"): foolbox.attacks.LinfFastGradientAttack,

@@ -22,17 +22,20 @@ FIXED_BUDGET = [
     {"name": "bim", "norm": "linf", "steps": 3, "relative_step_size": 0.5},
     {"name": "bim", "norm": "l2", "steps": 3, "relative_step_size": 0.5},
     {"name": "bim", "norm": "linf", "steps": 2, "step_size": 0.07},
+    {"name": "bim", "norm": "l2", "steps": 3, "loss": "margin"},
     {"name": "pgd", "norm": "linf", "steps": 2, "restarts": 2},
     {"name": "pgd", "norm": "l2", "steps": 2, "restarts": 2},
     {"name": "noise", "norm": "linf", "repeats": 2},
     {"name": "noise", "norm": "l2", "repeats": 2},
+    {"name": "pgd", "norm": "l2", "steps": 3, "relative_step_size": 0.4, "like": "foolbox"},
     {"name": "apgd", "norm": "linf", "steps": 5},
-    {"name": "apgd", "norm": "l2", "steps": 5, "loss": "dlr"},
+    {"name": "apgd", "norm": "l2", "steps": 5, "loss": "dlr", "restarts": 1},
     {"name": "apgd", "norm": "linf", "steps": 3, "restarts": 2, "targeted_classes": 2},
     {"name": "square", "norm": "linf", "queries": 9},
     {"name": "square", "norm": "l2", "queries": 9},
     {"name": "standard", "norm": "linf", "steps": 2, "queries": 4, "targeted_classes": 5},
     {"name": "standard", "norm": "l2", "steps": 2, "queries": 4},
+    {"name": "standard", "norm": "l2", "steps": 2, "queries": 4, "version": "plus"},
 ]
 MINIMUM_NORM = [
     {"name": "deepfool", "norm": "l2", "steps": 8},
@@ -43,11 +46,13 @@ MINIMUM_NORM = [
     {"name": "fmn", "norm": "linf", "steps": 10},
     {"name": "fab", "norm": "linf", "steps": 3},
     {"name": "fab", "norm": "l2", "steps": 2, "restarts": 2, "targeted_classes": 2},
+    {"name": "fab", "norm": "l2", "steps": 3, "restarts": 2, "targeted_classes": 0},
 ]
 TARGETED = [
     {"name": "fgsm", "norm": "l2", "targeted": True},
     {"name": "bim", "norm": "linf", "steps": 3, "relative_step_size": 0.5, "targeted": True},
     {"name": "pgd", "norm": "l2", "steps": 2, "restarts": 2, "targeted": True},
+    {"name": "pgd", "norm": "linf", "steps": 3, "loss": "dlr", "targeted": True},
     {"name": "apgd", "norm": "l2", "steps": 4, "targeted": True},
     {"name": "apgd", "norm": "linf", "steps": 4, "loss": "dlr", "targeted": True},
     {"name": "square", "norm": "linf", "queries": 9, "targeted": True},
@@ -199,8 +204,12 @@ def test_any_size_and_number_of_classes(config, shape, classes):
     check(result, config, model, images, labels, epsilons)
 
 
-# DeepFool's Jacobian is several gradients of one look at the image.
-@pytest.mark.parametrize("config", [each for each in CONFIGS if each["name"] != "deepfool"], ids=label)
+def takes_several_gradients(config):
+    """Of one look at the image: DeepFool, and FAB against all classes at once."""
+    return config["name"] == "deepfool" or config.get("targeted_classes") == 0 or "version" in config
+
+
+@pytest.mark.parametrize("config", [one for one in CONFIGS if not takes_several_gradients(one)], ids=label)
 def test_the_model_sees_exactly_the_counted_images(config, monkeypatch):
     """Counted inside the graph by the model itself, in batches of one so that there is no padding."""
     monkeypatch.setattr(network_module, "BATCH_SIZES", {"CPU": (1,), "GPU": (1,)})

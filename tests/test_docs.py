@@ -70,7 +70,8 @@ def test_queries_in_the_documentation_run() -> None:
     results = results_of([Cell(attack="fgsm", epsilon=0.1), Cell(attack="bim", epsilon=0.1)])
     statements = [
         part
-        for text in blocks(ROOT / "docs" / "results.md", "sql")
+        for page in ("results.md", "attacks.md")
+        for text in blocks(ROOT / "docs" / page, "sql")
         for part in text.split(";")
         if part.strip()
     ]

@@ -221,6 +221,17 @@ def test_measurements_agree_with_the_kept_images(folder: Path, evaluator: Evalua
         assert row["l0"] == (image != clean).any(axis=-1).sum()
 
 
+def test_a_bundles_rows_say_which_member_broke_the_example(
+    folder: Path, evaluator: Evaluator, bim: pa.Table
+) -> None:
+    bundle = attack_spec("standard", steps=2, targeted_classes=1, queries=30)
+    rows = rows_of(folder, evaluator(unit(bundle, 0, 40, epsilons=(0.05, 0.1)))).to_pylist()
+    assert all((row["member"] is not None) == row["success"] for row in rows)
+    broken = {row["member"] for row in rows if row["success"]}
+    assert "apgd-ce" in broken <= {"apgd-ce", "apgd-t", "fab-t", "square"}
+    assert bim["member"].null_count == len(bim), "no bundle"
+
+
 def test_what_is_null_and_what_is_infinite(bim: pa.Table) -> None:
     for epsilon in EPSILONS:
         rows = columns(bim, epsilon)

@@ -228,6 +228,24 @@ def test_a_constructor_is_held_to_its_plan_too() -> None:
         build_model(victim.model, (8, 8, 1), 10)
 
 
+def test_a_constructor_may_come_with_its_weights() -> None:
+    own("there", "one")
+    entry = '[{name: mine, factory: "nearby_things:Own", train: false}]'
+    grid = planned(models=entry, attacks="[fgsm]", seeds="[0, 1]")
+    (alone,) = prepare(grid, "out").plan.victims
+    assert alone.victim.recipe is None
+    assert alone.victim.preparation == "load"
+    trained = planned(models=entry.replace(", train: false", ""), attacks="[fgsm]", seeds="[0, 1]")
+    ids = {each.victim.victim_id for each in prepare(trained, "out").plan.victims}
+    assert len(ids | {alone.victim.victim_id}) == 3
+    for name in (
+        '{name: mine, factory: "nearby_things:Own", train: true}',
+        "{name: small_cnn, train: false}",
+    ):
+        with pytest.raises(GridError, match=r"train: found (true|false).*; a mapping such as"):
+            planned(models=f"[{name}]", attacks="[fgsm]")
+
+
 def test_every_way_to_be_wrong_is_said() -> None:
     places = [str(Path("there").absolute())]
     for factory, message in [

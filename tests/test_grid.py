@@ -66,7 +66,7 @@ def test_all_problems_come_at_once_each_with_its_line(tmp_path: Path) -> None:
     assert 'did you mean "digits"?' in found[2]
     assert 'did you mean "fgsm"?' in found[3]
     assert 'attacks[1].stepz: unknown option of attack bim "stepz"' in found[4]
-    assert "allowed: eot, like, relative_step_size, step_size, steps" in found[4]
+    assert "allowed: eot, like, loss, relative_step_size, step_size, steps" in found[4]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class Evaluator:
         """Run a unit.
 
         Raises DatasetError, ArchitectureError, TrainingError, CacheError, DataMismatchError,
-        WeightsMismatchError, NoGradientError or AttackError, and whatever a user's own code raises.
+        WeightsMismatchError or AttackError, and whatever a user's own code raises.
         """
         clock, begun = Clock(), time.perf_counter()
         victim, trained = self._victim(unit.victim)

@@ -102,18 +102,19 @@ class Measurement:
             attack = attacks.build(self._spec.config)
             result = self._call(attack, attacked, images, choose="first")
             found, claimed = self._checked(result, len(attacked))
-        targets, missing, nearest = None, np.zeros(len(attacked), bool), None
+        targets, missing, nearest, members = None, np.zeros(len(attacked), bool), None, None
         if isinstance(result, AttackResult):
             columns["forward_calls"][:, attacked] = result.forward_calls_at
             columns["gradient_calls"][:, attacked] = result.gradient_calls_at
             self._flag(result.flags, attacked)
-            targets, missing = result.targets, result.flags.get(Flag.NOT_STORED, missing)
+            targets, members = result.targets, result.members
+            missing = result.flags.get(Flag.NOT_STORED, missing)
             nearest = self._nearest_images(result, len(attacked))
         else:  # bare images: nobody counted
             for name in ("forward_calls", "gradient_calls"):
                 columns[name][:, attacked] = np.ma.masked
         with self._clock.phase("measure"):
-            self._measure(attacked, images, found, claimed, targets)
+            self._measure(attacked, images, found, claimed, targets, members)
             if nearest is not None:
                 missing = missing | self._measure_nearest(attacked, images, *nearest, targets)
         if targets is not None:
@@ -209,8 +210,12 @@ class Measurement:
         found: Images,
         claimed: NDArray[np.bool_],
         targets: NDArray[np.int32] | None,
+        members: NDArray[np.object_] | None,
     ) -> None:
-        """Success is another class than the label, or, where there are `targets` (N,), the target."""
+        """Success is another class than the label, or, where there are `targets` (N,), the target.
+
+        `members` (E, N): which member of a bundle found each image.
+        """
         columns = self._columns
         for name in metrics.Distances._fields:
             columns[name][:, attacked] = np.inf
@@ -238,6 +243,8 @@ class Measurement:
             columns["adv_label"][at] = answers.label[success]
             columns["adv_confidence"][at] = answers.confidence[success]
             columns["success"][at] = True
+            if members is not None:
+                columns["member"][at] = members[level, example[success]]
             columns["success_uint8"][at] = inside & still.mostly
             for name in distances._fields:
                 columns[name][at] = getattr(distances, name)[success]
@@ -300,7 +307,6 @@ def _no_columns(levels: int, examples: int) -> Columns:
     """Every column of `MEASURES`, all of it null."""
     columns: Columns = {}
     for column in MEASURES:
-        plain = not pa.types.is_binary(column.type) and not pa.types.is_list(column.type)
-        dtype = column.type.to_pandas_dtype() if plain else object
+        dtype = column.type.to_pandas_dtype() if pa.types.is_primitive(column.type) else object
         columns[column.name] = np.ma.MaskedArray(np.zeros((levels, examples), dtype), mask=True)
     return columns

@@ -41,6 +41,14 @@ class Norm(ABC):
     def project(self, images: Images, clean: Images, radius: Images) -> Images:
         """The images moved into the ball of `radius` around `clean`, then clipped to the box [0, 1]."""
 
+    def confine(self, images: Images, clean: Images, radius: Images) -> Images:
+        """The images clipped to the box [0, 1], then moved into the ball of `radius` around `clean`.
+
+        The other way round, `project`, shrinks in L2 also what the box then takes away: on images with many
+        black or white pixels much of the radius is never spent.
+        """
+        return self.project(np.clip(images, 0, 1), clean, radius)
+
     @abstractmethod
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """A point of the ball of radius 1 around 0, all equally likely, of that shape."""

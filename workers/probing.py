@@ -25,13 +25,13 @@ _CONFIGS: dict[str, dict[str, Any]] = {
     "noise": {"name": "noise", "repeats": 3},
     "fgsm": {"name": "fgsm"},
     "bim": {"name": "bim"},
-    "bim_margin": {"name": "bim"},
+    "bim_margin": {"name": "bim", "loss": "margin"},
     "square": {"name": "square", "queries": 100},
 }
 _DRAWN_QUERIES = 20  # of the square attack on a randomised victim, which answers each 20 times
 _WHOLE_BOX: tuple[dict[str, Any], ...] = (
     {"name": "pgd", "restarts": 2},
-    {"name": "pgd", "restarts": 2},
+    {"name": "pgd", "restarts": 2, "loss": "margin"},
 )
 
 Figures = dict[str, float | None]

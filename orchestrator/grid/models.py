@@ -34,8 +34,10 @@ def parse_model(check: Checker, raw: Any) -> ModelEntry | None:
         return parse_saved_model(check, name, entry)
     architecture = None if "factory" in entry else ARCHITECTURES[name]
     takes_weights = architecture is not None and architecture.load_pretrained is not None
+    own_train = entry.pop("train", {})
+    as_it_is = architecture is None and own_train is False  # its constructor has given it its weights
     with check.at("train"):
-        train = parse_train(check, entry.pop("train", {}), takes_weights=takes_weights)
+        train = {} if as_it_is else parse_train(check, own_train, takes_weights=takes_weights)
     if architecture is None:
         factory, identity = check.factory(entry)
         inference = _inference(check, entry.pop("inference", None))
@@ -48,6 +50,7 @@ def parse_model(check: Checker, raw: Any) -> ModelEntry | None:
             given={**options, **_said(inference)},
             train=train,
             inference=inference,
+            as_it_is=as_it_is,
         )
     if takes_weights and "weights" in entry:
         with check.at("weights"):
@@ -105,14 +108,15 @@ def parse_weights(check: Checker, raw: Any) -> Weights | None:
 
 def parse_saved_model(check: Checker, name: str, entry: dict[str, Any]) -> ModelEntry | None:
     """An entry with a `path` to a `.keras` file."""
-    path, own = entry.pop("path"), entry.pop("train", None)
+    path, own = entry.pop("path"), entry.pop("train", False)
     pixel_range, normalise = entry.pop("pixel_range", None), entry.pop("normalise", None)
     inference = _inference(check, entry.pop("inference", None))
+    as_it_is = own is None or own is False
     for key in entry:
         with check.at(key):
             check.unknown(f"option of model {name}", key, _OF_SAVED)
     with check.at("train"):
-        train = {} if own is None else parse_train(check, own, takes_weights=False)
+        train = {} if as_it_is else parse_train(check, own, takes_weights=False)
         if train.get("fine_tune") == "none":
             check.problem("fine_tune: none leaves nothing to train; leave train: out to use it as it is")
     if pixel_range is not None:
@@ -150,7 +154,7 @@ def parse_saved_model(check: Checker, name: str, entry: dict[str, Any]) -> Model
         given=given,
         train=train,
         inference=inference,
-        as_it_is=own is None,
+        as_it_is=as_it_is,
         input_shape=saved.input_shape,
         warning=_in_training(name, saved.training, inference),
     )

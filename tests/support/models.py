@@ -11,10 +11,19 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
+from benchmarks.robust import train_robustly
 from tests.support.real_data import MARKS, REAL_DATA
+from workers.norms import NormName
 from workers.unit import DatasetSpec
 
-SMALL_BUDGET = {"steps": 10, "queries": 20, "binary_search_steps": 2, "targeted_classes": 2, "repeats": 3}
+SMALL_BUDGET = {
+    "steps": 10,
+    "restarts": 1,
+    "queries": 20,
+    "binary_search_steps": 2,
+    "targeted_classes": 2,
+    "repeats": 3,
+}
 """Options that make any attack quick, where its strength does not matter."""
 
 
@@ -34,16 +43,43 @@ class Trained(NamedTuple):
     labels: NDArray[np.int64]
 
 
-@cache
-def digits_cnn() -> Trained:
-    """A CNN trained on 1,297 of scikit-learn's digits (about 4 s), with the 500 others to attack."""
-    import keras
+def _digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scikit-learn's digits, shuffled: images (N, 8, 8, 1) and labels (N,); the first 500 are to attack."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
-    images = (digits.images[order, :, :, None] / 16).astype(np.float32)
-    labels = digits.target[order].astype(np.int64)
+    return (digits.images[order, :, :, None] / 16).astype(np.float32), digits.target[order].astype(np.int64)
+
+
+@cache
+def robust_digits_cnn(norm: NormName) -> Trained:
+    """A CNN trained on adversarial digits (some 10 s), of Linf 0.2 or L2 1.2, and 200 digits to attack."""
+    import keras
+
+    images, labels = _digits()
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(16, 3, padding="same", activation="relu"),
+            keras.layers.Conv2D(32, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    epsilon = {"linf": 0.2, "l2": 1.2}[norm]
+    train_robustly(model, images[500:], labels[500:], norm, epsilon, epochs=20, learning_rate=3e-3)
+    return Trained(model, images[:200], labels[:200])
+
+
+@cache
+def digits_cnn() -> Trained:
+    """A CNN trained on 1,297 of scikit-learn's digits (about 4 s), with the 500 others to attack."""
+    import keras
+
+    images, labels = _digits()
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [

@@ -26,7 +26,6 @@ from workers.attacks.square import Square
 from workers.attacks.standard import Standard
 from workers.attacks.stored import Stored
 from workers.factories import load
-from workers.network import NoGradientError
 
 __all__ = [
     "APGD",
@@ -42,7 +41,6 @@ __all__ = [
     "AttackResult",
     "CarliniWagner",
     "DeepFool",
-    "NoGradientError",
     "Noise",
     "Square",
     "Standard",
@@ -80,8 +78,8 @@ def build(config: Mapping[str, Any]) -> Attack:
     """
     options = dict(config)
     name, factory = options.pop("name", None), options.pop("factory", None)
-    version, source = options.pop("version", None), options.pop("source", None)
     if factory is not None:
+        version, source = options.pop("version", None), options.pop("source", None)
         attack: Attack = load(factory, version=version, source=source)(**options)
         return attack
     if name not in REGISTRY:

@@ -19,7 +19,7 @@ from workers.attacks.active_set import DRAWS, ActiveSet, Choose, Findings, Task
 from workers.attacks.randomness import Randomness
 from workers.flags import Flag
 from workers.inference import inference_flags
-from workers.network import Network, network_for
+from workers.network import Network, NoGradientError, network_for
 from workers.norms import NORMS, NormName
 
 _CLEAN, _SEARCH, _SCORED = range(3)  # keys of draws: those that score are never those that searched
@@ -56,6 +56,7 @@ class AttackResult:
     flags: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     nearest: NDArray[np.float32] | None = None  # (N,), in the attack's norm
     nearest_images: NDArray[np.float32] | None = None  # (N, H, W, C), in [0, 1]
+    members: NDArray[np.object_] | None = None  # (E, N), of a bundle: which member broke it (str), or None
 
     def adversarial(self, k: int) -> NDArray[np.float32]:
         """The images at `epsilons[k]`, (N, H, W, C): the success, else the last try, else the clean image."""
@@ -131,7 +132,7 @@ class Attack(ABC):
         them is no success, and flagged. `score_draws=False` leaves the claims to a caller that scores them.
 
         Raises ValueError for arguments of the wrong shape, type or range. What is wrong with the model is in
-        the result's `flags`; NoGradientError where no gradient flows at all.
+        the result's `flags`.
         """
         radii = _checked_epsilons(epsilons)
         labels = _checked(images, labels, example_indices, clean_correct, targets, choose)
@@ -170,11 +171,18 @@ class Attack(ABC):
             )
             network.reseed(_SEARCH, seed, int(example_indices[part][0]))
             rows = ActiveSet(task, minimum_norm=self.minimum_norm)
-            self.search(rows)
+            self.run(rows)
             whole.take(part, rows.found)
         if health.randomised and score_draws:
             _score(network, labels, targets, whole, seed)
         return _result(radii, clean_correct, whole, targets)
+
+    def run(self, rows: ActiveSet) -> None:
+        """Search; where no gradient flows at all, give up, and flag the examples still in the set."""
+        try:
+            self.search(rows)
+        except NoGradientError:
+            rows.found.flag(Flag.ZERO_GRADIENTS, rows.example)
 
     @property
     def _targeted(self) -> bool:
@@ -199,6 +207,7 @@ def _result(
         found.flags,
         found.nearest,
         found.nearest_images,
+        found.members,
     )
 
 

@@ -31,5 +31,5 @@ class FGSM(Attack):
     like: Literal["foolbox"] | None = None
 
     def search(self, rows: ActiveSet) -> None:
-        loss = "raw_cross_entropy" if self.like else None
+        loss = "raw_cross_entropy" if self.like else "cross_entropy"
         ascend(rows, steps=1, step_sizes=rows.epsilons, loss=loss)
