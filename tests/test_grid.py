@@ -109,7 +109,10 @@ def test_all_problems_come_at_once_each_with_its_line(tmp_path: Path) -> None:
         ("attacks: [{name: bim, steps: true}]", "attacks[0].steps: found True"),
         ("attacks: [{name: bim, step_size: 2/0}]", "division by zero"),
         ("attacks: [{name: fgsm, norm: l3}]", 'unknown norm of fgsm "l3"'),
-        ("attacks: [{name: fgsm, adaptive: false}]", "an oblivious evaluation needs a defence"),
+        (
+            "attacks: [{name: fgsm, adaptive: false}]",
+            "attacks[0].adaptive: found false; an oblivious evaluation needs a defence at inference",
+        ),
         ("defences: [jpeg]", 'unknown defence "jpeg"; allowed: none'),
         ("train: {epochz: 3}", 'did you mean "epochs"?'),
         ("train: {epochs: 0}", "train.epochs: found 0"),
