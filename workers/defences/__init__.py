@@ -40,9 +40,9 @@ def defend(model: keras.Model, spec: DefenceSpec, shape: Shape) -> keras.Model:
     another whose gradient is taken in its place. What it draws at random should come from a
     `keras.random.SeedGenerator`, so that draws can be keyed.
 
-    Raises DefenceError for a defence that is not registered, cannot take such images, makes no images of them,
-    or leaves them as they are; ImportError or AttributeError for a factory that cannot be found, or is not the
-    one that was planned.
+    Raises DefenceError for a defence that is not registered, cannot take such images, makes no images of
+    them, or leaves them as they are; ImportError or AttributeError for a factory that cannot be found, or is
+    not the one that was planned.
     """
     if spec.factory:
         own = load(spec.factory, version=spec.version, source=spec.source)
@@ -67,10 +67,9 @@ def _behind(model: keras.Model, made: Any, factory: str, shape: Shape) -> keras.
                 "and its surrogate, is allowed"
             )
     images = np.random.default_rng(0).random((2, *shape), np.float32)
-    _, transformed = (
-        _answer(part, images, of)
-        for part, of in ((surrogate or transform, f"the surrogate of {factory}"), (transform, factory))
-    )
+    transformed = _answer(transform, images, factory)
+    if surrogate is not None:
+        _answer(surrogate, images, f"the surrogate of {factory}")
     if np.array_equal(transformed, images):
         raise DefenceError(
             f"{factory} leaves images as they are, so it is no defence: a layer that acts in training only, "
@@ -90,7 +89,7 @@ def _answer(transform: Callable[[Any], Any], images: NDArray[np.float32], of: st
     found = np.asarray(keras.ops.convert_to_numpy(alone(images, training=False)))
     if found.shape != images.shape or found.dtype != np.float32 or not np.isfinite(found).all():
         finite = (
-            "" if not np.issubdtype(found.dtype, np.floating) or np.isfinite(found).all() else ", not finite"
+            "" if not np.issubdtype(found.dtype, np.floating) or np.isfinite(found).all() else ", not finite,"
         )
         raise DefenceError(
             f"{of} made {found.dtype} {found.shape}{finite} of images {images.dtype} {images.shape}; finite "

@@ -38,8 +38,8 @@ class MedianSmoothing(InputTransformation):
             for down in range(self.size)
             for right in range(self.size)
         ]
-        # Sorting's own gradient takes several times as long as the rest: here each pixel of the window is asked
-        # whether it is the one.
+        # Each pixel of the window is asked whether it is the one: sorting's own gradient takes several times
+        # as long as all else.
         median = _middle([tf.stop_gradient(pixel) for pixel in window])
         selected, free = tf.zeros_like(images), tf.ones_like(images)
         for pixel in window:
@@ -50,7 +50,7 @@ class MedianSmoothing(InputTransformation):
 
 
 def _middle(values: list[Any]) -> Any:
-    """Of tensors of one shape the median, element by element, the larger of two: as many sorted as it takes."""
+    """The median, element by element, of tensors of one shape; of two in the middle the larger."""
     import tensorflow as tf
 
     values = list(values)
