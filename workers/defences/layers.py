@@ -66,4 +66,5 @@ def replaced_gradient(transform: Transform, surrogate: Transform) -> Transform:
 
         return transform(images), backward
 
-    return function
+    replaced: Transform = function
+    return replaced
