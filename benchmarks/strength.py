@@ -41,8 +41,8 @@ NEAREST: dict[str, dict[str, Any]] = {
 """Whose distances are compared."""
 
 
-def measure(examples: int = 200, train_examples: int = 10_000, epochs: int = 16) -> list[Reading]:
-    """Robust accuracies in percent and median distances: about half an hour on two cores."""
+def measure(examples: int = 200, train_examples: int = 10_000, epochs: int = 16) -> Iterator[Reading]:
+    """Robust accuracies in percent and median distances, as they come: about half an hour on two cores."""
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     set_up_tensorflow(cpus=available_cpus(), gpus=0)
     plain = mnist_cnn(train_examples, epochs=3, strides=2)
@@ -56,7 +56,8 @@ def measure(examples: int = 200, train_examples: int = 10_000, epochs: int = 16)
         (linf, "linf", (0.2, 0.25)),
         (l2, "l2", (1.5, 2.0)),
     ]
-    return [reading for case in cases for reading in _compared(*case, examples)]
+    for case in cases:
+        yield from _compared(*case, examples)
 
 
 def _compared(bench: Bench, norm: NormName, epsilons: Sequence[float], n: int) -> Iterator[Reading]:
@@ -86,5 +87,6 @@ def _compared(bench: Bench, norm: NormName, epsilons: Sequence[float], n: int) -
         result = bench.run({"norm": norm, **config}, n, [ANY])
         distance[name] = float(np.median(result.distance[0, result.clean_correct]))
     for name, value in distance.items():
-        limit = 1.01 * min(distance.values()) if name == "FMN" else None
+        # In L2 FAB, with nine times the gradients, may be nearer by some percent.
+        limit = (1.01 if norm == "linf" else 1.03) * min(distance.values()) if name == "FMN" else None
         yield Reading(what=f"{bench.name}, {norm}, median distance: {name}", value=value, at_most=limit)

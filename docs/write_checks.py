@@ -46,6 +46,21 @@ Attacks are compared example by example, by exact tests that allow for how many 
 says nothing. On the 64 probes of a victim attacks must differ by 10 examples. A victim that has not been
 probed is held against the other rules only; `verify` says how many those are.
 
+## Has a number converged?
+
+```
+robustsweep strengthen OUTPUT
+```
+
+attacks again what survived: each done, adaptive, untargeted cell by the same attack with twice the steps or
+queries and one restart more, where it has such options; and what no attack of a norm breaks by `standard`,
+unless the grid has it. Nothing else is attacked, so that this takes a part of what the sweep took, but for
+`standard`, which takes seconds an image; `--steps`, `--queries`, `--no-standard` and `--only` make it
+less, and `--dry-run` shows how many survivors there are. Where more than a point of the examples is broken
+now, `not_converged` says so of the cell or the worst case, with the number that it would be. The numbers
+of the grid stay as they are: the view `strengthened` has both.
+[How is it run?](running.md#survivors)
+
 <!-- Written by `python docs/write_checks.py`; rules are in orchestrator/results/checks/. -->
 """
 

@@ -28,6 +28,7 @@ class Listing(StrEnum):
     models = "models"
     datasets = "datasets"
     attacks = "attacks"
+    defences = "defences"
     grids = "grids"
     victims = "victims"
 
@@ -88,6 +89,37 @@ BackendOption = Annotated[
         help="ray: a pool of workers. inline: this process.",
         autocompletion=completion.one_of(BACKENDS),
     ),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="How many workers. [default: as many as the machines carry]")
+]
+CpusOption = Annotated[int | None, typer.Option(min=1, help="CPUs, hence threads, of a worker.")]
+GpusOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="GPUs of a worker; a fraction shares one. [default: 1 where there are any]"),
+]
+AddressOption = Annotated[
+    str, typer.Option(help="local: start Ray here. auto, or host:port: join that cluster.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
+MaxFailuresOption = Annotated[
+    str | None, typer.Option(metavar="N|P%", help="Stop when more units than this have failed for good.")
+]
+WaitOption = Annotated[
+    str, typer.Option(metavar="TIME", help="How long to wait while no worker lives; 0: for ever.")
+]
+TimeoutOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME", help="The longest one unit may take: 90s, 10m, 2h; 0: no limit. [default: 6h]"
+    ),
+]
+StopOption = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Finish what is running and stop, before a job's time limit."),
+]
+RunCacheOption = Annotated[
+    str | None, typer.Option(help="Where trained victims are kept. [default: OUTPUT/../victims]")
 ]
 FormatOption = Annotated[
     str,

@@ -13,15 +13,20 @@ from rich.markup import escape
 from orchestrator import completion
 from orchestrator.arguments import (
     RECORD_FORMATS,
+    AddressOption,
     AnswerFormatOption,
     BackendOption,
     ByOption,
     CacheOption,
+    CpusOption,
     DataOption,
     DigitsOption,
+    DryRunOption,
     FormatOption,
+    GpusOption,
     GridArgument,
     Listing,
+    MaxFailuresOption,
     MetricOption,
     OnlyOption,
     OutOption,
@@ -31,8 +36,13 @@ from orchestrator.arguments import (
     RecordFormatOption,
     RequireOption,
     RetryOption,
+    RunCacheOption,
     SetOption,
+    StopOption,
+    TimeoutOption,
+    WaitOption,
     WithinOption,
+    WorkersOption,
     answer_format,
     check_format,
     chosen_by,
@@ -81,42 +91,19 @@ def run(
     output: OutputOption = None,
     overrides: SetOption = None,
     backend: BackendOption = "ray",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="How many workers. [default: as many as the machines carry]")
-    ] = None,
-    cpus_per_worker: Annotated[
-        int | None, typer.Option(min=1, help="CPUs, hence threads, of a worker.")
-    ] = None,
-    gpus_per_worker: Annotated[
-        float | None,
-        typer.Option(min=0, help="GPUs of a worker; a fraction shares one. [default: 1 where there are any]"),
-    ] = None,
-    address: Annotated[
-        str, typer.Option(help="local: start Ray here. auto, or host:port: join that cluster.")
-    ] = "local",
+    workers: WorkersOption = None,
+    cpus_per_worker: CpusOption = None,
+    gpus_per_worker: GpusOption = None,
+    address: AddressOption = "local",
     only: OnlyOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    dry_run: DryRunOption = False,
     retry_failed: RetryOption = False,
-    max_failures: Annotated[
-        str | None, typer.Option(metavar="N|P%", help="Stop when more units than this have failed for good.")
-    ] = None,
-    wait_for_workers: Annotated[
-        str, typer.Option(metavar="TIME", help="How long to wait while no worker lives; 0: for ever.")
-    ] = "10m",
-    unit_timeout: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="The longest one unit may take: 90s, 10m, 2h; 0: no limit. [default: 6h]"
-        ),
-    ] = None,
-    stop_after: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Finish what is running and stop, before a job's time limit."),
-    ] = None,
+    max_failures: MaxFailuresOption = None,
+    wait_for_workers: WaitOption = "10m",
+    unit_timeout: TimeoutOption = None,
+    stop_after: StopOption = None,
     data_dir: DataOption = None,
-    cache_dir: Annotated[
-        str | None, typer.Option(help="Where trained victims are kept. [default: OUTPUT/../victims]")
-    ] = None,
+    cache_dir: RunCacheOption = None,
 ) -> None:
     """Run a grid. Running it again resumes: only what is missing is computed.
 
@@ -265,8 +252,8 @@ def query(
 ) -> None:
     """Ask the results of one or more sweeps in SQL.
 
-    Views: examples, cells, worst_case, distances, victims, history, failures, checks; the column `sweep` of
-    each says which sweep a row is of. For instance:
+    Views: examples, cells, worst_case, distances, victims, history, failures, checks, strengthened; the
+    column `sweep` of each says which sweep a row is of. For instance:
     "SELECT model, avg(robust_accuracy) FROM cells WHERE epsilon = 0.1 GROUP BY model".
     """
     with user_errors():
@@ -359,6 +346,96 @@ def verify(output: OutputArgument, format: FormatOption = "rich") -> None:
         else:
             print(text_form(format).table(checks), end="")
     raise typer.Exit(1 if findings.counts(checks)["wrong"] else 0)
+
+
+@app.command()
+def strengthen(
+    output: OutputArgument,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GRID",
+            help="The grid that ran into it. [default: the one it keeps, its paths looked for from here]",
+            autocompletion=completion.grids,
+        ),
+    ] = None,
+    overrides: SetOption = None,
+    only: OnlyOption = None,
+    standard: Annotated[
+        bool, typer.Option(help="Attack by standard too what no attack of a norm breaks.")
+    ] = True,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of standard's members. [default: 100]")
+    ] = None,
+    queries: Annotated[int | None, typer.Option(min=1, help="Queries of its Square. [default: 5000]")] = None,
+    dry_run: DryRunOption = False,
+    backend: BackendOption = "ray",
+    workers: WorkersOption = None,
+    cpus_per_worker: CpusOption = None,
+    gpus_per_worker: GpusOption = None,
+    address: AddressOption = "local",
+    retry_failed: RetryOption = False,
+    max_failures: MaxFailuresOption = None,
+    wait_for_workers: WaitOption = "10m",
+    unit_timeout: TimeoutOption = None,
+    stop_after: StopOption = None,
+    data_dir: DataOption = None,
+    cache_dir: RunCacheOption = None,
+) -> None:
+    """Attack again what survived: each attack with twice its steps, and standard. Again: it resumes.
+
+    What changes by more than a point is suspicious from then on: verify and tables say so. The numbers of the
+    grid stay as they are. Exit codes are those of run; a number that changes is none of them.
+    """
+    with user_errors():
+        with saying("planning"):
+            from orchestrator.run.options import RunOptions
+            from orchestrator.run.strengthen import (
+                bundle_options,
+                kept_grid,
+                prepare_strengthening,
+                run_strengthening,
+            )
+            from orchestrator.store.locate import existing_output
+
+            bundle = bundle_options(steps, queries) if standard else None
+            store = existing_output(output)
+            options = RunOptions(
+                output=store.location,
+                backend=backend,
+                address=address,
+                workers=workers,
+                cpus_per_worker=cpus_per_worker,
+                gpus_per_worker=gpus_per_worker,
+                retry_failed=retry_failed,
+                max_failures=max_failures,
+                wait_for_workers=parse_duration(wait_for_workers, "--wait-for-workers"),
+                unit_timeout=None if unit_timeout is None else parse_duration(unit_timeout, "--unit-timeout"),
+                stop_after=None if stop_after is None else parse_duration(stop_after, "--stop-after"),
+                data_dir=data_dir,
+                cache_dir=cache_dir,
+            )
+            options.check()
+            found = prepare_strengthening(
+                store,
+                _load(grid, overrides) if grid else kept_grid(store, overrides or ()),
+                bundle=bundle,
+                only=only or (),
+                retry_failed=retry_failed,
+            )
+        warn(found.prepared.warnings)
+        from orchestrator import show
+
+        console = make_console()
+        show.survivors(console, found)
+        if dry_run or not found.prepared.plan.cell_count:
+            return
+        from orchestrator.run.progress import make_progress
+
+        summary, changed = run_strengthening(found, options, make_progress(console))
+        show.summary(console, found.prepared, summary)
+        show.changes(console, changed, complete=not summary.exit_code)
+    raise typer.Exit(summary.exit_code)
 
 
 @app.command("list")

@@ -174,6 +174,11 @@ class Sweep:
         return self._view("checks")
 
     @property
+    def strengthened(self) -> Relation:
+        """A row for each cell or worst case and each stronger attack on what survived there."""
+        return self._view("strengthened")
+
+    @property
     def failures(self) -> Relation:
         """A row for each attempt that failed, with its traceback."""
         return self._view("failures")

@@ -18,13 +18,17 @@ from orchestrator.clean import Removal
 from orchestrator.grid.entries import Grid
 from orchestrator.grid.numbers import number_text
 from orchestrator.overview import plan_rows
+from orchestrator.results.checks.stronger import matters
+from orchestrator.results.strengthened import Change, source
 from orchestrator.results.text import findings, layout
 from orchestrator.run.check import Looked
 from orchestrator.run.prepare import Prepared
 from orchestrator.run.progress import duration, time_left
 from orchestrator.run.status import settled_life
+from orchestrator.run.strengthen import Strengthen
 from orchestrator.run.sweep import Summary
 from orchestrator.store.folder import Store
+from workers.layout import FAILURES
 from workers.unit import NO_DEFENCE, AttackSpec, Preparation, VictimSpec, label
 from workers.victims.cache import CacheEntry
 
@@ -124,7 +128,7 @@ def _victim(victim: VictimSpec) -> str:
 
 
 def _attack(attack: AttackSpec) -> str:
-    return f"{label(attack.name, attack.shown)} {attack.norm}"
+    return f"{label(attack.name, attack.shown)} {attack.norm}{attack.mark}"
 
 
 def _told_apart(things: Iterable[tuple[str, str, str]]) -> dict[str, str]:
@@ -145,7 +149,7 @@ def _both_scales(epsilon: Fraction, grid: Grid) -> str:
 def summary(console: Console, prepared: Prepared, result: Summary) -> None:
     """What came of a run: counts, failures with their reasons, where the tables are."""
     state = result.state
-    location = escape(prepared.store.shown)
+    location = escape((prepared.survivors_of or prepared.store).shown)
     grid_cells = prepared.plan.grid_cell_count
     selected = "" if state.cells == grid_cells else "selected "
     head = f"{state.cells_done:,} of {state.cells:,} {selected}cells done"
@@ -164,15 +168,17 @@ def summary(console: Console, prepared: Prepared, result: Summary) -> None:
             )
         if len(result.failures) > _SHOWN_FAILURES:
             console.print(f"  and {len(result.failures) - _SHOWN_FAILURES} more")
+        tracebacks = f'robustsweep query {location} "SELECT unit, error, traceback FROM failures"'
+        if prepared.survivors_of:  # of which no view is
+            tracebacks = f"{escape(prepared.store.shown)}/{FAILURES}"
         console.print(
-            f'tracebacks: robustsweep query {location} "SELECT unit, error, traceback FROM failures"; '
-            "--retry-failed tries them again",
+            f"tracebacks: {tracebacks}; --retry-failed tries them again",
             highlight=False,
             soft_wrap=True,
         )
     if state.state == "interrupted":
         console.print("[yellow]stopped before the end; the same command goes on from here[/]")
-    if selected:
+    if selected and not prepared.survivors_of:
         console.print(f"the tables show all {grid_cells:,} cells of the grid", highlight=False)
     console.print(
         f"tables are in {location}/tables; robustsweep table {location} shows them",
@@ -180,6 +186,44 @@ def summary(console: Console, prepared: Prepared, result: Summary) -> None:
         soft_wrap=True,
     )
     _what_checks_say(console, result.checks, location)
+
+
+def survivors(console: Console, found: Strengthen) -> None:
+    """What is attacked again, and why the rest is not."""
+    plan = found.prepared.plan
+    table = plain_table("victim", "attack", "on what survives", "epsilon", "survivors", "to do", right=2)
+    missing = {cell for left in plan.todo for gap in left.gaps for cell, _ in gap.cells}
+    for victim, runs in plan.selected:
+        for run in runs:
+            whose = "its own cell" if source(run.cells[0].cell_id) else "the worst case"
+            table.add_row(
+                escape(victim.label),
+                escape(_attack(run.attack)),
+                whose,
+                " ".join(number_text(cell.exact) for cell in run.cells),
+                " ".join(f"{found.survivors[cell.cell_id]:,}" for cell in run.cells),
+                f"{sum(cell.cell_id in missing for cell in run.cells):,} of {len(run.cells):,}",
+            )
+    console.print(table if plan.selected else "nothing survives that could be attacked again")
+    for why, cells in found.left_out.items():
+        console.print(f"left out: {_count(cells, 'cell')} {why}", highlight=False)
+
+
+def changes(console: Console, numbers: Sequence[Change], *, complete: bool) -> None:
+    """Which numbers stronger attacks change, and by what; `complete`: all that was asked for is done."""
+    changed = [change for change in numbers if matters(change)]
+    for change in changed:
+        console.print(
+            f"[yellow]{escape(findings.place(change.of))}[/]: {change.before:.1%} -> {change.after:.1%} by "
+            f"{escape(change.by)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if complete:
+        held = sum(change.tried and not matters(change) for change in numbers)
+        console.print(f"{_count(held, 'number')} held, within a point", highlight=False)
+    else:
+        console.print("[yellow]not all survivors have been tried: of the others nothing is known[/]")
 
 
 def _what_checks_say(console: Console, checks: pa.Table, location: str) -> None:

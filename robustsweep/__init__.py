@@ -7,6 +7,7 @@
     sweep.cells.df()                                   # a row for each cell, as pandas
     sweep.sql("SELECT * FROM worst_case").arrow()
     sweep.checks.df()                                  # what is wrong with the numbers, if anything
+    robustsweep.strengthen("outputs/digits")           # what stronger attacks break of the survivors
     robustsweep.attack(model, images, labels, "pgd", epsilons=[0.1, 0.2], steps=20)
 
 `python -m robustsweep` is the command line. TensorFlow and Ray are imported by what needs them, when called.
@@ -47,6 +48,7 @@ __all__ = [
     "open",
     "query",
     "run",
+    "strengthen",
     "verify",
 ]
 
@@ -134,6 +136,53 @@ def compare(where: Where, first: str, second: str) -> Relation:
     UserError for a name that is not there, or where nothing can be paired.
     """
     return open(where).compare(first, second)
+
+
+def strengthen(
+    output: str | Path,
+    grid: str | Path | Mapping[str, Any] | Grid | None = None,
+    *,
+    standard: bool = True,
+    steps: int | None = None,
+    queries: int | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> pa.Table:
+    """Attack again what survived in a sweep, and return the view `strengthened`; the same call resumes.
+
+    `grid` is by default the one that the folder keeps. `standard=False` does without that bundle, `steps` and
+    `queries` are its own; `options` as of `run`. Raises UserError for bad input; what fails leaves its record
+    in the folder's `strengthened/failures/`, and its survivors are not `tried`.
+    """
+    from rich.console import Console
+
+    from orchestrator.grid.entries import Grid
+    from orchestrator.run.options import RunOptions
+    from orchestrator.run.progress import make_progress
+    from orchestrator.run.strengthen import (
+        bundle_options,
+        kept_grid,
+        prepare_strengthening,
+        run_strengthening,
+    )
+    from orchestrator.store.locate import existing_output
+
+    store = existing_output(str(output))
+    try:
+        asked = RunOptions(output=store.location, **options)
+    except TypeError as error:
+        raise UserError(f"strengthen: {error}") from None
+    asked.check()
+    found = prepare_strengthening(
+        store,
+        kept_grid(store) if grid is None else grid if isinstance(grid, Grid) else load_grid(grid),
+        bundle=bundle_options(steps, queries) if standard else None,
+        only=asked.only,
+        retry_failed=asked.retry_failed,
+    )
+    if found.prepared.plan.cell_count:
+        run_strengthening(found, asked, make_progress(Console(quiet=quiet)))
+    return query(output, "FROM strengthened")
 
 
 def attack(

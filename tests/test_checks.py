@@ -30,8 +30,10 @@ from orchestrator.results.checks.rule import CHECKS
 from orchestrator.results.checks.statistics import binomial_tail, holm, mcnemar
 from orchestrator.results.query import connect, run_query
 from orchestrator.results.schemas import Results
+from orchestrator.results.strengthened import of_cell, of_worst_case
 from orchestrator.results.tables import cells_and_worst_cases, robustness_tables
 from orchestrator.results.text import findings, text_format
+from orchestrator.results.witnesses import bits
 from orchestrator.run.prepare import prepare
 from tests.support.results import Cell, results_of
 from tests.support.sweeps import sweep, write_grid
@@ -293,6 +295,20 @@ CELLS_THAT_FIRE: dict[str, list[tuple[list[Cell], list[Cell]]]] = {
             [cell("pgd", range(9), defence="none", adaptive=False)],
         ),
     ],
+    "oblivious_better": [
+        (
+            [cell("pgd", range(100)), cell("pgd", range(150), adaptive=False)],
+            [cell("pgd", range(150)), cell("pgd", range(100), adaptive=False)],
+        ),
+        (
+            [cell("pgd", range(100)), cell("pgd", range(150), adaptive=False)],
+            [cell("pgd", range(100)), cell("pgd", range(103), adaptive=False)],
+        ),
+        (
+            [cell("pgd", range(100)), cell("pgd", range(150), adaptive=False)],
+            [cell("pgd", range(100)), cell("pgd", range(150), adaptive=False, epsilon=0.2)],
+        ),
+    ],
     "weaker_than_fgsm": [
         ([FGSM, cell("pgd", range(150))], [FGSM, cell("pgd", range(3, 203))]),
         ([FGSM, cell("pgd", range(150))], [FGSM, cell("pgd", range(194))]),
@@ -449,8 +465,130 @@ def test_a_worst_case_that_rises_is_found() -> None:
     assert judge(evidence(0.9, 0.5, 0.5)).findings.num_rows == 0
 
 
+def attacked_again(
+    number: Cell | None, broken: Iterable[int], tried: Iterable[int] = range(N), **values: Any
+) -> dict[str, Any]:
+    """A row of `STRONGER`: an attack on the survivors of a cell, or of ONE's worst case."""
+    at = {"victim_id": ONE.victim_id, "norm": "linf", "epsilon": 0.1, "attack": "bim", **values}
+    row = {"attack_options": "steps=20", "attack_id": "bim-20", **at}
+    cell_id = of_cell(number.cell_id, row["attack_id"]) if number else of_worst_case("p", row["attack_id"])
+    flags = {name: np.zeros(N, bool) for name in ("attacked_at", "broken_at")}
+    flags["attacked_at"][list(tried)] = True
+    flags["broken_at"][list(broken)] = True
+    return {**row, "cell_id": cell_id, **{name: bits(value) for name, value in flags.items()}}
+
+
+STANDARD = {"attack": "standard", "attack_options": "", "attack_id": "standard-0"}
+
+
+def test_numbers_that_have_not_converged() -> None:
+    weak, strong = cell("bim", range(100)), cell("pgd", range(90, 310))
+    # Of the 280 survivors of bim five fall to more steps; and of the 70 of the worst case ten to standard.
+    left = range(310, N - 20)
+    stronger = [
+        attacked_again(weak, range(100, 105), range(100, N - 20)),
+        attacked_again(None, range(310, 320), left, **STANDARD),
+    ]
+    results = results_of([weak, strong], stronger=stronger)
+    findings = {row["attack"]: row for row in found(results)["not_converged"]}
+    assert {name: (row["figure"], row["cell_id"]) for name, row in findings.items()} == {
+        "bim": (5 / N, weak.cell_id),
+        None: (10 / N, None),
+    }
+    assert findings["bim"]["message"] == (
+        "of 280 survivors 5 fall to bim (steps=20): robust accuracy would be 68.8%, not 70.0%"
+    )
+    assert findings[None]["message"] == (
+        "of 70 survivors 10 fall to standard: robust accuracy would be 15.0%, not 17.5%"
+    )
+    cells = run_query(results, "SELECT attack, verdict, checks FROM cells").to_pylist()
+    assert {one["attack"]: one["checks"] for one in cells if one["verdict"]} == {"bim": ["not_converged"]}
+    [worst] = run_query(results, "FROM worst_case").to_pylist()
+    assert (worst["verdict"], worst["checks"]) == ("suspicious", ["not_converged"])
+    assert worst["robust_accuracy"] == 70 / N  # as it was
+
+
+@pytest.mark.parametrize(
+    "stronger",
+    [
+        [],
+        [attacked_again(ONE, range(100, 104))],  # a point, not more
+        [attacked_again(ONE, range(100))],  # what the cell broke itself
+        [attacked_again(ONE, range(N - 20, N))],  # what the victim gets wrong
+        [attacked_again(ONE, range(100, 200), range(99))],  # what was not tried
+        [attacked_again(ONE, range(100, 200), epsilon=0.2)],
+        [attacked_again(ONE, range(100, 200), victim_id="other")],
+        # Of another cell's survivors, and not of all of this one's.
+        [attacked_again(replace(ONE, attack="pgd"), range(100, 200), range(101, N))],
+    ],
+)
+def test_numbers_that_have_converged(stronger: list[dict[str, Any]]) -> None:
+    assert "not_converged" not in found(results_of([ONE], stronger=stronger))
+
+
+def test_few_examples_say_nothing_of_convergence() -> None:
+    small = Cell(attack="bim", examples=20, rows=[GRADIENTS] * 20)
+    for broken, fires in ((2, False), (3, True)):
+        again = attacked_again(small, range(broken), victim_id=small.victim_id)
+        assert ("not_converged" in found(results_of([small], stronger=[again]))) == fires
+
+
+@pytest.mark.parametrize("change", [{"targeted": True}, {"adaptive": False}])
+def test_only_adaptive_untargeted_cells_are_held_against_stronger_attacks(change: dict[str, bool]) -> None:
+    other = cell("bim", range(100), **change)
+    assert "not_converged" not in found(results_of([other], stronger=[attacked_again(other, range(N))]))
+
+
+def test_a_worst_case_that_held_is_not_marked_for_its_attacks() -> None:
+    """Each alone has not converged, and together they left nothing that anything breaks."""
+    one, other = cell("bim", range(100)), cell("pgd", range(100, 200))
+    stronger = [
+        attacked_again(one, range(100, 200)),
+        attacked_again(other, range(100), attack="pgd", attack_id="pgd-80"),
+        attacked_again(None, [], **STANDARD),
+    ]
+    results = results_of([one, other], stronger=stronger)
+    assert {row["cell_id"] for row in found(results)["not_converged"]} == {one.cell_id, other.cell_id}
+    assert run_query(results, "SELECT checks FROM worst_case").to_pylist() == [{"checks": []}]
+
+
+def test_the_view_of_stronger_attacks() -> None:
+    again = attacked_again(ONE, range(100, 110), range(100, 300))
+    columns = "cell_id, attack, stronger, n, survivors, tried, broken, robust_accuracy, robust_accuracy_after"
+    asked = f"SELECT {columns} FROM strengthened"
+    [row] = run_query(results_of([ONE], stronger=[again]), asked).to_pylist()
+    said = {"cell_id": ONE.cell_id, "attack": "bim", "stronger": "bim (steps=20)", "n": N, "survivors": 280}
+    # Of those that were not tried nobody knows, so that there is no number after.
+    assert row == {
+        **said,
+        "tried": 200,
+        "broken": 10,
+        "robust_accuracy": 0.7,
+        "robust_accuracy_after": None,
+    }
+    parts = [again, attacked_again(ONE, range(300, 305), range(300, N))]  # as another worst case had them
+    [row, worst] = run_query(results_of([ONE], stronger=parts), asked).to_pylist()
+    assert row == {
+        **said,
+        "tried": 280,
+        "broken": 15,
+        "robust_accuracy": 0.7,
+        "robust_accuracy_after": 265 / N,
+    }
+    assert worst == {**row, "cell_id": None, "attack": None}
+
+
+def test_a_wrong_number_is_null_beside_stronger_attacks_too() -> None:
+    wrong = cell("bim", range(100), epsilon=0.1)
+    wrong = without(wrong, 5, distance=0.3)
+    results = results_of([wrong], stronger=[attacked_again(wrong, range(100, 200))])
+    rows = run_query(results, "SELECT robust_accuracy, robust_accuracy_after FROM strengthened").to_pylist()
+    assert len(rows) == 2 and {value for row in rows for value in row.values()} == {None}
+
+
 def test_every_rule_is_tried() -> None:
     tried = FIGURES_THAT_FIRE.keys() | CELLS_THAT_FIRE.keys() | {flag.value for flag in OF_EXAMPLES}
+    tried |= {"not_converged"}
     assert tried == RULES.keys()
     severities = [rule.severity for rule in RULES.values()]
     assert severities == sorted(severities, key=("wrong", "suspicious", "note").index)

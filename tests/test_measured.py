@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -104,6 +105,9 @@ def test_measures_equal_those_of_sql(rows: pa.Table) -> None:
         assert ours.pop("cell_id") == name
         for column, bits in (("clean_correct", ours.pop("right_at")), ("success", ours.pop("broken_at"))):
             assert set(np.flatnonzero(unpacked(bits))) == positions(rows, name, column)
+        attacked = rows.append_column("attacked", pc.is_valid(rows["linf"]))
+        found_at = set(np.flatnonzero(unpacked(ours.pop("attacked_at"))))
+        assert found_at == positions(attacked, name, "attacked")
         assert {key for key in ours if ours[key] is None} == {key for key in theirs if theirs[key] is None}
         numbers = {key: value for key, value in theirs.items() if value is not None}
         assert {key: ours[key] for key in numbers} == pytest.approx(numbers, rel=1e-9, nan_ok=True)

@@ -30,6 +30,7 @@ def test_what_is_exported() -> None:
         "open",
         "query",
         "run",
+        "strengthen",
         "verify",
     ]
     for name in robustsweep.__all__:
@@ -51,6 +52,10 @@ def test_a_sweep_from_python(tmp_path: Path) -> None:
     answer = robustsweep.query(output, "SELECT count(*) AS n FROM examples")
     assert answer.to_pylist() == [{"n": 200}]
     assert robustsweep.verify(output).num_rows == summary.checks.num_rows == 0
+    again = robustsweep.strengthen(output, steps=5, only=("epsilon=0.1",), **options)  # type: ignore[arg-type]
+    assert set(again["stronger"].to_pylist()) == {"standard (steps=5)"}
+    with pytest.raises(robustsweep.UserError, match=r"strengthen: .*unexpected keyword argument 'workrs'"):
+        robustsweep.strengthen(output, workrs=2)
 
 
 @pytest.mark.parametrize(

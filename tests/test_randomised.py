@@ -17,8 +17,8 @@ from workers.network import network_for
 
 pytestmark = pytest.mark.tf
 
-EPSILONS = [0.05, 0.1, 0.15]
-COUNT = 60
+EPSILONS = [0.1, 0.15]
+COUNT = 120
 
 
 @cache
@@ -52,9 +52,9 @@ def bim(steps: int) -> Any:
 def test_more_steps_do_not_make_it_more_robust() -> None:
     """By one lucky draw an attack ended early, and one fresh draw judged it: the more steps, the luckier."""
     few, many = bim(10).robust_accuracy, bim(30).robust_accuracy
-    assert (many <= few + 2.01 / COUNT).all()
+    assert (many <= few + 0.03).all()
     truth = attacked(name="bim", steps=20, eot=60).robust_accuracy
-    assert (np.abs(many - truth) <= 4.01 / COUNT).all()
+    assert (np.abs(many - truth) <= 0.05).all()
 
 
 def test_claims_hold_in_draws_that_no_attack_has_seen() -> None:

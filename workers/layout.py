@@ -11,6 +11,8 @@ measured/<uuid>.parquet what cells came to, so that their rows need not be read 
 failures/<run>/<uuid>.json    one record for each attempt that failed
 runs/<run>/             cells.parquet, run.json, grid.yaml, status.json, logs/, training/
 tables/                 cells.parquet, checks.parquet, robustness.csv, robustness.md
+strengthened/           stronger attacks on survivors alone: such a folder, but for index, measured and tables
+                        of its own kind, and with survivors.json, which says that it is none by itself
 ```
 """
 
@@ -28,6 +30,8 @@ MEASURED = "measured"
 FAILURES = "failures"
 RUNS = "runs"
 TABLES = "tables"
+STRENGTHENED = "strengthened"
+SURVIVORS = "survivors.json"
 
 _PIN = re.compile(r"(.+)\.([0-9a-f]{64})\.json")
 _CACHED = re.compile(r"([0-9a-f]{64})\.(json|weights\.h5)")
@@ -108,6 +112,14 @@ def cached_weights(victim_id: str, weights: str) -> str:
 
 def cached_manifest(victim_id: str, weights: str) -> str:
     return f"{victim_id}/{weights}.json"
+
+
+def inside(location: str, name: str) -> str:
+    """The location of a folder in the one at `location`, a path or a URI, whose options stay behind it."""
+    if "://" not in location:
+        return f"{location.rstrip('/') or '/'}/{name}"
+    place, question, options = location.partition("?")
+    return f"{place.rstrip('/')}/{name}{question}{options}"
 
 
 def weights_of(base_name: str) -> str | None:

@@ -69,7 +69,7 @@ class Measurement:
         with self._clock.phase("clean"):
             clean = self._victim.clean(self._unit.start, self._unit.stop)
             clean_correct = clean.mostly
-            attacked = np.flatnonzero(clean_correct)
+            attacked = np.flatnonzero(clean_correct & self._chosen())
             images = self._victim.dataset.images("test", self._indices[attacked])
             images.setflags(write=False)  # an attack that worked in place would be measured against itself
         columns["position"][:] = np.arange(self._unit.start, self._unit.stop)
@@ -88,6 +88,13 @@ class Measurement:
         if len(attacked):
             self._attack(attacked, images)
         return pa.concat_tables([self._cell(k) for k in range(len(self._epsilons))])
+
+    def _chosen(self) -> NDArray[np.bool_]:
+        """The examples that are to be attacked, if their clean image is answered rightly, (N,)."""
+        positions = np.arange(self._unit.start, self._unit.stop)
+        if self._unit.attacked is None:
+            return np.ones(len(positions), bool)
+        return np.isin(positions, self._unit.attacked)
 
     def _attack(self, attacked: NDArray[np.int64], images: Images) -> None:
         columns = self._columns
@@ -114,6 +121,8 @@ class Measurement:
             columns["target"][:, attacked] = targets
         if kept := int(np.searchsorted(attacked, self._unit.keep - self._unit.start)):
             self._keep(attacked[:kept], found[:, :kept])
+        if self._unit.attacked is not None:  # of some that were hard to break, visibility says nothing
+            return
         if near := int(np.searchsorted(attacked, PERCEPTIBILITY_EXAMPLES - self._unit.start)):
             with self._clock.phase("perceptibility"):
                 full = found[:, :near]
@@ -124,8 +133,13 @@ class Measurement:
                 self._perceptibility(attacked[shown], images[shown], full[:, shown])
 
     def _call(self, attack: Any, attacked: NDArray[np.int64], images: Images, *, choose: str) -> Any:
+        victim, ours = self._victim, isinstance(attack, Attack)
+        own: dict[str, Any] = {"score_draws": False} if ours else {}
+        if ours and not self._spec.adaptive:
+            own["gradients_of"] = victim.undefended
         return attack(
-            self._victim.model,
+            # Another's attack takes gradients itself: it meets the network that it is to know.
+            victim.model if ours or self._spec.adaptive else victim.undefended,
             images,
             self._labels[attacked],
             self._epsilons,
@@ -133,7 +147,7 @@ class Measurement:
             example_indices=self._indices[attacked],
             clean_correct=np.ones(len(attacked), bool),
             choose=choose,
-            **({"score_draws": False} if isinstance(attack, Attack) else {}),
+            **own,
         )
 
     def _checked(self, result: Any, examples: int) -> tuple[Images, NDArray[np.bool_]]:

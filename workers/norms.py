@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 Images = NDArray[np.float32]
 NormName = Literal["linf", "l2"]
 
-_PRECISION = 1e-7  # of a factor: what float32 can tell apart
-
 
 class Norm(ABC):
     """A way to measure a change; a ball of a radius around an image is what a threat model allows."""
@@ -43,9 +41,13 @@ class Norm(ABC):
     def project(self, images: Images, clean: Images, radius: Images) -> Images:
         """The images moved into the ball of `radius` around `clean`, then clipped to the box [0, 1]."""
 
-    @abstractmethod
     def confine(self, images: Images, clean: Images, radius: Images) -> Images:
-        """The points of ball and box together that are nearest to the images, by Euclidean distance."""
+        """The images clipped to the box [0, 1], then moved into the ball of `radius` around `clean`.
+
+        The other way round, `project`, shrinks in L2 also what the box then takes away: on images with many
+        black or white pixels much of the radius is never spent.
+        """
+        return self.project(np.clip(images, 0, 1), clean, radius)
 
     @abstractmethod
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -91,9 +93,6 @@ class LinfNorm(Norm):
         projected: Images = np.clip(clean + change, 0, 1)
         return projected
 
-    def confine(self, images: Images, clean: Images, radius: Images) -> Images:
-        return self.project(images, clean, radius)
-
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
         return 2 * generator.random(shape, np.float32) - 1
 
@@ -135,33 +134,6 @@ class L2Norm(Norm):
         change = images - clean
         change *= np.minimum(1, radius / self._lengths(change)).astype(np.float32)
         return np.clip(clean + change, 0, 1)
-
-    def confine(self, images: Images, clean: Images, radius: Images) -> Images:
-        """As above. `project` clips what it has scaled, and ends inside the ball: on images with many black
-        or white pixels much of the radius is lost.
-
-        The nearest point is the change shrunk by one factor and then clipped to the box. What is left of
-        its length grows with the factor, in pieces that end where a channel meets the box: from a factor
-        that is small enough, each piece's own solution leads up to the true one.
-        """
-        change, room = _flat(images - clean), _flat(np.where(images > clean, 1 - clean, clean))
-        size, limit = np.abs(change), radius.reshape(-1).astype(np.float64)
-        longest = np.divide(room, size, out=np.ones_like(size), where=size > 0)  # the factor that fills it
-        spent_there, rate_there = np.square(room), np.square(size)
-        factor = np.minimum(1, limit / self._lengths(images - clean)[:, 0, 0, 0])
-        while True:
-            free = factor.astype(np.float32)[:, None] < longest
-            spent = np.where(free, 0, spent_there).sum(axis=1)
-            rate = np.where(free, rate_there, 0).sum(axis=1)
-            reached = np.ones_like(factor)  # where no channel is free, no factor is too large
-            np.divide(np.maximum(limit**2 - spent, 0), rate, out=reached, where=rate > 0)
-            larger = np.clip(np.sqrt(reached), factor, 1)
-            if (larger <= factor * (1 + _PRECISION)).all():
-                break
-            factor = larger
-        moved = np.sign(change) * np.minimum(size * factor.astype(np.float32)[:, None], room)
-        confined: Images = np.clip(clean + moved.reshape(images.shape), 0, 1)
-        return confined
 
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
         vector = generator.standard_normal(shape)

@@ -164,6 +164,9 @@ def publish_shard(
         "weights": weights,
         "published_at": datetime.now(UTC).isoformat(timespec="microseconds"),
         "rows": unit.rows,
+        # How many examples were to be attacked, where it was not all of them; no success among the others
+        # says anything.
+        **({} if unit.attacked is None else {"attacked": len(unit.attacked)}),
         "phases": dict(phases),
         "provenance": {**provenance, "code": this_code().source},
         "victim": {

@@ -29,14 +29,26 @@ def load_grid(location: str | Mapping[str, Any], overrides: Sequence[str] = ()) 
     GridError lists every problem; nothing has run by then.
     """
     if isinstance(location, Mapping):
-        document, source, folder = _written(location), "the grid", None
-        location = "grid"
-    else:
-        document, source, folder = _read(location)
+        return _grid(_written(location), "the grid", "grid", overrides, None)
+    document, source, folder = _read(location)
+    default_name = Path(location).stem if re.search(r"\.ya?ml$", location) else location
+    return _grid(document, source, default_name, overrides, folder)
+
+
+def grid_of_text(text: str, source: str, overrides: Sequence[str] = ()) -> Grid:
+    """A grid as an output folder keeps it, named `source` in messages; it says its name. GridError.
+
+    Paths, and modules of factories, are looked for from the working folder.
+    """
+    return _grid(parse_yaml(text, source), source, "grid", overrides, None)
+
+
+def _grid(
+    document: Document, source: str, default_name: str, overrides: Sequence[str], folder: str | None
+) -> Grid:
     problems: list[Problem] = []
     for override in overrides:
         _apply_override(document, override, problems)
-    default_name = Path(location).stem if re.search(r"\.ya?ml$", location) else location
     here = str(Path.cwd())
     python_path = (here,) if folder in (None, here) else (folder, here)
     return parse_grid(document, source, default_name=default_name, python_path=python_path, problems=problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +22,13 @@ class Gap(NamedTuple):
     cells: tuple[tuple[str, float], ...]  # (cell id, epsilon), ascending in epsilon
     start: int
     stop: int
+    attacked: tuple[int, ...] | None = None  # positions, ascending; None: all, as of `Evaluation`
+
+    @property
+    def work(self) -> int:
+        """Examples to attack × cells."""
+        inside = self._attacked(self.start, self.stop)
+        return (self.stop - self.start if inside is None else len(inside)) * len(self.cells)
 
     def count(self, slice_size: int) -> int:
         """How many units it makes."""
@@ -33,7 +40,13 @@ class Gap(NamedTuple):
         begin = (self.start // slice_size + index) * slice_size
         start, stop = max(self.start, begin), min(self.stop, begin + slice_size)
         unit_id = f"{self.victim.victim_id}/{self.attack.attack_id}.{start}-{stop}.{cells}"
-        return Evaluation(unit_id, self.victim, self.attack, self.cells, start, stop, keep)
+        attacked = self._attacked(start, stop)
+        return Evaluation(unit_id, self.victim, self.attack, self.cells, start, stop, keep, attacked)
+
+    def _attacked(self, start: int, stop: int) -> tuple[int, ...] | None:
+        if self.attacked is None:
+            return None
+        return self.attacked[bisect_left(self.attacked, start) : bisect_left(self.attacked, stop)]
 
 
 class Units(Sequence[Evaluation]):
@@ -82,7 +95,7 @@ class VictimPlan:
         """Examples × epsilons that are missing, by the attack's id."""
         work: Counter[str] = Counter()
         for gap in self.gaps:
-            work[gap.attack.attack_id] += len(gap.cells) * (gap.stop - gap.start)
+            work[gap.attack.attack_id] += gap.work
         return work
 
     def missing(self, attack: AttackSpec) -> int:
@@ -124,8 +137,12 @@ class Plan:
 
     @property
     def preparations(self) -> Counter[Preparation]:
-        """How many of the victims with something left to do are to be trained, fine-tuned or loaded."""
-        return Counter(victim.victim.preparation for victim in self.todo)
+        """How many networks of victims with something left to do are to be trained, fine-tuned or loaded.
+
+        Victims that differ in their defence at inference share theirs.
+        """
+        networks = {victim.victim.network.victim_id: victim.victim for victim in self.todo}
+        return Counter(victim.preparation for victim in networks.values())
 
     def units(self, victim: VictimPlan) -> Units:
         """The evaluation units of one victim."""
@@ -146,11 +163,13 @@ def make_plan(
     failed: Mapping[str, Sequence[Interval]] | None = None,
     failed_victims: Collection[str] = (),
     selected: Sequence[VictimCells] | None = None,
+    attacked: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Plan:
     """Plan what is missing of the selected cells; by default all are.
 
     `coverage` and `failed` give, by cell id, sorted disjoint intervals that accepted shards cover and that
-    failed for good; what failed is left out unless it is covered after all.
+    failed for good; what failed is left out unless it is covered after all. `attacked` has the positions to
+    attack of the cells in which it is not all of them; cells that differ in that are in no unit together.
     """
     chosen = list(victims if selected is None else selected)
     plan = Plan(list(victims), chosen, examples, [], slice_size, keep, cell_count=count(chosen))
@@ -158,7 +177,11 @@ def make_plan(
         todo = VictimPlan(victim)
         for run in runs:
             missing = _missing(plan, victim, run, coverage, failed or {}, victim.victim_id in failed_victims)
-            todo.gaps.extend(_gaps(victim, run.attack, missing))
+            alike: dict[tuple[int, ...] | None, list[tuple[Cell, list[Interval]]]] = {}
+            for cell, left in missing:
+                alike.setdefault((attacked or {}).get(cell.cell_id), []).append((cell, left))
+            for positions, group in alike.items():
+                todo.gaps.extend(_gaps(victim, run.attack, group, positions))
         if todo.gaps:
             plan.todo.append(todo)
     return plan
@@ -188,7 +211,10 @@ def _missing(
 
 
 def _gaps(
-    victim: VictimSpec, attack: AttackSpec, missing: Sequence[tuple[Cell, Sequence[Interval]]]
+    victim: VictimSpec,
+    attack: AttackSpec,
+    missing: Sequence[tuple[Cell, Sequence[Interval]]],
+    attacked: tuple[int, ...] | None,
 ) -> Iterator[Gap]:
     """Cut the missing intervals of several cells so that each gap misses the same cells throughout."""
     edges = sorted({edge for _, intervals in missing for interval in intervals for edge in interval})
@@ -204,6 +230,6 @@ def _gaps(
             continue
         if last:
             yield last
-        last = Gap(victim, attack, cells, start, stop) if cells else None
+        last = Gap(victim, attack, cells, start, stop, attacked) if cells else None
     if last:
         yield last

@@ -31,6 +31,8 @@ _CELL = {
     "epsilon": "the largest distance that counts as a success, on the [0, 1] pixel scale",
 }
 
+_OF_ATTACK = ("cell_id", "attack_id", "attack", "attack_options")
+
 _ROBUST = {
     "robust_accuracy": "share of the `n` examples that the victim gets right and {broken}, in [0, 1]",
     "robust_low": "lower end of its 95% Wilson interval, for the sampling of test images",
@@ -200,6 +202,22 @@ MEANINGS: dict[str, dict[str, str]] = {
         "error": "what happened, in one line",
         "traceback": "Python's traceback, where there is one",
         "worker": "the worker that it happened on",
+    },
+    "strengthened": {
+        **_SWEEP,
+        **{
+            name: f"{meaning}; null: of a worst case" for name, meaning in _CELL.items() if name in _OF_ATTACK
+        },
+        **{name: meaning for name, meaning in _CELL.items() if name not in _OF_ATTACK},
+        "stronger": "the attack on the survivors, with its options that differ from their defaults",
+        "n": "examples of the cell, or of the worst case",
+        "survivors": "of these: the victim is right, and they are not broken",
+        "tried": "of the survivors: attacked again by `stronger`",
+        "broken": "of those: broken now",
+        "robust_accuracy": "of the cell, or of the worst case, as it is there: `survivors` / `n`; null where "
+        "a check calls it wrong",
+        "robust_accuracy_after": "what it would be without those that `stronger` breaks; null also until all "
+        "survivors are tried",
     },
     "checks": {
         **_SWEEP,

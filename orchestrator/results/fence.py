@@ -11,7 +11,10 @@ import duckdb
 
 from orchestrator.errors import QueryError, did_you_mean
 
-VIEWS = ("examples", "cells", "worst_case", "distances", "victims", "history", "failures", "checks")
+VIEWS = (
+    *("examples", "cells", "worst_case", "distances", "victims", "history", "failures", "checks"),
+    "strengthened",
+)
 
 TABLE_FUNCTIONS = ("generate_series", "range", "unnest")
 """The functions that a query may select from; all others read files, settings or DuckDB's internals."""

@@ -23,6 +23,7 @@ from orchestrator.results.checks.evidence import Evidence, gather
 from orchestrator.results.fence import ALLOWED, VIEWS, checked
 from orchestrator.results.measured import ATTACKS, MEASURED
 from orchestrator.results.schemas import Results
+from orchestrator.results.strengthened import STRENGTHENED, strengthened
 from orchestrator.results.worst_case import WORST_CASES, worst_cases
 from workers.machine import available_cpus
 
@@ -41,8 +42,8 @@ def connect(
     """A DuckDB connection with the views `VIEWS` over `results`, its configuration closed and locked.
 
     The first column of each is the `sweep` that a row is of. Ids may be the same in several sweeps, so each
-    has its views, and is checked, by itself. Without `cells` the views `cells` and `checks` hold nothing that
-    is measured: that takes a while.
+    has its views, and is checked, by itself. Without `cells` the views of `views.MEASURED`
+    hold nothing that is measured: that takes a while.
 
     `memory_limit` caps DuckDB (the Parquet reader's buffers come on top; nothing spills to disk); `threads`
     defaults to the CPUs that this process may use. Rows are read from the accepted shards as a query needs
@@ -65,7 +66,8 @@ def connect(
     )
     sweeps = [results] if isinstance(results, Results) else list(results)
     for i, one in enumerate(sweeps):
-        _create_views(connection, one, f"input{i}", f"sweep{i}", cells=cells)
+        # That of the first is called as views call it, for who looks at one sweep and behind its views.
+        _create_views(connection, one, f"input{i or ''}", f"sweep{i}", cells=cells)
     connection.execute("USE main")
     for name in VIEWS:
         parts = (
@@ -81,13 +83,16 @@ def _create_views(
 ) -> None:
     """The views of one sweep, in a schema of its own, and what they stand on in another."""
     connection.execute(f"CREATE SCHEMA {schema}; CREATE SCHEMA {inputs}; USE {inputs}")
+    stronger = STRENGTHENED.empty_table()
     measured, attacks, worst = MEASURED.empty_table(), ATTACKS.empty_table(), WORST_CASES.empty_table()
     if cells:
-        measured, attacks = results.measured()
+        measured, attacks = found = results.measured()
         worst = worst_cases(results.wanted, results.coverage, attacks)
+        stronger = strengthened(results.wanted, found, worst, results.stronger())
     connection.from_arrow(measured).create_view("measured")
     connection.from_arrow(attacks.drop_columns("closest")).create_view("attacks")
     connection.from_arrow(worst).create_view("worst_cases")
+    connection.from_arrow(stronger).create_view("strengthened")
     for name in ("wanted", "coverage", "victims", "failures"):
         connection.from_arrow(getattr(results, name)).create_view(name)
     connection.from_arrow(results.examples).select(*views.EXAMPLE_COLUMNS).create_view("examples")

@@ -113,6 +113,17 @@ FAILURES = pa.schema(
 """Every attempt that failed."""
 
 
+STRONGER = pa.schema(
+    [
+        *(WANTED.field(name) for name in ("cell_id", "victim_id", "attack_id")),
+        *(WANTED.field(name) for name in ("attack", "attack_options", "norm", "epsilon")),
+        ("attacked_at", pa.binary()),  # by position, as of `results.witnesses`
+        ("broken_at", pa.binary()),
+    ]
+)
+"""One row for each cell of the folder's `strengthened/`: an attack on survivors, and what it broke."""
+
+
 class Measured(NamedTuple):
     """What the rows of the wanted cells come to."""
 
@@ -133,3 +144,4 @@ class Results:
     history: pa.Table  # `HISTORY`
     failures: pa.Table  # `FAILURES`
     probes: pa.Table  # `PROBES`
+    stronger: Callable[[], pa.Table] = STRONGER.empty_table  # `STRONGER`, read when asked for

@@ -2,8 +2,8 @@
 
 The views of a sweep stand on the tables of a schema, here called `input`, which
 `orchestrator.results.query.connect` makes: `examples` (a PyArrow dataset), `wanted`, `measured`, `attacks`,
-`worst_cases`, `coverage`, `victims`, `failures`; and `verdicts` and `worst_verdicts`, what checks say of what
-stands on those.
+`worst_cases`, `coverage`, `victims`, `failures`, `strengthened`; and `verdicts` and `worst_verdicts`, what
+checks say of what stands on those.
 """
 
 from __future__ import annotations
@@ -195,6 +195,23 @@ FROM input.{view} c LEFT JOIN input.{verdicts} v ON {on}
 """
 
 
+_BELIEVED = "coalesce(v.verdict, w.verdict, '') <> 'wrong'"
+
+STRENGTHENED = f"""
+SELECT
+    {_columns("s", DIMENSIONS.names)}, s.stronger, s.n, s.survivors, s.tried, s.broken,
+    CASE WHEN {_BELIEVED} THEN s.survivors / s.n::DOUBLE END AS robust_accuracy,
+    CASE WHEN {_BELIEVED} AND s.tried = s.survivors
+        THEN (s.survivors - s.broken) / s.n::DOUBLE END AS robust_accuracy_after
+FROM input.strengthened s
+LEFT JOIN input.verdicts v ON v.cell_id = s.cell_id
+LEFT JOIN input.worst_verdicts w
+    ON s.cell_id IS NULL AND (w.victim_id, w.norm, w.epsilon) = (s.victim_id, s.norm, s.epsilon)
+"""
+"""One row for each cell or worst case and each stronger attack on its survivors
+(`orchestrator.results.strengthened`)."""
+
+
 _ROBUST = ("robust_accuracy", "robust_low", "robust_high")
 _MISSED = ("target_missed", "target_missed_low", "target_missed_high")
 _RATES = ("attack_success_rate", "attack_success_rate_uint8")
@@ -215,6 +232,7 @@ JUDGED = {
         "(v.victim_id, v.norm, v.epsilon) = (c.victim_id, c.norm, c.epsilon)",
         *(_ROBUST, ("robust_accuracy",)),
     ),
+    "strengthened": STRENGTHENED,
 }
 """Those that stand on what checks find in the others (`orchestrator.results.checks.Judged`).
 
@@ -222,5 +240,5 @@ What a check calls wrong is null in the columns that people read and average; th
 `_unchecked` have it as it was measured.
 """
 
-MEASURED = ("cells", "worst_case", "distances", "checks")
+MEASURED = ("cells", "worst_case", "distances", "checks", "strengthened")
 """Those that stand on what rows come to, rather than on rows alone."""

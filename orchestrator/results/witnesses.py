@@ -21,6 +21,7 @@ WITNESSES = (
     # the attack succeeded. As long as the positions go.
     pa.field("right_at", pa.binary()),
     pa.field("broken_at", pa.binary()),
+    pa.field("attacked_at", pa.binary()),  # likewise: the attack was run there
     pa.field("contradicted", pa.int64()),  # successes that their own row contradicts
     pa.field("misplaced", pa.int64()),  # kept images that cannot be what their rows say
 )
@@ -36,8 +37,13 @@ def bits(values: NDArray[np.bool_]) -> bytes:
 
 
 def unpacked(packed: bytes | None) -> NDArray[np.bool_]:
-    """The bits of `right_at` or `broken_at`; behind those that were meant there may be some zeros."""
+    """The bits of `right_at` or another; behind those that were meant there may be some zeros."""
     return np.unpackbits(np.frombuffer(packed or b"", np.uint8)).astype(bool)
+
+
+def sized(values: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """So many bits: what is missing is false."""
+    return np.pad(values[:size], (0, max(0, size - len(values))))
 
 
 def witnesses(
@@ -53,16 +59,19 @@ def witnesses(
     ends = np.searchsorted(code[order], np.arange(count + 1))
     right_at: list[bytes] = []
     broken_at: list[bytes] = []
+    attacked_at: list[bytes] = []
+    known = ~np.isnan(distance)  # infinite where an attack failed, and null where there was none
     for start, stop in pairwise(ends):
         here = order[start:stop]
         length = int(position[here].max()) + 1 if len(here) else 0
-        for of, into in ((right, right_at), (success, broken_at)):
+        for of, into in ((right, right_at), (success, broken_at), (known, attacked_at)):
             flat = np.zeros(length, bool)
             flat[position[here]] = of[here]
             into.append(bits(flat))
     return {
         "right_at": right_at,
         "broken_at": broken_at,
+        "attacked_at": attacked_at,
         "contradicted": np.bincount(code, weights=contradicted, minlength=count).astype(np.int64),
         "misplaced": np.bincount(code, weights=misplaced, minlength=count).astype(np.int64),
     }

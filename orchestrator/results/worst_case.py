@@ -24,7 +24,7 @@ WORST_CASES = pa.schema(
         ("examples", pa.int32()),  # wanted
         ("robust", pa.int32()),  # of the n: answered rightly, and not broken
         ("complete", pa.bool_()),
-        ("robust_at", pa.binary()),  # which of the first `examples` positions those are, as `witnesses.bits`
+        ("robust_at", pa.binary()),  # the robust ones by position, as of `results.witnesses`
     ]
 )
 """One row for each victim, norm and epsilon that an adaptive, untargeted attack is wanted at."""

@@ -362,5 +362,5 @@ class Loop:
 def _work(unit: Unit) -> dict[str, int]:
     """How much of which kind of work, as `Estimate` has them."""
     if isinstance(unit, Evaluation):
-        return {unit.attack.attack_id: unit.rows}
+        return {unit.attack.attack_id: unit.work}
     return {unit.victim.preparation: 1}

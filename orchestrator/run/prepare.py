@@ -27,6 +27,7 @@ class Prepared:
     accepted: Accepted
     plan: Plan
     warnings: list[str] = field(default_factory=list)
+    survivors_of: Store | None = None  # the folder whose survivors are attacked, which tables are made of
 
 
 def prepare(
@@ -39,6 +40,7 @@ def prepare(
 ) -> Prepared:
     """Plan a grid, or what `only` selects of it, against what its output folder holds. Writes nothing."""
     store = Store(output)
+    store.ensure_whole()
     victims = list(expand(grid))
     if not victims:
         raise UserError(f"grid {grid.name}: exclude leaves no cell at all")

@@ -118,8 +118,9 @@ def _run_sweep(
     if run_id:
         StatusWriter(store, run_id, state).write()
     # Also when nothing was run: the last run may have been cut off before it came to this.
-    cells, worst, checks = judged_tables(store.results(accepted))
-    store.write_tables(table_files(cells, worst, checks))
+    shown = prepared.survivors_of or store
+    cells, worst, checks = judged_tables(shown.results(None if prepared.survivors_of else accepted))
+    shown.write_tables(table_files(cells, worst, checks))
     failures = _lasting_failures(plan, store, missing)
     code = 130 if state.state == "interrupted" else 1 if missing else 0
     return Summary(state, code, failures, run_id, checks)

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,13 +22,22 @@ import pyarrow.parquet as pq
 
 from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval, add
-from orchestrator.results.schemas import COVERAGE, FAILURES, HISTORY, PROBES, VICTIMS, WANTED, Results
+from orchestrator.results.schemas import (
+    COVERAGE,
+    FAILURES,
+    HISTORY,
+    PROBES,
+    STRONGER,
+    VICTIMS,
+    WANTED,
+    Results,
+)
 from orchestrator.store.accepted import Accepted, SetAside, accept
 from orchestrator.store.index import ShardIndex
 from orchestrator.store.measures import measured_results
 from orchestrator.store.records import Failure, Status, from_json
 from workers import layout
-from workers.pins import Pin, read_pins
+from workers.pins import Pin, pinned_weights, read_pins
 from workers.probes import read_probes
 from workers.recipe import Recipe, recipe_text
 from workers.shards import InvalidShardError, ShardInfo, read_footer
@@ -36,6 +45,7 @@ from workers.storage import Folder, redacted
 from workers.unit import Training, Unit
 
 _PAUSES = (0.2, 1.0)  # seconds before footers that could not be read are tried again
+_WITNESSES = ("cell_id", "attacked_at", "broken_at")
 _READERS = 16  # footers and records are read in this many threads: latency, not bandwidth, is what they cost
 
 
@@ -65,11 +75,11 @@ class Store:
 
     # -- shards -------------------------------------------------------------------------------------------
 
-    def accepted_shards(self) -> Accepted:
+    def accepted_shards(self, pins: Mapping[str, Pin] | None = None) -> Accepted:
         """Which files count: the one answer for table, query and plan alike.
 
-        Validates every file by its footer, applies the pinned weights, and resolves overlap in favour of
-        what was published first. What does not count is listed with its reason.
+        Validates every file by its footer, applies the pinned weights (by default the folder's own), and
+        resolves overlap in favour of what was published first. What does not count is listed with its reason.
         """
         known = self.index.load()
         infos: list[ShardInfo] = []
@@ -84,7 +94,8 @@ class Store:
 
         read, broken, unreadable = self._read_footers(unknown)
         infos += read
-        return accept(self.shards, infos, broken, self.pins(), unreadable=unreadable, from_footers=len(read))
+        pins = self.pins() if pins is None else pins
+        return accept(self.shards, infos, broken, pins, unreadable=unreadable, from_footers=len(read))
 
     def _read_footers(
         self, files: Sequence[tuple[str, int, int]]
@@ -254,13 +265,23 @@ class Store:
     def wanted(self) -> pa.Table:
         """The cells of the grid as last run, `results.WANTED`."""
         runs = self.run_ids()
-        if not runs:
-            return WANTED.empty_table()
-        data = self.folder.read(layout.run_cells(runs[-1]))
+        return self._asked(runs[-1]) if runs else WANTED.empty_table()
+
+    def ever_wanted(self) -> pa.Table:
+        """The cells of every run, each as it was last asked for, `results.WANTED`."""
+        cells = {cell["cell_id"]: cell for run in self.run_ids() for cell in self._asked(run).to_pylist()}
+        return pa.Table.from_pylist(list(cells.values()), schema=WANTED)
+
+    def _asked(self, run_id: str) -> pa.Table:
+        data = self.folder.read(layout.run_cells(run_id))
         return pq.read_table(pa.BufferReader(data), schema=WANTED)
 
     def results(self, accepted: Accepted | None = None, *, sweep: str | None = None) -> Results:
-        """Everything that tables, figures and SQL are made from; `sweep` is what to call it."""
+        """Everything that tables, figures and SQL are made from; `sweep` is what to call it.
+
+        StoreError for a folder of attacks on survivors alone: as robust accuracies they would be too high.
+        """
+        self.ensure_whole()
         accepted = accepted or self.accepted_shards()
         pinned = self.pins()
         pins = [pin.manifest for pin in pinned.values()]
@@ -286,7 +307,53 @@ class Store:
             history=pa.Table.from_pylist(history, schema=HISTORY),
             failures=pa.Table.from_pylist([asdict(one) for one in self.failures()], schema=FAILURES),
             probes=pa.Table.from_pylist(probes, schema=PROBES),
+            stronger=self._stronger,
         )
+
+    def _stronger(self) -> pa.Table:
+        """What the attacks of `strengthened/` broke, `results.schemas.STRONGER`."""
+        inside = Store(self.strengthened)
+        if not inside.folder.exists():
+            return STRONGER.empty_table()
+        # By the weights that count here: those of that folder may be of another time.
+        accepted, wanted = inside.accepted_shards(self.pins()), inside.ever_wanted()
+        with suppress(OSError):  # a reader may have no right to write
+            inside.remember(accepted)
+        measured = measured_results(accepted, wanted, inside.folder.folder(layout.MEASURED)).cells
+        known = {row["cell_id"]: row for row in measured.select(_WITNESSES).to_pylist()}
+        rows = [{**cell, **known[cell["cell_id"]]} for cell in wanted.to_pylist() if cell["cell_id"] in known]
+        return pa.Table.from_pylist(
+            [{name: row[name] for name in STRONGER.names} for row in rows], schema=STRONGER
+        )
+
+    # -- attacks on survivors -------------------------------------------------------------------------------
+
+    @property
+    def strengthened(self) -> str:
+        """Where the folder of attacks on its survivors is."""
+        return layout.inside(self.location, layout.STRENGTHENED)
+
+    def begin_strengthening(self) -> Store:
+        """The folder of attacks on survivors, its victims pinned as they are here."""
+        inside = Store(self.strengthened)
+        inside._publish_json(layout.SURVIVORS, {"of": self.shown})
+        pinned = pinned_weights(self.folder)
+        for victim_id, weights in pinned_weights(inside.folder).items():
+            if pinned.get(victim_id, weights) != weights:
+                inside.folder.delete(layout.pin(victim_id, weights))
+        for victim_id, weights in pinned.items():
+            for name in (layout.pin(victim_id, weights), layout.probes(victim_id, weights)):
+                if self.folder.exists(name) and not inside.folder.exists(name):
+                    inside.folder.publish(name, self.folder.read(name))
+        return inside
+
+    def ensure_whole(self) -> None:
+        """StoreError for a folder of attacks on survivors alone."""
+        if self.folder.exists(layout.SURVIVORS):
+            raise StoreError(
+                f"{self.shown} holds attacks on survivors alone, of which no table can be made: ask the "
+                "folder whose survivors they are (its view strengthened), which verify holds against them"
+            )
 
     def write_tables(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():

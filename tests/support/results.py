@@ -15,6 +15,7 @@ from orchestrator.results.schemas import (
     FAILURES,
     HISTORY,
     PROBES,
+    STRONGER,
     VICTIMS,
     WANTED,
     Measured,
@@ -105,6 +106,7 @@ def results_of(
     failures: Sequence[Mapping[str, Any]] = (),
     probes: Sequence[Mapping[str, Any]] = (),
     sweep: str = "made_up",
+    stronger: Sequence[Mapping[str, Any]] = (),
 ) -> Results:
     """Results that hold `cells`; `unwanted` ones have rows but are in no grid any more.
 
@@ -142,6 +144,7 @@ def results_of(
         history=_table(history, HISTORY),
         failures=_table(failures, FAILURES),
         probes=_table(probes, PROBES),
+        stronger=lambda: _table(stronger, STRONGER),
     )
 
 

@@ -147,13 +147,16 @@ def made_up_manifest(unit: Training, weights: str) -> Manifest:
 
 
 def made_up_rows(unit: Evaluation) -> pa.Table:
-    """Rows of the shard schema: label and success follow from position and epsilon."""
+    """Rows of the shard schema: label and success follow from position and epsilon, and from the steps of an
+    attack that is made up too."""
+    steps = unit.attack.options.get("steps", 1) if unit.attack.factory else 1
     tables = []
     positions = np.arange(unit.start, unit.stop, dtype=np.int32)
     for cell_id, epsilon in unit.cells:
         n = len(positions)
         correct = positions % 10 != 0
-        success = correct & (positions % 100 < 200 * epsilon)
+        chosen = positions >= 0 if unit.attacked is None else np.isin(positions, unit.attacked)
+        success = correct & chosen & (positions % 100 < 200 * epsilon * steps)
         distance = np.where(success, np.float32(epsilon), np.float32(np.inf))
         columns: dict[str, Any] = {
             name: pa.repeat(pa.scalar(value, SCHEMA.field(name).type), n)
@@ -168,10 +171,12 @@ def made_up_rows(unit: Evaluation) -> pa.Table:
             "clean_correct": correct,
             "success": success,
             "success_uint8": success,
-            **{name: pa.array(distance, mask=~correct) for name in ("linf", "l2", "l0")},
+            **{name: pa.array(distance, mask=~(correct & chosen)) for name in ("linf", "l2", "l0")},
             "forward_calls": np.full(n, 2, np.int32),
             "gradient_calls": np.full(n, 1, np.int32),
         }
+        if unit.attack.options.get("targeted"):
+            columns["target"] = pa.array((positions + 2) % 10, pa.int32(), mask=~(correct & chosen))
         arrays = [
             pa.array(columns[field.name]).cast(field.type)
             if field.name in columns and not isinstance(columns[field.name], pa.Array)

@@ -19,7 +19,7 @@ Choose = Literal["first", "strongest", "last"]
 DRAWS = 20
 """By how many draws of a randomised model its gradients and answers are estimated while it is attacked."""
 
-WON = 0.75
+WON = 0.85
 """The share of those draws that ends the work on an image: by half of them, chance would win too soon."""
 
 
@@ -109,8 +109,8 @@ class ActiveSet:
 
     A randomised model is asked `draws` times wherever it is asked. Gradients and losses are means
     (expectation over transformation: Athalye, Engstrom, Ilyas and Kwok, arXiv:1707.07397). Logits are those
-    of one of the draws, for each row: the one whose lead is positive only where at least three quarters of
-    theirs are. At the end of the budget, most of some fresh draws are enough.
+    of one of the draws, for each row: the one whose lead is positive only where at least 17 of 20 are. In the
+    end the best iterate is taken, of which most of some fresh draws are enough.
     """
 
     def __init__(self, task: Task, *, minimum_norm: bool = False) -> None:
@@ -156,7 +156,7 @@ class ActiveSet:
         return self.norm.project(images, self.clean, self.radius)
 
     def confine(self, images: Images) -> Images:
-        """The points of their rows' balls and the box together that are nearest to images (R, H, W, C)."""
+        """Images (R, H, W, C) clipped to the box, then moved into their rows' balls."""
         return self.norm.confine(images, self.clean, self.radius)
 
     def random_start(self, stream: int = 0) -> Images:
@@ -262,12 +262,11 @@ class ActiveSet:
         inside = metrics.within(distance, self.epsilons[self.level])
         success = self.succeeds(logits) & inside
         if self.choose == "first":
-            claimed = np.flatnonzero(success)
-            success[claimed] = self.confirmed(claimed, iterates[claimed])
-            if final and self.task.draws > 1:
-                left = np.flatnonzero(~success & inside)
-                success[left] = self.confirmed(left, iterates[left], won=0.5)
             kept = success | final
+            if self.task.draws > 1:
+                iterates, success = self._judge_draws(iterates, logits, success, inside, final=final)
+                distance = self.norm.distance(self.clean, iterates)
+                kept = np.ones_like(success)
         elif self.choose == "strongest":
             loss = self._loss(logits)
             kept = loss > self._best_loss[self.level, self.example]
@@ -275,6 +274,32 @@ class ActiveSet:
         else:
             kept = np.full_like(success, final)
         return self.record(kept, iterates, success, distance)
+
+    def _judge_draws(
+        self,
+        iterates: Images,
+        logits: Images,
+        success: NDArray[np.bool_],
+        inside: NDArray[np.bool_],
+        *,
+        final: bool,
+    ) -> tuple[Images, NDArray[np.bool_]]:
+        """Each row's best iterate so far (R, H, W, C) of a randomised model, and which succeed, (R,).
+
+        One that ends the work is won in fresh draws too; in the end most of fresh draws are enough.
+        """
+        claimed = np.flatnonzero(success)
+        success[claimed] = self.confirmed(claimed, iterates[claimed])
+        at = self.level, self.example
+        lead = self._lead(logits, self.example) / np.maximum(np.abs(logits).max(axis=1), np.float32(1e-37))
+        lead = np.where(inside, np.nan_to_num(lead, nan=-np.inf), -np.inf)
+        better = success | (lead > self._best_loss[at])
+        self._best_loss[at] = np.where(better, lead, self._best_loss[at])
+        best = np.where(better[:, None, None, None], iterates, self.found.images[at])
+        if final:
+            left = np.flatnonzero(~success & np.isfinite(self._best_loss[at]))
+            success[left] = self.confirmed(left, best[left], won=0.5)
+        return best, success
 
     def record(
         self,
@@ -325,14 +350,17 @@ class ActiveSet:
 
     def _to_win(self, answers: Images, example: NDArray[np.integer], won: float = WON) -> Images:
         """Of answers (D, R, K), for each row the one that is won only where a share of them is, (R, K)."""
-        if self.task.targets is None:
-            leads = np.stack([metrics.lead(logits, self.task.labels[example]) for logits in answers])
-        else:
-            leads = -np.stack([metrics.lead(logits, self.task.targets[example]) for logits in answers])
+        leads = np.stack([self._lead(logits, example) for logits in answers])
         ranked = np.argsort(np.nan_to_num(leads, nan=-np.inf), axis=0, kind="stable")
         chosen = ranked[min(int((1 - won) * len(answers) + 1e-9), (len(answers) - 1) // 2)]
         faced: Images = answers[chosen, np.arange(answers.shape[1])]
         return faced
+
+    def _lead(self, logits: Images, example: NDArray[np.integer]) -> NDArray[np.float64]:
+        """By how much logits (R, K) are on the attack's side, (R,); NaN where they are not finite."""
+        if self.task.targets is None:
+            return metrics.lead(logits, self.task.labels[example])
+        return -metrics.lead(logits, self.task.targets[example])
 
     def _loss(self, logits: Images) -> NDArray[np.float64]:
         """The loss whose highest iterate is the strongest: the cross-entropy, (R,)."""

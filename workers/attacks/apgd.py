@@ -30,9 +30,11 @@ class APGD(Attack):
 
     Without `restarts` there are 5, as in ART, and one with `targeted_classes`, as in AutoAttack, which has
     one of either: from a single start, 2 to 5 points more of an L2-trained network's examples hold. Points
-    outside the ball or the box are moved to the nearest one inside both. The step size begins at twice
-    epsilon and is halved, going back to the best point so far, at checkpoints where the loss has mostly
-    stopped rising. `loss` is the cross-entropy by default, or the difference of
+    are clipped to the box and then projected to the ball, as in ART: the other way round leaves a part of an
+    L2 radius unspent, which costs about a point there.
+
+    The step size begins at twice epsilon and is halved, going back to the best point so far, at checkpoints
+    where the loss has mostly stopped rising. `loss` is the cross-entropy by default, or the difference of
     logits ratio (`dlr`). With `targeted_classes` > 0 (APGD-T; AutoAttack's has 9) each restart is one run
     against each of so many most likely other classes, by default with the targeted `dlr`; success is still
     any other class. `targeted` instead reaches the one class that the call gives. Croce and Hein, "Reliable

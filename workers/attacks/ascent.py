@@ -40,9 +40,9 @@ def ascend(
 ) -> None:
     """Take `steps` for every row of the active set; `step_sizes` are (E,), [0, 1] scale.
 
-    `falling` steps get smaller, from these sizes towards 0 along half a cosine. With `whole_ball` a step ends
-    at the nearest point of ball and box together; else it is projected to the ball and then clipped to the
-    box, as other libraries do, which in L2 leaves a part of the ball out of reach.
+    `falling` steps get smaller, from these sizes towards 0 along half a cosine. With `whole_ball` a step is
+    clipped to the box and then projected to the ball; else the other way round, as in most libraries, which
+    in L2 leaves a part of the radius unspent.
 
     From the clean images, where one gradient serves all epsilons, or from `start` (R, H, W, C). The logits
     that come with every gradient judge the iterate it is taken at, and only the last iterate needs a pass of

@@ -17,7 +17,7 @@ _FOOLBOX_STEP = 0.2
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
 class BIM(Attack):
-    """`steps` along the gradient, each moved to the nearest point of ball and box together.
+    """`steps` along the gradient, each clipped to the box and then projected to the ball.
 
     The first step is as long as epsilon, so that with the same loss whatever FGSM breaks is broken; the
     others fall along half a cosine towards 0. `relative_step_size`, a share of epsilon, or `step_size`,
@@ -27,7 +27,7 @@ class BIM(Attack):
 
     `like: foolbox` gives, with `choose="last"`, the images of Foolbox's `LinfBasicIterativeAttack` and
     `L2BasicIterativeAttack`: steps of 0.2 of epsilon unless a size is given, and in L2 a projection that
-    leaves a part of the ball out of reach. Robust networks look more robust to it (`docs/attacks.md`).
+    leaves a part of the radius unspent. Robust networks look more robust to it (`docs/attacks.md`).
     """
 
     name: ClassVar[str] = "bim"

@@ -21,13 +21,13 @@ class PGD(Attack):
 
     A restart tries only what has held so far. Steps fall along half a cosine, from epsilon (linf) or twice
     epsilon (l2) towards 0; `relative_step_size`, a share of epsilon, or `step_size`, absolute on the [0, 1]
-    scale and taken before the other, makes all of one size. Each ends at the nearest point of ball and box
-    together. `loss` is the cross-entropy, the `margin` of the logits or their difference ratio (`dlr`).
-    Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (arXiv:1706.06083).
+    scale and taken before the other, makes all of one size. Each is clipped to the box and then
+    projected to the ball. `loss` is the cross-entropy, the `margin` of the logits or their difference ratio
+    (`dlr`). Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (arXiv:1706.06083).
 
     `like: foolbox` gives the images of Foolbox's `LinfProjectedGradientDescentAttack` and
     `L2ProjectedGradientDescentAttack`: steps of 1/30 (linf) or 1/40 (l2) of epsilon unless a size is given,
-    and in L2 a projection that leaves a part of the ball out of reach. Robust networks look more robust to
+    and in L2 a projection that leaves a part of the radius unspent. Robust networks look more robust to
     it than to BIM (`docs/attacks.md`).
     """
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.results.checks import cells, flagged, folder, paired, victims
+from orchestrator.results.checks import cells, flagged, folder, paired, stronger, victims
 from orchestrator.results.checks.evidence import Cell, Evidence
 from orchestrator.results.checks.rule import CHECKS, SEVERITIES, Rule
 from orchestrator.results.schemas import VICTIMS
@@ -23,7 +23,7 @@ from workers.unit import VictimSpec, label
 RULES: dict[str, Rule] = {
     rule.name: rule
     for severity in SEVERITIES
-    for module in (victims, cells, paired, flagged, folder)
+    for module in (victims, cells, paired, stronger, flagged, folder)
     for rule in module.RULES
     if rule.severity == severity
 }
@@ -118,6 +118,7 @@ def _worst_cases(
         searches = [cell for cell in here if cell.kind.iterative or cell.kind.black_box]
         searches = searches or [cell for cell in here if cell.kind.white_box] or here
         names = set.intersection(*(by_cell[cell.cell_id] for cell in searches)) if searches else set()
+        names = {name for name in names if RULES[name].spreads}
         made_up = {name for cell in here for name in by_cell[cell.cell_id] if RULES[name].makes_up}
         if names | made_up | own.get(point, set()):
             yield {

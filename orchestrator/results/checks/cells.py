@@ -14,10 +14,12 @@ from workers.flags import Flag
 POINT = 0.01
 """The smallest effect that is worth a word: one point of robust accuracy."""
 
+SOME = 3
+"""So many examples make a share of them more than one odd image."""
+
 _LOST_BY_CHANCE = 0.05  # of a randomised victim's answers at epsilon 0: near one half a majority may turn
 _REACHABLE = 0.5
 _ROOM = 0.02  # beside the share of a class: the examples are near-stratified, not stratified
-_SOME = 3  # examples, before a share of them is more than one odd image
 _MANY = 20  # examples, before a share says much
 
 
@@ -65,7 +67,7 @@ def _not_found(evidence: Evidence) -> Iterator[Found]:
         if cell.not_found is None or not cell.correct or cell.targeted:
             continue
         share = cell.not_found / cell.correct
-        if share > POINT and cell.not_found >= _SOME:
+        if share > POINT and cell.not_found >= SOME:
             yield Found(
                 cell.of_attack,
                 share,

@@ -137,6 +137,7 @@ class Evidence:
     )  # victim id -> figure -> value, no nulls
     coverage: pa.Table | None = None  # `results.schemas.COVERAGE`, of the wanted cells
     worst_cases: list[dict[str, Any]] = field(default_factory=list)  # the view `worst_case`, all of it
+    strengthened: list[dict[str, Any]] = field(default_factory=list)  # `results.strengthened.STRENGTHENED`
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -193,6 +194,7 @@ def gather(connection: duckdb.DuckDBPyConnection, results: Results, schema: str)
         figures=dict(figures),
         coverage=coverage.to_arrow_table(),
         worst_cases=connection.sql(f"FROM {schema}.worst_case").to_arrow_table().to_pylist(),
+        strengthened=connection.sql(f"FROM {schema}.strengthened").to_arrow_table().to_pylist(),
     )
 
 

@@ -92,6 +92,7 @@ class Rule:
     advice: str  # what to do then
     find: Callable[[Evidence], Iterator[Found]]
     concerns: Callable[[Cell], bool] = attacked
+    spreads: bool = True  # to a worst case, all searches of which have it
     makes_up: bool = False  # successes that are none, so that the worst case suffers too; else it hides some
 
     def rows(self, evidence: Evidence) -> Iterator[dict[str, Any]]:
