@@ -48,7 +48,7 @@ def stronger(entry: AttackEntry) -> AttackEntry | None:
     return _with(entry, {**options, **more}) if more else None
 
 
-def standard(norm: NormName, options: Mapping[str, int]) -> AttackEntry:
+def standard(norm: NormName, options: Mapping[str, Any]) -> AttackEntry:
     """The bundle, with these options beside its defaults."""
     made = asdict(Standard(norm=norm, **options))
     entry = AttackEntry(
