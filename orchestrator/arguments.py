@@ -26,6 +26,7 @@ class Listing(StrEnum):
     models = "models"
     datasets = "datasets"
     attacks = "attacks"
+    defences = "defences"
     grids = "grids"
     victims = "victims"
 

@@ -14,7 +14,13 @@ from orchestrator.show import plain_table
 
 def listing(console: Console, what: str) -> None:
     """What a grid may name."""
-    table = {"models": _models, "datasets": _datasets, "attacks": _attacks, "grids": _grids}[what]()
+    table = {
+        "models": _models,
+        "datasets": _datasets,
+        "attacks": _attacks,
+        "defences": _defences,
+        "grids": _grids,
+    }[what]()
     console.print(table, highlight=False)
 
 
@@ -63,6 +69,16 @@ def _attacks() -> Table:
     table = plain_table("attack", "norms", "options")
     for name, attack in sorted(REGISTRY.items()):
         table.add_row(name, ", ".join(attack.NORMS), _defaults(attack, hidden=("norm", "content")))
+    return table
+
+
+def _defences() -> Table:
+    from workers.defences import DEFENCES
+
+    table = plain_table("defence", "options")
+    for name, defence in sorted(DEFENCES.items()):
+        table.add_row(name, _defaults(defence))
+    table.add_row("{name: …, factory: …}", "your own")
     return table
 
 

@@ -35,7 +35,7 @@ def plan_rows(prepared: Prepared) -> list[PlanRow]:
     left = {victim.victim.victim_id: victim for victim in plan.todo}
     rows: dict[tuple[str, str], PlanRow] = {}
     for victim, runs in plan.selected:
-        but_for_seed = repr(replace(victim, victim_id="", seed=0))
+        but_for_seed = repr(replace(victim, victim_id="", network_id="", seed=0))
         for attack, cells in runs:
             new = PlanRow(victim, attack, plan.examples[victim.dataset.name])
             row = rows.setdefault((but_for_seed, attack.attack_id), new)

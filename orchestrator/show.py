@@ -128,7 +128,7 @@ def _victim(victim: VictimSpec) -> str:
 
 
 def _attack(attack: AttackSpec) -> str:
-    return f"{label(attack.name, attack.shown)} {attack.norm}"
+    return f"{label(attack.name, attack.shown)} {attack.norm}{attack.mark}"
 
 
 def _told_apart(things: Iterable[tuple[str, str, str]]) -> dict[str, str]:

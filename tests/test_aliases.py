@@ -9,9 +9,10 @@ from orchestrator.errors import did_you_mean, nearest, squeeze
 from orchestrator.grid.aliases import ALIASES
 from workers.attacks import REGISTRY
 from workers.datasets import DATASETS
+from workers.defences import DEFENCES
 from workers.victims.architectures import ARCHITECTURES
 
-NAMES = [*REGISTRY, *DATASETS, *ARCHITECTURES]
+NAMES = [*REGISTRY, *DEFENCES, *DATASETS, *ARCHITECTURES]
 
 
 def test_every_alias_leads_to_a_registered_name_and_is_none_itself() -> None:

@@ -295,6 +295,20 @@ CELLS_THAT_FIRE: dict[str, list[tuple[list[Cell], list[Cell]]]] = {
             [cell("pgd", range(9), defence="none", adaptive=False)],
         ),
     ],
+    "oblivious_better": [
+        (
+            [cell("pgd", range(100)), cell("pgd", range(150), adaptive=False)],
+            [cell("pgd", range(150)), cell("pgd", range(100), adaptive=False)],
+        ),
+        (
+            [cell("pgd", range(100)), cell("pgd", range(150), adaptive=False)],
+            [cell("pgd", range(100)), cell("pgd", range(103), adaptive=False)],
+        ),
+        (
+            [cell("pgd", range(100)), cell("pgd", range(150), adaptive=False)],
+            [cell("pgd", range(100)), cell("pgd", range(150), adaptive=False, epsilon=0.2)],
+        ),
+    ],
     "weaker_than_fgsm": [
         ([FGSM, cell("pgd", range(150))], [FGSM, cell("pgd", range(3, 203))]),
         ([FGSM, cell("pgd", range(150))], [FGSM, cell("pgd", range(194))]),

@@ -432,7 +432,13 @@ def test_a_closed_pipe_is_no_error(finished: Path) -> None:
 
 @pytest.mark.parametrize(
     ("what", "expected"),
-    [("models", "small_cnn"), ("datasets", "28×28×1"), ("attacks", "fgsm"), ("grids", "digits")],
+    [
+        ("models", "small_cnn"),
+        ("datasets", "28×28×1"),
+        ("attacks", "fgsm"),
+        ("defences", "quality=75"),
+        ("grids", "digits"),
+    ],
 )
 def test_lists(what: str, expected: str) -> None:
     result = robustsweep("list", what)

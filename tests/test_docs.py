@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from orchestrator.run.sweep import run_sweep
 from tests.support.results import Cell, results_of
 from tests.support.sweeps import sweep
 from workers.attacks import REGISTRY
+from workers.defences import DEFENCES
 from workers.flags import Flag
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +29,17 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
+
+
+def test_the_page_on_defences_knows_them_all() -> None:
+    page = (ROOT / "docs" / "defences.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.M))
+    assert rows.keys() == DEFENCES.keys() - {"none"}
+    for name, row in rows.items():
+        for field in dataclasses.fields(DEFENCES[name]):
+            assert f"`{field.name}` {getattr(DEFENCES[name](), field.name)}" in row
+        for paper in re.findall(r"arXiv:([\d.]+)", DEFENCES[name].__doc__ or "")[:1]:
+            assert paper in row
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

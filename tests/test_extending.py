@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,27 +23,25 @@ from tests.support.sweeps import Scripted, rows, sweep, times_counted, write_gri
 from tests.support.victims import cells_of
 from workers.datasets import SCHEMES, Scheme, load
 from workers.datasets.base import Allocate, DatasetInfo
-from workers.defences import DEFENCES, Defence
+from workers.defences import DEFENCES, InputTransformation
 from workers.unit import DatasetSpec, WorkerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Greying:
+class Grey(InputTransformation):
+    """All images look the more alike, the larger the share: what is left of them is scaled down."""
+
+    name: ClassVar[str] = "grey"
+    VERSION: ClassVar[int] = 3
     share: float = Field(default=0.5, ge=0, le=1)
 
-
-def grey(model: Any, options: Greying) -> Any:
-    """All images look the more alike, the larger the share: what is left of them is scaled down."""
-    import keras
-
-    inputs = keras.Input(model.input_shape[1:])
-    left = keras.layers.Rescaling(1 - options.share, offset=options.share / 2)
-    return keras.Model(inputs, model(left(inputs)))
+    def transform(self, images: Any, seed: Any) -> Any:
+        return images * (1 - self.share) + self.share / 2
 
 
 @pytest.fixture
 def greying(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DEFENCES, "grey", Defence(name="grey", version=3, options=Greying, wrap=grey))
+    monkeypatch.setitem(DEFENCES, "grey", Grey)
 
 
 GRID = """\
@@ -76,7 +74,7 @@ def test_a_defence_has_cells_of_its_own_and_its_options_count(tmp_path: Path) ->
     text = str(caught.value)
     assert "defences[0].share: found 2; allowed: less than or equal to 1" in text
     assert 'unknown option of defence grey "shade"; did you mean "share"? allowed: share' in text
-    assert 'unknown defence "grye"; did you mean "grey"? allowed: grey, none' in text
+    assert 'unknown defence "grye"; did you mean "grey"? allowed: bit_depth, gaussian_noise, grey,' in text
 
 
 @pytest.mark.tf

@@ -109,8 +109,41 @@ def test_all_problems_come_at_once_each_with_its_line(tmp_path: Path) -> None:
         ("attacks: [{name: bim, steps: true}]", "attacks[0].steps: found True"),
         ("attacks: [{name: bim, step_size: 2/0}]", "division by zero"),
         ("attacks: [{name: fgsm, norm: l3}]", 'unknown norm of fgsm "l3"'),
-        ("attacks: [{name: fgsm, adaptive: false}]", "an oblivious evaluation needs a defence"),
-        ("defences: [jpeg]", 'unknown defence "jpeg"; allowed: none'),
+        (
+            "attacks: [{name: fgsm, adaptive: false}]",
+            "attacks[0].adaptive: found false; an oblivious evaluation needs a defence at inference",
+        ),
+        (
+            "attacks: [{name: fgsm, adaptive: 0}]\ndefences: [jpeg]",
+            "attacks[0].adaptive: found 0; true or false is allowed",
+        ),
+        (
+            "attacks: [{name: square, adaptive: false}]\ndefences: [jpeg]",
+            "attacks[0].adaptive: found false; square uses no gradients",
+        ),
+        ("defences: [jpg]", 'unknown defence "jpg"; did you mean "jpeg"? allowed: bit_depth, '),
+        ("defences: [{name: jpeg, quality: 0}]", "defences[0].quality: found 0; allowed: greater than or"),
+        ("defences: [{name: jpeg, quality: 75.5}]", "defences[0].quality: found 75.5; allowed: a valid int"),
+        ("defences: [{name: bit_depth, bits: 9}]", "defences[0].bits: found 9; allowed: less than or equal"),
+        ("defences: [{name: median_smoothing, size: 1}]", "defences[0].size: found 1; allowed: greater"),
+        ("defences: [{name: gaussian_noise, stddev: 0}]", "defences[0].stddev: found 0.0; allowed: greater"),
+        ("defences: [{name: gaussian_noise, stddev: much}]", 'defences[0].stddev: found "much"; a number or'),
+        ("defences: [{name: random_resize_pad, least: 1}]", "defences[0].least: found 1"),
+        (
+            "defences: [{name: random_resize_pad, least: 0.1}]",
+            "defences: random_resize_pad with least 0.1 would shrink the images to nothing; those of digits "
+            "have 8×8×1 (exclude: [{defence: random_resize_pad, dataset: digits}] leaves them out)",
+        ),
+        ("defences: [jpeg, {name: jpeg, quality: 75}]", '"jpeg" stands twice with the same options'),
+        (
+            "defences: [{name: none, factory: tests.test_defences:spec}]",
+            'defences[0].name: "none" is the name of a defence that is there',
+        ),
+        ("defences: [{name: mine, factory: tests.test_defences:no}]", 'defines no "no" at its top level'),
+        (
+            "defences: [{name: mine, factory: tests.test_defences:spec, a: [1]}]",
+            "found a list; a text, a num",
+        ),
         ("train: {epochz: 3}", 'did you mean "epochs"?'),
         ("train: {epochs: 0}", "train.epochs: found 0"),
         ("train: 5", "found 5; a mapping such as {epochs: 5}"),

@@ -123,3 +123,51 @@ def test_exclude_leaves_out_what_it_names(tmp_path: Path) -> None:
     left_out = set(GOLDEN) - {cell.cell_id for cell in cells}
     assert left_out == {one for one in GOLDEN if one.startswith("small_cnn") and "fgsm-linf-0.03" in one}
     assert len(left_out) == 2
+
+
+DEFENDED = """\
+models: [small_cnn]
+datasets: [digits]
+attacks: [fgsm, {name: fgsm, adaptive: false}]
+epsilons: [0.1]
+defences: [none, jpeg, {name: bit_depth, bits: 1}, {name: gaussian_noise, stddev: 0.2}]
+"""
+
+GOLDEN_DEFENDED = [
+    "small_cnn-digits-s0-fgsm-linf-0.1-3c518f8ae0ab0d09",
+    "small_cnn-digits-jpeg-s0-fgsm-linf-0.1-c430743b3bc7489c",
+    "small_cnn-digits-jpeg-s0-fgsm-linf-0.1-c5847c7beaaac005",
+    "small_cnn-digits-bit_depth-s0-fgsm-linf-0.1-17226dec82fa3679",
+    "small_cnn-digits-bit_depth-s0-fgsm-linf-0.1-fb0fa88fb7f137d9",
+    "small_cnn-digits-gaussian_noise-s0-fgsm-linf-0.1-bf25e0fdaaefb7d6",
+    "small_cnn-digits-gaussian_noise-s0-fgsm-linf-0.1-1b5ad42d0316b416",
+]
+
+
+def test_golden_ids_of_defences_and_oblivious_attacks(tmp_path: Path) -> None:
+    """An oblivious attack has cells of its own, but for a victim whose gradients are the same."""
+    assert ids(tmp_path, DEFENDED) == GOLDEN_DEFENDED
+    spelled = "defences=[{name: jpeg, quality: 75}, {name: bit_depth, bits: 1}, null]"
+    assert set(ids(tmp_path, DEFENDED, spelled)) < set(GOLDEN_DEFENDED)
+    scaled = ["pixel_range=[0, 255]", "epsilons=[25.5]", "defences=[{name: gaussian_noise, stddev: 51}]"]
+    assert ids(tmp_path, DEFENDED, *scaled) == GOLDEN_DEFENDED[-2:]
+
+
+def test_a_defence_at_inference_has_the_network_of_the_undefended_victim(tmp_path: Path) -> None:
+    cells = cells_of(parse(tmp_path, DEFENDED, "seeds=[0, 1]", "train={epochs: 2}"))
+    undefended = {cell.victim.victim_id: cell.victim for cell in cells if cell.victim.defence.name == "none"}
+    assert {cell.victim.network.victim_id: cell.victim.network for cell in cells} == undefended
+    assert len(undefended) == 2 and len({cell.victim.victim_id for cell in cells}) == 8
+    for cell in cells:
+        assert cell.victim.network.seed == cell.victim.seed
+        assert (cell.victim.network == cell.victim) == (cell.victim.defence.name == "none")
+
+
+def test_a_users_own_defence_counts_by_its_source(tmp_path: Path) -> None:
+    text = DEFENDED.replace("defences: [", 'defences: [{name: mine, factory: "my_own_filters:make"}, ')
+    module = tmp_path / "my_own_filters.py"
+    module.write_text("raise RuntimeError('planning must not run this')\ndef make(): return 1\n")
+    first = ids(tmp_path, text)
+    assert [one for one in first if "-mine-" in one] == first[:2] and first[2:] == GOLDEN_DEFENDED
+    module.write_text("def make(): return 2\n")
+    assert len(set(ids(tmp_path, text)) & set(first)) == len(first) - 2

@@ -17,7 +17,7 @@ from tests.support.victims import cells_of, model_spec, victim_spec
 from workers import defences
 from workers.attacks import build
 from workers.datasets import Dataset, load
-from workers.defences import Defence, defend
+from workers.defences import InputTransformation, defend
 from workers.flags import Flag
 from workers.inference import choose, difference, inference_flags, inference_of
 from workers.network import network_for
@@ -220,18 +220,16 @@ def test_measuring_a_model_does_not_change_it(middle: Any, images: np.ndarray) -
 def test_what_was_chosen_wins_and_survives_a_defence(
     images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import keras
+    class Half(InputTransformation):
+        def transform(self, images: Any, seed: Any) -> Any:
+            return images / 2
 
-    def wrap(model: Any, options: Any) -> Any:
-        inputs = keras.Input(SHAPE)
-        return keras.Model(inputs, model(keras.layers.Rescaling(0.5)(inputs)))
-
-    monkeypatch.setitem(defences.DEFENCES, "half", Defence(name="half", version=1, wrap=wrap))
+    monkeypatch.setitem(defences.DEFENCES, "half", Half)
     half = DefenceSpec(name="half", version=1)
     model = functional(monte_carlo)
-    assert inference_of(defend(model, half)) == "as_called"
+    assert inference_of(defend(model, half, SHAPE)) == "as_called"
     choose(model, "off")
-    defended = defend(model, half)
+    defended = defend(model, half, SHAPE)
     assert inference_of(model) == inference_of(defended) == "off"
     assert inference_flags(defended, images) == (Flag.SWITCHED_OFF,)
     logits = network_for(defended, SHAPE).logits(images)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -22,6 +22,7 @@ class Truth:
 
     unit_id: str
     victim: str
+    network: str
     trains: bool
     place: int  # in the order of the plan; a unit that is tried again goes to the back
     state: str = "waiting"
@@ -50,8 +51,17 @@ class Model:
     def trained(self, victim: str) -> bool:
         return all(t.state == "done" for t in self.units if t.victim == victim and t.trains)
 
+    def busy(self, network: str) -> bool:
+        """Whether a network is being trained that nobody has trained before."""
+        states = [t.state for t in self.units if t.trains and t.network == network]
+        return "running" in states and "done" not in states
+
     def startable(self) -> list[Truth]:
-        return [t for t in self.units if t.state == "waiting" and (t.trains or self.trained(t.victim))]
+        return [
+            t
+            for t in self.units
+            if t.state == "waiting" and (self.trained(t.victim) if not t.trains else not self.busy(t.network))
+        ]
 
     def urgency(self, victim: str) -> tuple[float, int]:
         waiting, on = len(self.of(victim, "waiting")), list(self.on.values()).count(victim)
@@ -81,7 +91,7 @@ class Sweep(RuleBasedStateMachine):
     """Workers join, work, fail, die and come back in any order; `drain` comes late or never."""
 
     @initialize(
-        victims=st.lists(st.tuples(st.booleans(), st.integers(0, 8)), max_size=5),
+        victims=st.lists(st.tuples(st.booleans(), st.integers(0, 8), st.integers(0, 2)), max_size=5),
         max_attempts=st.integers(1, 3),
         max_losses=st.integers(0, 2),
         drain_after=st.none() | st.integers(0, 60),
@@ -89,7 +99,7 @@ class Sweep(RuleBasedStateMachine):
     )
     def start(
         self,
-        victims: list[tuple[bool, int]],
+        victims: list[tuple[bool, int, int]],
         max_attempts: int,
         max_losses: int,
         drain_after: int | None,
@@ -100,13 +110,13 @@ class Sweep(RuleBasedStateMachine):
         self.steps = 0
         self.generated: set[str] = set()
         units, work = [], []
-        for number, (trains, count) in enumerate(victims):
-            name = f"victim-{number}"
-            spec = some_victim(name)
+        for number, (trains, count, shared) in enumerate(victims):
+            name, network = f"victim-{number}", f"network-{shared}"
+            spec = replace(some_victim(name), network_id=network)
             training = Training(f"{name}/train", spec) if trains else None
             if training:
-                units.append(Truth(training.unit_id, name, trains=True, place=-1))
-            units += [Truth(f"{name}/{i}", name, trains=False, place=i) for i in range(count)]
+                units.append(Truth(training.unit_id, name, network, trains=True, place=-1))
+            units += [Truth(f"{name}/{i}", name, network, trains=False, place=i) for i in range(count)]
             work.append(VictimWork(name, training, self.generate(spec, count), count))
         self.by_id = {truth.unit_id: truth for truth in units}
         self.model = Model(units)

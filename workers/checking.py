@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from workers import datasets
+from workers.defences import DefenceError
 from workers.pins import find_pin
 from workers.probes import Probes, find_probes
 from workers.probing import probe
@@ -39,8 +40,10 @@ def check(victims: list[VictimSpec], settings: WorkerSettings) -> Iterator[tuple
             yield spec, known
             continue
         try:
-            prefer = pinned.weights if pinned else None
-            manifest = cache.find(spec.victim_id, prefer=prefer) if spec.recipe else None
+            network = spec.network
+            before = find_pin(output, network.victim_id)
+            prefer = before.weights if before else None
+            manifest = cache.find(network.victim_id, prefer=prefer) if spec.recipe else None
             if spec.recipe and manifest is None:
                 yield spec, None
                 continue
@@ -48,9 +51,11 @@ def check(victims: list[VictimSpec], settings: WorkerSettings) -> Iterator[tuple
                 held = datasets.load(spec.dataset, settings.data_dir)
             victim: Victim
             if manifest:
-                victim = victim_from_cache(spec, held, cache, manifest)
+                victim = victim_from_cache(network, held, cache, manifest)
             else:
-                victim, _ = victim_as_it_is(spec, held)
+                victim, _ = victim_as_it_is(network, held)
+            if spec.network_id:
+                victim = victim.defended(spec.defence)
             yield spec, probe(spec.victim_id, victim)
-        except (ArchitectureError, CacheError, datasets.DatasetError) as error:
+        except (ArchitectureError, CacheError, DefenceError, datasets.DatasetError) as error:
             yield spec, str(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from cachetools import LRUCache
 
@@ -20,13 +20,27 @@ from workers.storage import Folder
 from workers.unit import DatasetSpec, Done, Training, Unit, VictimSpec, WorkerSettings
 from workers.victims.base import DataMismatchError, WeightsMismatchError
 from workers.victims.cache import VictimCache
+from workers.victims.manifest import Manifest
 from workers.victims.progress import progress_writer
-from workers.victims.victim import Victim, train_victim, victim_as_it_is, victim_from_cache
+from workers.victims.victim import (
+    Victim,
+    describe_defended,
+    train_victim,
+    victim_as_it_is,
+    victim_from_cache,
+)
 
 _VICTIM_BYTES = 2**30
 """What the victims that are kept may take together; a larger one is kept alone."""
 
 _DATASETS = 2
+
+
+class _Held(NamedTuple):
+    """A victim, and what is known of its network."""
+
+    victim: Victim
+    manifest: Manifest
 
 
 class Evaluator:
@@ -37,8 +51,8 @@ class Evaluator:
         self._settings = settings
         self._output = Folder.at(settings.output)
         self._cache = VictimCache(Folder.at(settings.cache))
-        self._victims: LRUCache[str, Victim] = LRUCache(
-            _VICTIM_BYTES, getsizeof=lambda victim: min(victim.nbytes, _VICTIM_BYTES)
+        self._victims: LRUCache[str, _Held] = LRUCache(
+            _VICTIM_BYTES, getsizeof=lambda held: min(held.victim.nbytes, _VICTIM_BYTES)
         )
         self._datasets: LRUCache[str, datasets.Dataset] = LRUCache(_DATASETS)
         self._provenance = {
@@ -54,7 +68,7 @@ class Evaluator:
     def __call__(self, unit: Unit) -> Done:
         """Run a unit.
 
-        Raises DatasetError, ArchitectureError, TrainingError, CacheError, DataMismatchError,
+        Raises DatasetError, ArchitectureError, TrainingError, DefenceError, CacheError, DataMismatchError,
         WeightsMismatchError or AttackError, and whatever a user's own code raises.
         """
         clock, begun = Clock(), time.perf_counter()
@@ -88,35 +102,47 @@ class Evaluator:
 
     def _victim(self, spec: VictimSpec) -> tuple[Victim, bool]:
         """The victim with the weights that the output folder is pinned to, and whether it was trained now."""
-        victim_id = spec.victim_id
-        pinned = pinned_weights(self._output).get(victim_id)
-        held = self._victims.get(victim_id)
-        if held and held.weights == pinned:
+        held, trained = self._held(spec)
+        return held.victim, trained
+
+    def _held(self, spec: VictimSpec) -> tuple[_Held, bool]:
+        pinned = pinned_weights(self._output).get(spec.victim_id)
+        held = self._victims.get(spec.victim_id)
+        if held and held.victim.weights == pinned:
             return held, False
-        dataset = self._dataset(spec.dataset)
+        if spec.network_id:
+            # Pinned by itself too, so that all defences of a network in this folder are of the same one.
+            network, trained = self._held(spec.network)
+            victim = network.victim.defended(spec.defence)
+            manifest = network.manifest
+            if pinned is None:
+                manifest = describe_defended(victim, manifest, spec)
+        else:
+            victim, manifest, trained = self._undefended(spec, pinned)
+        pinned = pinned or pin(self._output, manifest).weights
+        if victim.weights != pinned:
+            raise WeightsMismatchError(
+                f"the results of {spec.victim_id} belong to the weights {pinned[:12]}…, but the cache "
+                f"{self._settings.cache} has {victim.weights[:12]}…: restore the cache folder; or, to "
+                f"start over with new weights, delete shards/{spec.victim_id} and pins/{spec.victim_id}.* in "
+                f"{self._settings.output}"
+            )
+        held = self._victims[spec.victim_id] = _Held(victim, manifest)
+        return held, trained
+
+    def _undefended(self, spec: VictimSpec, pinned: str | None) -> tuple[Victim, Manifest, bool]:
+        """A victim without a defence at inference, found, trained or loaded."""
+        victim_id, dataset = spec.victim_id, self._dataset(spec.dataset)
         if before := find_pin(self._output, victim_id):
             recorded = before.manifest.get("dataset", {})
             _check_data(recorded, dataset, f"{victim_id} in the output folder {self._settings.output}")
-        manifest = self._cache.find(victim_id, prefer=pinned) if spec.recipe else None
-        trained = bool(spec.recipe) and manifest is None
-        if manifest:
+        if not spec.recipe:
+            return (*victim_as_it_is(spec, dataset), False)
+        if manifest := self._cache.find(victim_id, prefer=pinned):
             _check_data(manifest.dataset, dataset, f"{victim_id} in the cache {self._settings.cache}")
-            victim = victim_from_cache(spec, dataset, self._cache, manifest)
-        elif trained:
-            listen = progress_writer(self._output, self._settings.run_id, victim_id)
-            victim, manifest = train_victim(spec, dataset, self._cache, listen)
-        else:
-            victim, manifest = victim_as_it_is(spec, dataset)
-        pinned = pin(self._output, manifest).weights
-        if manifest.weights != pinned:
-            raise WeightsMismatchError(
-                f"the results of {victim_id} belong to the weights {pinned[:12]}…, but the cache "
-                f"{self._settings.cache} has {manifest.weights[:12]}…: restore the cache folder; or, to "
-                f"start over with new weights, delete shards/{victim_id} and pins/{victim_id}.* in "
-                f"{self._settings.output}"
-            )
-        self._victims[victim_id] = victim
-        return victim, trained
+            return victim_from_cache(spec, dataset, self._cache, manifest), manifest, False
+        listen = progress_writer(self._output, self._settings.run_id, victim_id)
+        return (*train_victim(spec, dataset, self._cache, listen), True)
 
     def _dataset(self, spec: DatasetSpec) -> datasets.Dataset:
         if spec.name not in self._datasets:

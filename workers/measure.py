@@ -133,8 +133,13 @@ class Measurement:
                 self._perceptibility(attacked[shown], images[shown], full[:, shown])
 
     def _call(self, attack: Any, attacked: NDArray[np.int64], images: Images, *, choose: str) -> Any:
+        victim, ours = self._victim, isinstance(attack, Attack)
+        own: dict[str, Any] = {"score_draws": False} if ours else {}
+        if ours and not self._spec.adaptive:
+            own["gradients_of"] = victim.undefended
         return attack(
-            self._victim.model,
+            # Another's attack takes gradients itself: it meets the network that it is to know.
+            victim.model if ours or self._spec.adaptive else victim.undefended,
             images,
             self._labels[attacked],
             self._epsilons,
@@ -142,7 +147,7 @@ class Measurement:
             example_indices=self._indices[attacked],
             clean_correct=np.ones(len(attacked), bool),
             choose=choose,
-            **({"score_draws": False} if isinstance(attack, Attack) else {}),
+            **own,
         )
 
     def _checked(self, result: Any, examples: int) -> tuple[Images, NDArray[np.bool_]]:

@@ -54,16 +54,24 @@ class Network:
 
     Each of its functions is traced once, at first use; the model itself is not kept alive. Values are passed
     on as the model gives them, NaN included. Labels, targets and classes are int32.
+
+    `gradients_of` is another model, whose losses and gradients are taken beside this one's logits.
     """
 
-    def __init__(self, model: Callable[..., Any], image_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        image_shape: tuple[int, ...],
+        gradients_of: Callable[..., Any] | None = None,
+    ) -> None:
         import tensorflow as tf
 
         # A strong reference here would keep the model alive for as long as the cache below holds its traces.
         reference = weakref.ref(model)
+        source = reference if gradients_of is None else weakref.ref(gradients_of)
 
-        def call(images: Any) -> Any:
-            return tf.cast(answer(reference(), images), tf.float32)  # type: ignore[arg-type]
+        def call(images: Any, of: weakref.ref[Any] = reference) -> Any:
+            return tf.cast(answer(of(), images), tf.float32)  # type: ignore[arg-type]
 
         def forward(images: Any) -> Any:
             return (call(images),)
@@ -71,15 +79,16 @@ class Network:
         def backward(loss: str, images: Any, labels: Any, targets: Any) -> Any:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(images)
-                logits = call(images)
+                logits = call(images, source)
             value, slope = value_and_slope(loss, logits, labels, targets)
             # Each image's own, never averaged: a gradient must not know its neighbours.
-            return logits, value, tape.gradient(logits, images, output_gradients=slope)
+            gradient = tape.gradient(logits, images, output_gradients=slope)
+            return logits if source is reference else call(images), value, gradient
 
         def differences(images: Any, labels: Any, classes: Any) -> Any:
             with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
                 tape.watch(images)
-                logits = call(images)
+                logits = call(images, source)
             depth = tf.shape(logits)[1]
 
             def of_one_rank(one: Any) -> Any:
@@ -90,14 +99,16 @@ class Network:
             gradients = tf.map_fn(
                 of_one_rank, tf.transpose(classes), parallel_iterations=1, fn_output_signature=tf.float32
             )
-            return logits, tf.transpose(gradients, (1, 0, 2, 3, 4))
+            answered = logits if source is reference else call(images)
+            return answered, tf.transpose(gradients, (1, 0, 2, 3, 4))
 
         device = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         image = tf.TensorSpec((None, *image_shape), tf.float32)
         label = tf.TensorSpec((None,), tf.int32)
         classes = tf.TensorSpec((None, None), tf.int32)
         # Nothing here needs AutoGraph, whose generated files a worker that is killed leaves behind.
-        traced = partial(tf.function, jit_compile=COMPILE[device], autograph=False)
+        compiled = COMPILE[device] and _compiles(model)
+        traced = partial(tf.function, jit_compile=compiled, autograph=False)
         self._forward = traced(forward, input_signature=[image])
         self._backward = {
             loss: traced(partial(backward, loss), input_signature=[image, label, label]) for loss in LOSSES
@@ -253,15 +264,29 @@ class Network:
         self.batch_size = min(self.batch_size, max(fitting, default=self._sizes[0]))
 
 
-_networks: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], Network]] = weakref.WeakKeyDictionary()
+_networks: weakref.WeakKeyDictionary[Any, dict[Any, Network]] = weakref.WeakKeyDictionary()
 
 
-def network_for(model: Callable[..., Any], image_shape: tuple[int, ...]) -> Network:
-    """The model's `Network` for images of one shape, made at first use and dropped with the model."""
-    by_shape = _networks.setdefault(model, {})
-    if image_shape not in by_shape:
-        by_shape[image_shape] = Network(model, image_shape)
-    return by_shape[image_shape]
+def network_for(
+    model: Callable[..., Any], image_shape: tuple[int, ...], gradients_of: Callable[..., Any] | None = None
+) -> Network:
+    """The model's `Network` for images of one shape, made at first use and dropped with the model.
+
+    With `gradients_of`, one that takes its gradients from that other model.
+    """
+    known = _networks.setdefault(model, {})
+    kind = image_shape, None if gradients_of is None else weakref.ref(gradients_of)
+    if kind not in known:
+        known[kind] = Network(model, image_shape, gradients_of)
+    return known[kind]
+
+
+def _compiles(model: Any) -> bool:
+    """Whether XLA may compile a model: unless a layer in it says that it does not support that."""
+    import keras
+
+    layers = model._flatten_layers() if isinstance(model, keras.Layer) else ()
+    return all(layer.supports_jit for layer in layers)
 
 
 def _faults(answers: NDArray[np.float32]) -> tuple[Flag, ...]:

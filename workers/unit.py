@@ -11,7 +11,7 @@ Everything here is small, picklable and free of TensorFlow, so that the driver c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from workers.norms import NormName
@@ -67,11 +67,16 @@ class DatasetSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefenceSpec:
-    """A defence by registered name; its `options` are spelled out, all of them."""
+    """A registered defence by `name`, or a user's own by `factory`, with `name` as its label.
+
+    Its `options` are spelled out, all of them, pixels on the [0, 1] scale.
+    """
 
     name: str
-    version: int
+    version: int | None = None  # as of `ModelSpec`
     options: Mapping[str, Any] = field(default_factory=dict)
+    factory: str | None = None  # "package.module:object"
+    source: str | None = None
     shown: str = ""  # the options that differ from their defaults, for people
 
 
@@ -85,14 +90,25 @@ NO_DEFENCE = DefenceSpec(name="none", version=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VictimSpec:
-    """What determines a victim: its weights and how it answers. `victim_id` is derived from the rest."""
+    """What determines a victim: its weights and how it answers. `victim_id` is derived from the rest.
+
+    A victim with a defence at inference has the weights of its `network`, the same without that defence.
+    """
 
     victim_id: str
+    network_id: str = ""  # the victim id of its network; "": there is no such defence
     model: ModelSpec
     dataset: DatasetSpec
     recipe: Recipe | None = None  # None: the model is evaluated as it is
     defence: DefenceSpec = NO_DEFENCE
     seed: int = 0
+
+    @property
+    def network(self) -> VictimSpec:
+        """What is trained or loaded: the victim without its defence at inference; itself, if it has none."""
+        if not self.network_id:
+            return self
+        return replace(self, victim_id=self.network_id, network_id="", defence=NO_DEFENCE)
 
     @property
     def preparation(self) -> Preparation:
@@ -125,6 +141,11 @@ class AttackSpec:
     shown: str = ""  # the options that differ from their defaults, for people: "steps=20"
     adaptive: bool = True
     seed: int = 0
+
+    @property
+    def mark(self) -> str:
+        """What is said behind it wherever it is named: that its gradients are not the defended victim's."""
+        return "" if self.adaptive else " (oblivious)"
 
     @property
     def config(self) -> dict[str, Any]:
@@ -176,7 +197,8 @@ class Evaluation:
 
     @property
     def label(self) -> str:
-        return f"{self.attack.name} {self.attack.norm} on {self.victim.label} [{self.start}, {self.stop})"
+        place = f"on {self.victim.label} [{self.start}, {self.stop})"
+        return f"{self.attack.name} {self.attack.norm}{self.attack.mark} {place}"
 
 
 def recorded(part: ModelSpec | DatasetSpec | DefenceSpec | AttackSpec) -> dict[str, Any]:

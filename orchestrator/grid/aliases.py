@@ -1,4 +1,4 @@
-"""Other names of attacks, datasets and models: hints only, as a grid must say the registered name."""
+"""Other names of what a grid may name: hints only, as it must say the registered name."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ _OTHER_NAMES = {
     "pgd": ("projected gradient descent", "projected gradient", "Madry", "PGD attack"),
     "square": ("square attack",),
     "standard": ("AutoAttack", "AA"),
+    # defences
+    "bit_depth": ("bit depth reduction", "colour depth", "color depth", "feature squeezing"),
+    "gaussian_noise": ("additive noise", "Gaussian"),
+    "jpeg": ("jpg", "JPEG compression"),
+    "median_smoothing": ("median", "median filter", "spatial smoothing"),
+    "random_resize_pad": ("random resizing and padding", "randomization", "randomisation"),
     # datasets
     "cifar10": ("CIFAR",),
     "digits": ("load_digits", "sklearn digits", "optdigits"),

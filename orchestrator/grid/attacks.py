@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.grid.checker import Checker, show
 from orchestrator.grid.entries import AttackEntry, DatasetEntry, EpsilonList, Selector
 from orchestrator.grid.epsilons import EpsilonParser
-from workers.attacks import REGISTRY, Stored
+from workers.attacks import REGISTRY, Attack, Stored
 from workers.attacks.stored_images import StoredImages, StoredImagesError, read_stored
 from workers.datasets import DATASETS
 from workers.norms import NORMS
@@ -21,10 +21,13 @@ def parse_attack(
     epsilons: EpsilonParser,
     shared: Mapping[str, Mapping[str, EpsilonList]],
     datasets: Sequence[str],
+    *,
+    defended: bool,
 ) -> tuple[AttackEntry, StoredImages | None] | None:
     """A registered name, or a mapping with one, or a user's own; the images of `stored` come along.
 
-    `shared` are the grid's epsilons by norm and dataset. None, with the problems noted, for anything else.
+    `shared` are the grid's epsilons by norm and dataset; `defended`: it has a defence at inference.
+    None, with the problems noted, for anything else.
     """
     entry = check.named(raw, "attack", REGISTRY)
     if entry is None:
@@ -39,13 +42,7 @@ def parse_attack(
             check.unknown(f"norm of {name}", norm, norms)
         norm = norms[0]
     radii = _epsilons(check, entry, name, norm, epsilons, shared, datasets)
-    adaptive = entry.pop("adaptive", True)
-    if adaptive is not True:
-        with check.at("adaptive"):
-            # Without a defence there is no undefended network to take gradients of instead.
-            check.problem(
-                f"found {adaptive!r}; an oblivious evaluation needs a defence, and there is none yet"
-            )
+    adaptive = _adaptive(check, name, attack, entry.pop("adaptive", True), defended)
     path, images = None, None
     if attack is None:
         options = given = check.plain_options(entry)
@@ -74,10 +71,24 @@ def parse_attack(
         options=options,
         given=given,
         randomised=attack.randomised if attack else True,
-        adaptive=True,
+        adaptive=adaptive,
         epsilons=radii,
     )
     return parsed, images
+
+
+def _adaptive(check: Checker, name: str, attack: type[Attack] | None, raw: Any, defended: bool) -> bool:
+    """Whether gradients are those of the victim as defended; false means something only where others are."""
+    with check.at("adaptive"):
+        if not isinstance(raw, bool):
+            check.problem(f"found {show(raw)}; true or false is allowed")
+        elif not raw and attack is not None and not attack.by_gradients:
+            check.problem(f"found false; {name} uses no gradients, so it cannot use the undefended network's")
+        elif not raw and not defended:
+            check.problem(
+                "found false; an oblivious evaluation needs a defence at inference, such as defences: [jpeg]"
+            )
+    return raw is not False
 
 
 def _epsilons(

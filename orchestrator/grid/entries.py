@@ -78,10 +78,11 @@ class DatasetEntry(_Frozen):
 
 
 class DefenceEntry(_Frozen):
-    """A defence by registered name."""
+    """A defence by registered name, or the user's own."""
 
     spec: DefenceSpec
     given: Mapping[str, Any] = {}  # the options that differ from their defaults
+    at_inference: bool = False  # it leaves the network's weights as they are
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from orchestrator.errors import GridError, Problem
 from orchestrator.grid.attacks import check_stored, parse_attack
 from orchestrator.grid.checker import WORD, Checker, kind, show
 from orchestrator.grid.datasets import parse_dataset
-from orchestrator.grid.defences import parse_defence
+from orchestrator.grid.defences import check_defences, parse_defence
 from orchestrator.grid.document import Document, Keys
 from orchestrator.grid.entries import AttackEntry, Grid, Selector
 from orchestrator.grid.epsilons import EpsilonParser
@@ -62,13 +62,16 @@ class _Parser(Checker):
         datasets = self._entries("datasets", lambda raw: parse_dataset(self, raw))
         names = [dataset.name for dataset in datasets]
         shared = epsilons.shared(data.get("epsilons"), names)
-        found = self._entries("attacks", lambda raw: parse_attack(self, raw, epsilons, shared, names))
+        defences = self._entries("defences", lambda raw: parse_defence(self, raw, epsilons), ["none"])
+        defended = self.broken("defences") or any(defence.at_inference for defence in defences)
+        found = self._entries(
+            "attacks", lambda raw: parse_attack(self, raw, epsilons, shared, names, defended=defended)
+        )
         attacks = [attack for attack, _ in found]
-        defences = self._entries("defences", lambda raw: parse_defence(self, raw), ["none"])
         self._distinct("models", [(m.name, _key(m.factory, m.options, m.train, m.inference)) for m in models])
         self._distinct("datasets", names)
         self._distinct("attacks", [(a.name, a.norm, a.adaptive, _attack_key(a)) for a in attacks])
-        self._distinct("defences", [(d.name, _key(d.given)) for d in defences])
+        self._distinct("defences", [(d.name, _key(d.spec.factory, d.given)) for d in defences])
         with self.at("train"):
             train = parse_train(self, data.get("train", {}))
         whole = {
@@ -86,6 +89,7 @@ class _Parser(Checker):
         width = epsilons.pixel_range.width
         check_excludes(self, excludes, models, names, attacks, defences, seeds, width)
         check_images(self, models, datasets, list(excludes.values()))
+        check_defences(self, defences, datasets, list(excludes.values()))
         stored = [(attack, images) for attack, images in found if images is not None]
         check_stored(self, stored, datasets, list(excludes.values()))
         if self.problems:

@@ -26,7 +26,7 @@ from orchestrator.grid.entries import (
 from workers import metrics
 from workers.datasets import ORDER_VERSION
 from workers.recipe import Recipe
-from workers.unit import AttackSpec, ModelSpec, VictimSpec, Weights
+from workers.unit import NO_DEFENCE, AttackSpec, ModelSpec, VictimSpec, Weights
 
 _NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9_.+-]")  # tfds:name/config has such
 
@@ -64,6 +64,9 @@ def expand(grid: Grid) -> Iterator[VictimCells]:
                     victim, identity = victim_spec(grid, model, dataset, defence, seed)
                     runs = []
                     for entry, attack, attack_identity in attacks:
+                        # Without a defence at inference its gradients are those of the adaptive attack.
+                        if not (attack.adaptive or victim.network_id):
+                            continue
                         cells = tuple(
                             Cell(
                                 _cell_id(victim, identity, attack, attack_identity, float(epsilon)),
@@ -141,15 +144,14 @@ def victim_spec(
     recipe, recipe_identity = None, None
     if not model.as_it_is:
         recipe, recipe_identity = _recipe(train, pretrained=bool(weights or model.path))
-    identity = canonical(
-        {
-            "model": {"name": model.name, **model.identity, "options": {**model.given, **start}},
-            "dataset": _dataset_identity(dataset),
-            "recipe": recipe_identity,
-            "defence": _defence_identity(defence),
-            "seed": seed,
-        }
-    )
+    whole = {
+        "model": {"name": model.name, **model.identity, "options": {**model.given, **start}},
+        "dataset": _dataset_identity(dataset),
+        "recipe": recipe_identity,
+        "defence": _defence_identity(defence),
+        "seed": seed,
+    }
+    identity = canonical(whole)
     spec = VictimSpec(
         victim_id="",
         model=ModelSpec(
@@ -167,7 +169,12 @@ def victim_spec(
         defence=defence.spec,
         seed=seed,
     )
-    return replace(spec, victim_id=f"{_prefix(spec)}-{short_hash(identity, 10)}"), identity
+    spec = replace(spec, victim_id=f"{_prefix(spec)}-{short_hash(identity, 10)}")
+    if defence.at_inference:
+        undefended = canonical({**whole, "defence": _defence_identity(DefenceEntry(spec=NO_DEFENCE))})
+        network = replace(spec, defence=NO_DEFENCE)
+        spec = replace(spec, network_id=f"{_prefix(network)}-{short_hash(undefended, 10)}")
+    return spec, identity
 
 
 def _start(weights: Weights | None) -> tuple[dict[str, str], dict[str, str]]:
@@ -198,8 +205,10 @@ def _dataset_identity(dataset: DatasetEntry) -> dict[str, Any]:
 
 
 def _defence_identity(defence: DefenceEntry) -> dict[str, Any]:
+    own = {"source": source} if (source := defence.spec.source) else {}
+    version = {"version": version} if (version := defence.spec.version) is not None else {}
     options = {"options": defence.given} if defence.given else {}
-    return {"name": defence.name, "version": defence.spec.version, **options}
+    return {"name": defence.name, **version, **own, **options}
 
 
 def attack_spec(attack: AttackEntry, *, attack_seed: int) -> tuple[AttackSpec, str]:

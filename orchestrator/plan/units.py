@@ -137,8 +137,12 @@ class Plan:
 
     @property
     def preparations(self) -> Counter[Preparation]:
-        """How many of the victims with something left to do are to be trained, fine-tuned or loaded."""
-        return Counter(victim.victim.preparation for victim in self.todo)
+        """How many networks of victims with something left to do are to be trained, fine-tuned or loaded.
+
+        Victims that differ in their defence at inference share theirs.
+        """
+        networks = {victim.victim.network.victim_id: victim.victim for victim in self.todo}
+        return Counter(victim.preparation for victim in networks.values())
 
     def units(self, victim: VictimPlan) -> Units:
         """The evaluation units of one victim."""

@@ -38,12 +38,21 @@ class Outcome:
 
 
 @dataclass(eq=False, slots=True)
+class _Network:
+    """What victims share that differ in their defence at inference: trained for one, then there for all."""
+
+    trained: bool = False
+    busy: bool = False  # being trained
+
+
+@dataclass(eq=False, slots=True)
 class _Victim:
     victim_id: str
     training: _Job | None
     units: Iterator[Evaluation]
     fresh: int  # evaluation units not yet generated
     trained: bool
+    network: _Network
     retries: dict[str, deque[_Job]] = field(default_factory=dict)  # by the worker that they last failed on
     on: int = 0  # live workers whose latest unit was of this victim
 
@@ -54,6 +63,8 @@ class _Victim:
     def offers(self, avoid: str | None) -> bool:
         """Whether a unit could start now, other than one that last failed on the worker `avoid`."""
         # Until the training is done, it is the only unit that can be in `retries`.
+        if self.network.busy and not self.trained:
+            return False
         if self.training is not None or (self.trained and self.fresh):
             return True
         # The first test is for speed alone: hardly any victim has retries, and all of them are asked.
@@ -99,6 +110,8 @@ class _Worker:
 class Scheduler:
     """Hands every unit of `work` to a worker until it ends, exactly once, as done or failed.
 
+    Of victims that share a network, one is trained at a time, until it is there.
+
     A unit is tried at most `max_attempts` times (at least 1). Losing it with its node is not charged as an
     attempt, up to `max_losses` times (at least 0) per unit. Memory grows with the victims, the workers and
     the units being retried, never with the number of units. Of a failed victim no unit runs.
@@ -122,12 +135,15 @@ class Scheduler:
         self.retries_first = False  # set to learn soon, rather than at the end, whether failures are for good
         self.preferred: Callable[[str], bool] = lambda victim_id: True  # victims that come before the others
         self.total = self.done = self.failed = 0
+        networks: dict[str, _Network] = {}
         for entry in work:
             if entry.victim_id in self._victims:
                 raise ValueError(f"victim {entry.victim_id} has two entries, only one is allowed")
             if entry.count < 0:
                 raise ValueError(f"victim {entry.victim_id}: its count is {entry.count}, not 0 or more")
-            victim = _Victim(entry.victim_id, None, entry.units, entry.count, trained=entry.training is None)
+            network = networks.setdefault(_network_id(entry), _Network())
+            no_training = entry.training is None
+            victim = _Victim(entry.victim_id, None, entry.units, entry.count, no_training, network)
             if entry.training is not None:
                 victim.training = _Job(entry.training, victim)
             self.total += victim.waiting
@@ -173,6 +189,8 @@ class Scheduler:
         else:
             return None
         self._running[worker] = job
+        if isinstance(job.unit, Training) and not victim.network.trained:
+            victim.network.busy = True
         if state.on is not victim:
             if state.on is not None:
                 state.on.on -= 1
@@ -189,6 +207,7 @@ class Scheduler:
         if job is None:
             raise ValueError(f"worker {worker} runs no unit, so none can finish")
         victim = job.victim
+        self._left(job, ok=ok)
         if not ok:
             if not victim.trained:  # there are no weights that the worker could hold
                 del state.held[victim]
@@ -212,6 +231,7 @@ class Scheduler:
         job = self._running.pop(worker, None)
         if job is None:
             return None
+        self._left(job, ok=False)
         if charged or job.losses >= self._max_losses:
             return self._fail(job, worker)
         job.losses += 1
@@ -223,6 +243,7 @@ class Scheduler:
         job = self._running.pop(worker, None)
         if job is None:
             raise ValueError(f"worker {worker} runs no unit, so none can be given back")
+        self._left(job, ok=False)
         self._requeue(job, worker)
 
     def drain(self) -> None:
@@ -240,6 +261,12 @@ class Scheduler:
         except KeyError:
             live = ", ".join(sorted(self._workers)) or "none"
             raise ValueError(f"worker {worker} has not joined or was lost; live workers: {live}") from None
+
+    def _left(self, job: _Job, *, ok: bool) -> None:
+        """A unit runs no more; if it was a training, others may have the network, or try for it."""
+        if isinstance(job.unit, Training):
+            job.victim.network.busy = False
+            job.victim.network.trained |= ok
 
     def _choose(self, state: _Worker, avoid: str | None) -> _Victim | None:
         for victim in reversed(state.held):
@@ -260,6 +287,10 @@ class Scheduler:
 
     def _requeue(self, job: _Job, worker: str) -> None:
         job.victim.retries.setdefault(worker, deque()).append(job)
+
+
+def _network_id(entry: VictimWork) -> str:
+    return entry.training.victim.network.victim_id if entry.training else entry.victim_id
 
 
 def _urgency(victim: _Victim) -> tuple[float, int]:

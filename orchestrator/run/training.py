@@ -30,5 +30,5 @@ class TrainingWatch:
 
     def look(self) -> None:
         for worker, unit in list(self._units.items()):
-            if text := progress_text(self._output, self._run_id, unit.victim.victim_id):
+            if text := progress_text(self._output, self._run_id, unit.victim.network.victim_id):
                 self._state.trainings[worker] = (unit.label, text)

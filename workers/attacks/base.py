@@ -96,6 +96,7 @@ class Attack(ABC):
     PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset()  # options on the pixel scale, as epsilon is
     randomised: ClassVar[bool] = False  # whether the result depends on the seed
     minimum_norm: ClassVar[bool] = False  # whether it looks for the nearest image, whatever the epsilons
+    by_gradients: ClassVar[bool] = True  # False: it asks for answers at most
     choose_matters: ClassVar[bool] = True  # False: there is one image to choose from
 
     norm: NormName = "linf"
@@ -118,6 +119,7 @@ class Attack(ABC):
         targets: NDArray[np.integer] | None = None,
         choose: Choose = "first",
         score_draws: bool = True,
+        gradients_of: Callable[..., Any] | None = None,
     ) -> AttackResult:
         """Attack (N, H, W, C) float32 images in [0, 1] with (N,) labels, at every epsilon ([0, 1] scale).
 
@@ -131,6 +133,9 @@ class Attack(ABC):
         right on a clean image, and wrong on an adversarial one. A claim of the attack's that does not survive
         them is no success, and flagged. `score_draws=False` leaves the claims to a caller that scores them.
 
+        `gradients_of` is another model, of the same images and classes, whose losses and gradients are taken
+        while the model's own logits decide: with an undefended model here, an oblivious attack on a defended.
+
         Raises ValueError for arguments of the wrong shape, type or range. What is wrong with the model is in
         the result's `flags`.
         """
@@ -140,7 +145,7 @@ class Attack(ABC):
             raise ValueError(
                 f"found targets for {self.name}, which is not targeted: build it with targeted=True"
             )
-        network = network_for(model, images.shape[1:])
+        network = network_for(model, images.shape[1:], gradients_of)
         if example_indices is None:
             example_indices = np.arange(len(images))
         whole = Findings.none(len(radii), images, minimum_norm=self.minimum_norm)

@@ -37,6 +37,7 @@ class Square(Attack):
 
     name: ClassVar[str] = "square"
     randomised: ClassVar[bool] = True
+    by_gradients: ClassVar[bool] = False
 
     queries: Annotated[int, Field(ge=1)] = 5000
     p_init: Annotated[float, Field(gt=0, le=1)] = 0.8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from workers.defences import defend
 from workers.flags import Flag
 from workers.inference import inference_flags
 from workers.network import Network, network_for
-from workers.unit import NO_DEFENCE, DefenceSpec, ModelSpec, VictimSpec
+from workers.unit import DefenceSpec, ModelSpec, VictimSpec, recorded
 from workers.victims.architectures import build_model
 from workers.victims.base import ArchitectureError
 from workers.victims.cache import VictimCache, describe, weights_hash
@@ -39,22 +40,32 @@ _TRACED_BYTES = 2**25  # roughly what the traced functions of a network take, be
 
 
 class Victim:
-    """A trained network, defended, with the test split that it is evaluated on, in evaluation order."""
+    """A trained network, maybe defended, with the test split that it is evaluated on, in evaluation order."""
 
     def __init__(
         self,
         model: keras.Model,
         dataset: Dataset,
         weights: str,
-        defence: DefenceSpec = NO_DEFENCE,
         scale: ScaleFinding | None = None,
+        undefended: keras.Model | None = None,
     ) -> None:
-        self.model = defend(model, defence)
+        self.model = model
+        self.undefended = undefended or model  # the same without its defence at inference
         self.dataset = dataset
         self.weights = weights  # SHA-256
         self.scale = scale  # what is to be said of the scale of its pixels
         self.order = evaluation_order(dataset.y_test)
         self._clean: dict[int, Answers] = {}
+
+    def defended(self, defence: DefenceSpec) -> Victim:
+        """Another victim: its network with a defence at inference.
+
+        Raises DefenceError, and what importing a user's own defence raises.
+        """
+        model = defend(self.model, defence, self.dataset.shape)
+        # Those of the network, unless the defence brings some of its own.
+        return Victim(model, self.dataset, weights_hash(model), self.scale, undefended=self.model)
 
     @property
     def nbytes(self) -> int:
@@ -159,15 +170,15 @@ class Victim:
 def train_victim(
     spec: VictimSpec, dataset: Dataset, cache: VictimCache, listen: Listener
 ) -> tuple[Victim, Manifest]:
-    """Train a victim by its recipe and keep its weights.
+    """Train a victim without a defence at inference by its recipe, and keep its weights.
 
     Raises ArchitectureError, TrainingError or CacheError.
     """
     model, history = build_and_train(spec, dataset, listen)
-    victim = Victim(model, dataset, weights_hash(model), spec.defence)
+    victim = Victim(model, dataset, weights_hash(model))
     manifest = cache.publish(model, spec, dataset.record(), history, victim.clean_accuracy())
     if manifest.weights != victim.weights:  # another worker's were there first, and the model has them now
-        victim = Victim(model, dataset, manifest.weights, spec.defence)
+        victim = Victim(model, dataset, manifest.weights)
     return victim, manifest
 
 
@@ -175,9 +186,26 @@ def victim_as_it_is(spec: VictimSpec, dataset: Dataset) -> tuple[Victim, Manifes
     """A user's own trained model. ArchitectureError unless it is a classifier of this dataset's images."""
     model = build_model(spec.model, dataset.shape, dataset.classes)
     scale = scale_of(model, spec.model, dataset)
-    victim = Victim(model, dataset, weights_hash(model), spec.defence, scale)
+    victim = Victim(model, dataset, weights_hash(model), scale)
     history = History(rows=(), train_examples=0, seconds=0.0)
     return victim, describe(model, spec, dataset.record(), history, victim.clean_accuracy())
+
+
+def describe_defended(victim: Victim, network: Manifest, spec: VictimSpec) -> Manifest:
+    """The manifest of a victim with a defence at inference, from that of its network.
+
+    ArchitectureError where every answer is NaN or infinite.
+    """
+    clean = victim.clean_accuracy()
+    return replace(
+        network,
+        victim_id=spec.victim_id,
+        weights=victim.weights,
+        defence=recorded(spec.defence),
+        test_accuracy=clean.share,
+        test_examples=clean.examples,
+        chance=clean.chance,
+    )
 
 
 def scale_of(model: keras.Model, spec: ModelSpec, dataset: Dataset) -> ScaleFinding | None:
@@ -191,7 +219,10 @@ def scale_of(model: keras.Model, spec: ModelSpec, dataset: Dataset) -> ScaleFind
 
 
 def victim_from_cache(spec: VictimSpec, dataset: Dataset, cache: VictimCache, manifest: Manifest) -> Victim:
-    """A victim with the weights of a cache's entry. CacheError unless they are what the manifest says."""
+    """A victim without a defence at inference, with the weights of a cache's entry.
+
+    CacheError unless they are what the manifest says.
+    """
     model = build_model(spec.model, dataset.shape, dataset.classes, pretrained=False)
     cache.load_into(model, manifest)
-    return Victim(model, dataset, manifest.weights, spec.defence)
+    return Victim(model, dataset, manifest.weights)

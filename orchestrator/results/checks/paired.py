@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +95,26 @@ def _any_of(cells: Sequence[Cell]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]
 def _both(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
     length = min(len(one), len(other))
     return one[:length] & other[:length]
+
+
+def _oblivious_better(evidence: Evidence) -> Iterator[Found]:
+    """Gradients through a defence that lead worse than those without it do not lead where they should."""
+    names = ("victim_id", "attack", "attack_options", "norm", "epsilon", "targeted")
+    kinds: dict[tuple[Any, ...], dict[bool, Cell]] = {}
+    for cell in evidence.cells:
+        if cell.epsilon > 0:
+            kinds.setdefault(tuple(cell.values[name] for name in names), {})[cell.adaptive] = cell
+    pairs = [Pair.of(both[False], both[True]) for both in kinds.values() if len(both) == 2]
+    significant = holm([mcnemar(pair.only_one, pair.only_other) for pair in pairs])
+    for pair, sure in zip(pairs, significant, strict=True):
+        if sure and pair.gain > _LOST:
+            yield Found(
+                pair.other.place,
+                pair.gain,
+                _LOST,
+                f"of {pair.n:,} examples {pair.other.named} breaks {pair.only_one:,} only with gradients of "
+                f"the undefended network, and {pair.only_other:,} only with those of the victim as defended",
+            )
 
 
 def _noise_as_good(evidence: Evidence) -> Iterator[Found]:
@@ -193,6 +214,14 @@ RULES = (
         meaning="an attack without gradients breaks what no attack by gradients does: they are masked",
         advice="read the worst case over all attacks, and take it for an upper bound",
         find=_black_box_better,
+    ),
+    Rule(
+        name="oblivious_better",
+        severity="suspicious",
+        meaning="an attack that is stronger with the undefended network's gradients than through the defence",
+        advice="look at what the defence does to gradients: a surrogate may lead better; use square, and "
+        "take the lower of the two numbers for an upper bound",
+        find=_oblivious_better,
     ),
     Rule(
         name="noise_as_good",
