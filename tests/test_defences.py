@@ -363,7 +363,6 @@ def test_an_oblivious_attack_takes_its_gradients_elsewhere_and_its_success_here(
     for config in (
         {"name": "fgsm"},
         {"name": "bim"},
-        {"name": "apgd"},
         {"name": "deepfool"},
         {"name": "fab"},
     ):

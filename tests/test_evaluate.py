@@ -257,7 +257,7 @@ def test_what_is_null_and_what_is_infinite(bim: pa.Table) -> None:
 def test_perceptibility_is_of_the_full_budget(bim: pa.Table) -> None:
     near = bim.filter((pa.compute.field("position") < 64) & pa.compute.field("success")).to_pandas()
     assert len(near) > 20
-    assert (near["full_l2"] > near["l2"] + 1e-3).mean() > 0.5  # the first success is nearer
+    assert ((near["full_l2"] - near["l2"]).abs() > 1e-3).mean() > 0.5  # the first success is another image
     assert (near["full_linf"] <= near["epsilon"] + 2e-6).all()
     clean = columns(bim, 0.0)
     assert np.isinf(clean["psnr"][clean["clean_correct"] & (clean["position"] < 64)]).all()

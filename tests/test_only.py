@@ -253,4 +253,4 @@ def test_the_summary_speaks_of_what_is_selected(grid: Path, output: Path) -> Non
     assert "moods: 2 of 2 selected cells done; nothing was left to run" in result.stdout
     assert "the tables show all 4 cells of the grid" in result.stdout
     shown = json.loads(command("table", output, "-f", "json").stdout)
-    assert len(shown) == 4
+    assert len([row for row in shown if row["attack"] != "worst case"]) == 4

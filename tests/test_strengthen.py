@@ -88,7 +88,8 @@ def command(*arguments: object) -> Any:
         ({"name": "pgd", "random_start": False}, "random_start=False, steps=80"),
         ("square", "queries=10000"),
         ("standard", "queries=10000, steps=200"),
-        ("apgd", "restarts=2, steps=200"),
+        ("apgd", "steps=200"),  # whose restarts depend on what it aims at, unless they are given
+        ({"name": "apgd", "restarts": 1}, "restarts=2, steps=200"),
         ("fgsm", None),
         ("noise", None),
         (WEAK, "steps=2"),
@@ -417,7 +418,7 @@ def test_weak_attacks_on_the_digits_do_not_hold_and_a_strong_one_does(tmp_path: 
     weak = by_number["relative_step_size=0.25, steps=1", "linf"]
     assert weak.before - weak.after > 0.05 and "steps=2" in weak.by
     strong = by_number["steps=40", "linf"]
-    assert strong.before - strong.after <= 0.025
+    assert strong.tried and strong.broken < 3
     marked = {row["attack_options"] for row in view(output, "FROM checks WHERE rule = 'not_converged'")}
     assert "relative_step_size=0.25, steps=1" in marked and "steps=40" not in marked
     for row in view(output):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from cachetools import LRUCache
 
@@ -36,13 +36,6 @@ _VICTIM_BYTES = 2**30
 _DATASETS = 2
 
 
-class _Held(NamedTuple):
-    """A victim, and what is known of its network."""
-
-    victim: Victim
-    manifest: Manifest
-
-
 class Evaluator:
     """Runs units in this process, keeping the victims and datasets that it used last."""
 
@@ -51,9 +44,10 @@ class Evaluator:
         self._settings = settings
         self._output = Folder.at(settings.output)
         self._cache = VictimCache(Folder.at(settings.cache))
-        self._victims: LRUCache[str, _Held] = LRUCache(
-            _VICTIM_BYTES, getsizeof=lambda held: min(held.victim.nbytes, _VICTIM_BYTES)
+        self._victims: LRUCache[str, Victim] = LRUCache(
+            _VICTIM_BYTES, getsizeof=lambda victim: min(victim.nbytes, _VICTIM_BYTES)
         )
+        self._manifests: dict[str, Manifest] = {}  # of victims without a defence that were held here
         self._datasets: LRUCache[str, datasets.Dataset] = LRUCache(_DATASETS)
         self._provenance = {
             **settings.provenance,
@@ -102,33 +96,30 @@ class Evaluator:
 
     def _victim(self, spec: VictimSpec) -> tuple[Victim, bool]:
         """The victim with the weights that the output folder is pinned to, and whether it was trained now."""
-        held, trained = self._held(spec)
-        return held.victim, trained
-
-    def _held(self, spec: VictimSpec) -> tuple[_Held, bool]:
-        pinned = pinned_weights(self._output).get(spec.victim_id)
-        held = self._victims.get(spec.victim_id)
-        if held and held.victim.weights == pinned:
+        victim_id = spec.victim_id
+        pinned = pinned_weights(self._output).get(victim_id)
+        held = self._victims.get(victim_id)
+        if held and held.weights == pinned:
             return held, False
         if spec.network_id:
             # Pinned by itself too, so that all defences of a network in this folder are of the same one.
-            network, trained = self._held(spec.network)
-            victim = network.victim.defended(spec.defence)
-            manifest = network.manifest
+            network, trained = self._victim(spec.network)
+            victim, manifest = network.defended(spec.defence), self._manifests[spec.network_id]
             if pinned is None:
                 manifest = describe_defended(victim, manifest, spec)
         else:
             victim, manifest, trained = self._undefended(spec, pinned)
+            self._manifests[victim_id] = manifest
         pinned = pinned or pin(self._output, manifest).weights
         if victim.weights != pinned:
             raise WeightsMismatchError(
-                f"the results of {spec.victim_id} belong to the weights {pinned[:12]}…, but the cache "
+                f"the results of {victim_id} belong to the weights {pinned[:12]}…, but the cache "
                 f"{self._settings.cache} has {victim.weights[:12]}…: restore the cache folder; or, to "
-                f"start over with new weights, delete shards/{spec.victim_id} and pins/{spec.victim_id}.* in "
+                f"start over with new weights, delete shards/{victim_id} and pins/{victim_id}.* in "
                 f"{self._settings.output}"
             )
-        held = self._victims[spec.victim_id] = _Held(victim, manifest)
-        return held, trained
+        self._victims[victim_id] = victim
+        return victim, trained
 
     def _undefended(self, spec: VictimSpec, pinned: str | None) -> tuple[Victim, Manifest, bool]:
         """A victim without a defence at inference, found, trained or loaded."""

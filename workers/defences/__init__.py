@@ -60,8 +60,8 @@ def _behind(model: keras.Model, made: Any, factory: str, shape: Shape) -> keras.
     from workers.defences.layers import Defended, Transformation
 
     transform, surrogate = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    for part in (transform, surrogate):
-        if part is not None and not callable(part):
+    for part in (transform,) if surrogate is None else (transform, surrogate):
+        if not callable(part):
             raise DefenceError(
                 f"{factory} returned {type(part).__name__}; a layer or function of images, or a pair of one "
                 "and its surrogate, is allowed"
