@@ -99,6 +99,14 @@ def test_best_needs_every_seed_the_same_examples_and_no_doubt():
     assert r"\textbf" not in latex(blind, bad), "what is masked looks best"
 
 
+def test_a_hole_or_a_wrong_number_beside_it_leaves_the_question_open():
+    far = [cell(90, 10, model="good"), cell(50, 50, model="bad")]
+    wrong = [{"success": True, "distance": 0.9}] * 100
+    for rows in ((), held(99), wrong):
+        assert r"\textbf" not in latex(*far, Cell(model="other", examples=100, rows=rows))
+    assert r"\textbf" in latex(*far, Cell(model="other", attack="bim", examples=100))
+
+
 def test_worst_cases_are_compared_where_they_are_of_the_same_attacks():
     def both(model, robust, attacks):
         return [cell(robust, 100 - robust, model=model, attack=attack) for attack in attacks]

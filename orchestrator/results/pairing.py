@@ -14,13 +14,7 @@ from orchestrator.results.checks.statistics import binomial_tail, holm
 from orchestrator.results.metrics import ROBUST_ACCURACY
 from orchestrator.results.query import Several
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import (
-    WORST_CASE,
-    Entry,
-    Place,
-    RobustnessTable,
-    Row,
-)
+from orchestrator.results.tables import Entry, Place, RobustnessTable
 from orchestrator.results.witnesses import unpacked
 from orchestrator.results.worst_case import worst_cases
 
@@ -101,73 +95,70 @@ def same_data(first: Outcome, second: Outcome) -> bool:
 
 
 def with_best(tables: Sequence[RobustnessTable], known: Mapping[Place, Outcome]) -> list[RobustnessTable]:
-    """The tables, `Entry.best` set where victims can be compared: under one attack at one epsilon.
+    """The tables, `Entry.best` set where there are several numbers of one attack at one epsilon.
 
     The best is better than every other on the same examples, with every training seed, by McNemar's test
-    after Holm's correction (Holm, 1979) for all tests of its table. Worst cases are compared where they are
-    of the same attacks. None is the best where a check calls the highest number suspicious.
+    after Holm's correction (Holm, 1979) for all tests of its table. None is where one of them is a hole or
+    wrong, where they are of other seeds, other data or, as worst cases may be, other attacks, and where a
+    check calls the highest suspicious.
     """
-    return [_with_best(table, known) for table in tables]
+    return [_with_best(table, known) if table.metric == ROBUST_ACCURACY else table for table in tables]
+
+
+_Rivals = Mapping[int, Entry]
+"""The numbers of one attack at one epsilon, by row."""
 
 
 def _with_best(table: RobustnessTable, known: Mapping[Place, Outcome]) -> RobustnessTable:
-    if table.metric != ROBUST_ACCURACY:
-        return table
-    contests: list[list[tuple[int, int]]] = []  # of (row, column)
-    for column in range(len(table.epsilons)):
-        groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
-        for i, row in enumerate(table.rows):
-            if (entry := row.entries[column]) and not entry.mark and all(p in known for p in entry.places):
-                groups[_contest(row, entry)].append(i)
-        contests += [[(i, column) for i in rows] for rows in groups.values() if len(rows) > 1]
+    best: dict[tuple[int, int], bool] = {}  # by row and column
     tests: list[float] = []
-    asked: list[tuple[tuple[int, int], list[tuple[int, int]], list[int]]] = []
-    for contest in contests:
-        entries = {(i, column): _entry(table, i, column) for i, column in contest}
-        leader = max(contest, key=lambda at: entries[at].value or 0.0)
-        others = [at for at in contest if at != leader]
-        places = [_matched(entries[leader], entries[at], known) for at in others]
-        asked.append((leader, others, list(range(len(tests), len(tests) + sum(map(len, places))))))
-        tests += [p for found in places for p in found]
-        # What cannot be paired with it leaves the question open, and so does a number that a check doubts.
-        if not all(places) or entries[leader].verdict == "suspicious":
-            asked[-1] = (leader, others, [])
+    leaders: dict[tuple[int, int], range] = {}  # and which tests are theirs
+    for column in range(len(table.epsilons)):
+        for rivals in _contests(table, column):
+            best |= {(row, column): False for row in rivals}
+            leader = max(rivals, key=lambda row: rivals[row].value or 0.0)
+            if found := _tests(leader, rivals, known):
+                leaders[leader, column] = range(len(tests), len(tests) + len(found))
+                tests += found
     sure = holm(tests, ALPHA)
-    best: dict[tuple[int, int], bool] = {}
-    for leader, others, numbers in asked:
-        best |= dict.fromkeys(others, False)
-        best[leader] = bool(numbers) and all(sure[i] for i in numbers)
+    best |= {place: all(sure[i] for i in numbers) for place, numbers in leaders.items()}
     rows = (
-        replace(row, entries=tuple(_told(entry, best.get((i, j))) for j, entry in enumerate(row.entries)))
+        replace(
+            row,
+            entries=tuple(
+                entry and replace(entry, best=best.get((i, column)))
+                for column, entry in enumerate(row.entries)
+            ),
+        )
         for i, row in enumerate(table.rows)
     )
     return replace(table, rows=tuple(rows))
 
 
-def _told(entry: Entry | None, best: bool | None) -> Entry | None:
-    return replace(entry, best=best) if entry else None
+def _contests(table: RobustnessTable, column: int) -> list[_Rivals]:
+    groups: dict[str, dict[int, Entry]] = defaultdict(dict)
+    for i, row in enumerate(table.rows):
+        if (entry := row.entries[column]) is not None:
+            groups[row.attack_label][i] = entry
+    return [rivals for rivals in groups.values() if len(rivals) > 1]
 
 
-def _entry(table: RobustnessTable, row: int, column: int) -> Entry:
-    entry = table.rows[row].entries[column]
-    assert entry is not None
-    return entry
-
-
-def _contest(row: Row, entry: Entry) -> tuple[object, ...]:
-    """What has to be the same for victims to be compared."""
-    seeds = tuple(sorted(place.seed for place in entry.places))
-    return row.attack_label, entry.attacks if row.attack == WORST_CASE else (), seeds
-
-
-def _matched(leader: Entry, other: Entry, known: Mapping[Place, Outcome]) -> list[float]:
-    """One test a seed, that the leader is the better; none where their examples are not the same."""
-    found = []
-    mine = {place.seed: known[place] for place in leader.places}
-    for place in other.places:
-        first, second = mine[place.seed], known[place]
-        if not same_data(first, second):
+def _tests(leader: int, rivals: _Rivals, known: Mapping[Place, Outcome]) -> list[float]:
+    """One test for each rival of the leader and each seed, that the leader is the better; none where they
+    cannot be compared."""
+    found: list[float] = []
+    mine = rivals[leader]
+    places = {place.seed: place for place in mine.places}
+    if mine.verdict == "suspicious":
+        return []
+    for row, rival in rivals.items():
+        seeds = [place.seed for place in rival.places]
+        if rival.mark or rival.attacks != mine.attacks or sorted(seeds) != sorted(places):
             return []
-        compared = pair(second, first)
-        found.append(compared.probability if compared.difference > 0 else 1.0)
+        for place in () if row == leader else rival.places:
+            first, second = known[place], known[places[place.seed]]
+            if not same_data(first, second):
+                return []
+            compared = pair(first, second)
+            found.append(compared.probability if compared.difference > 0 else 1.0)
     return found

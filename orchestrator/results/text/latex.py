@@ -139,7 +139,7 @@ def _percent(value: float | None, spread: float | None, digits: int) -> str:
 
 def _sentence(text: str) -> str:
     """With a capital, unless it begins with a symbol or a name."""
-    ours = text.startswith(("bold", "under", "mean", "worst", "targeted", "epsilon"))
+    ours = text.startswith(("at ", "bold", "under", "mean", "worst", "targeted", "epsilon"))
     return text[0].upper() + text[1:] if ours else text
 
 

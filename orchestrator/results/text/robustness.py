@@ -171,8 +171,9 @@ def said_of_best(table: RobustnessTable) -> str:
         return ""
     test = "(exact McNemar test on the same examples, Holm's correction, 5%)"
     if True not in told:
-        return f"under no attack at any epsilon is one model better than all others: tied {test}"
-    return f"bold: better than all others under that attack at that epsilon; elsewhere tied {test}"
+        return f"under no attack at any epsilon is one better than all others: tied, or not to be told {test}"
+    where = "under that attack at that epsilon"
+    return f"bold: better than all others {where}; elsewhere tied, or not to be told {test}"
 
 
 def _worst_case(table: RobustnessTable) -> Iterator[str]:
