@@ -90,7 +90,7 @@ def healthy_figures() -> dict[str, float]:
         "gradient_agreement": 0.999,
         **shares,
     }
-    assert figures.keys() | {"eot_agreement"} == FIGURES.keys()
+    assert figures.keys() | {"eot_agreement", "defence_changes"} == FIGURES.keys()
     return figures
 
 
@@ -153,6 +153,10 @@ FIGURES_THAT_FIRE: dict[str, list[tuple[dict[str, float | None], dict[str, float
         ({"gradient_gain": 0.02}, {"gradient_gain": 0.6}),
         ({"gradient_agreement": 0.0}, {"gradient_agreement": 0.5}),
         ({"gradient_gain": -1.0}, {"gradient_gain": None}),
+    ],
+    "idle_defence": [
+        ({"defence_changes": 0.15}, {"defence_changes": 0.5}),
+        ({"defence_changes": 0.0}, {"defence_changes": None}),
     ],
     "ties": [({"ties": 0.05}, {"ties": 0.0})],
     "noisy_expectation": [({"eot_agreement": 0.03}, {"eot_agreement": 0.4})],

@@ -20,7 +20,6 @@ from tests.support.models import Trained, trained
 from tests.support.real_data import needs_real_data
 from tests.support.sweeps import Quiet, rows, sweep
 from tests.support.victims import cells_of
-from workers import defences
 from workers.attacks import build
 from workers.defences import defend
 from workers.unit import DefenceSpec
@@ -199,16 +198,22 @@ def small_cifar() -> Trained:
 
 @needs_real_data
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["jpeg", "median_smoothing"])
-def test_on_real_images_an_oblivious_attack_flatters(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options", "most"),
+    [
+        ("median_smoothing", {"size": 2}, 0.05),
+        ("bit_depth", {"bits": 2}, 0.02),
+        # The images are JPEG copies, which it hardly changes, or sends from one level to the next.
+        ("jpeg", {"quality": 50}, 0.0),
+    ],
+)
+def test_on_real_images_an_oblivious_attack_flatters(name: str, options: dict[str, int], most: float) -> None:
     model, images, labels = small_cifar()
     images, labels = images[:150], labels[:150]
-    options = {"quality": 50} if name == "jpeg" else {"size": 2}
-    version = defences.DEFENCES[name].VERSION
-    defended = defend(model, DefenceSpec(name=name, version=version, options=options), images.shape[1:])
+    defended = defend(model, DefenceSpec(name=name, options=options), images.shape[1:])
     attack = build({"name": "pgd", "steps": 10})
     epsilons = [1 / 255, 2 / 255, 4 / 255]
     adaptive = attack(defended, images, labels, epsilons)
     oblivious = attack(defended, images, labels, epsilons, gradients_of=model)
     gap = oblivious.robust_accuracy - adaptive.robust_accuracy
-    assert (gap >= 0).all() and gap.max() > 0.05
+    assert (gap >= 0).all() and gap.max() > most

@@ -21,7 +21,7 @@ from workers.datasets import load
 from workers.probes import EPSILONS, FIGURES, Probes, find_probes, publish_probes
 from workers.probing import probe
 from workers.storage import Folder
-from workers.unit import DatasetSpec
+from workers.unit import DatasetSpec, DefenceSpec
 from workers.victims.victim import Victim
 
 pytestmark = pytest.mark.tf
@@ -93,7 +93,7 @@ def figures(name: str) -> dict[str, float | None]:
 def test_a_healthy_victim() -> None:
     found = figures("healthy")
     assert found.keys() == FIGURES.keys()
-    assert [name for name, value in found.items() if value is None] == ["eot_agreement"]
+    assert [name for name, value in found.items() if value is None] == ["defence_changes", "eot_agreement"]
     assert found["clean_accuracy"] > 0.9 and found["examples"] == 64  # type: ignore[operator]
     zero = ("ties", "constant", "probabilities", "zero_gradients", "robust_at_1", "draws_changed")
     assert all(found[name] == 0 for name in (*zero, "batch_changed", "inference_changed"))
@@ -102,6 +102,24 @@ def test_a_healthy_victim() -> None:
     for attack in ("fgsm", "bim", "bim_margin", "square"):
         left = [found[f"{attack}@{level}"] for level in range(len(EPSILONS))]
         assert left[0] > left[-1] and found["noise@3"] > left[3]  # type: ignore[operator]
+
+
+def test_what_a_defence_does_to_clean_images() -> None:
+    """Images that a defence has made itself it leaves as they are, which says nothing of others."""
+    digits = load(DatasetSpec(name="digits"), None)
+    plain = Victim(SICK["healthy"](), digits, WEIGHTS)
+    images = digits.images("test", plain.order[:64])
+
+    def changes(**options: Any) -> float | None:
+        return probe("v", plain.defended(DefenceSpec(name="bit_depth", options=options))).figures[
+            "defence_changes"
+        ]
+
+    expected = 255 * np.abs(np.rint(images) - images).mean()
+    assert changes(bits=1) == pytest.approx(expected, rel=1e-5) and expected > 10
+    np.testing.assert_allclose(
+        changes(bits=8), 255 * np.abs(np.rint(255 * images) / 255 - images).mean(), rtol=1e-4
+    )
 
 
 def test_figures_have_no_scale() -> None:

@@ -44,6 +44,7 @@ FIGURES: dict[str, str] = {
     "batch_spread": "largest difference of a logit when asked alone, as a share of the logits' spread",
     "inference_changed": "share whose class is another with training=False than as the model is called",
     "inference_spread": "largest difference of a logit between the two, as a share of the logits' spread",
+    "defence_changes": "mean change of a clean pixel by a defence at inference, in 255ths; null: no defence",
     "zero_gradients": "share of right answers whose margin has no gradient at all",
     "non_finite_gradients": "share of right answers whose margin has a NaN or infinite gradient",
     "gradient_size": "median L2 length of the margin's gradient, as a share of the logits' spread",

@@ -49,6 +49,7 @@ def probe(victim_id: str, victim: Victim) -> Probes:
         "examples": float(len(rows)),
         "clean_accuracy": float(answers.mostly.mean()),
         "non_finite_logits": float((~answers.finite).mean()),
+        "defence_changes": _change(victim, images),
     }
     if answers.finite.all():
         found |= _of_logits(logits, victim.network.logit_size, answers.mostly)
@@ -64,6 +65,17 @@ def probe(victim_id: str, victim: Victim) -> Probes:
         figures=found,
         seconds=time.perf_counter() - begun,
     )
+
+
+def _change(victim: Victim, images: Images) -> float | None:
+    """The mean change of a pixel of images (N, H, W, C) by a defence at inference, in 255ths."""
+    import keras
+
+    transformation = getattr(victim.model, "transformation", None)
+    if victim.model is victim.undefended or transformation is None:
+        return None
+    changed = keras.ops.convert_to_numpy(transformation(images, training=False))
+    return 255 * float(np.abs(changed - images).mean(dtype=np.float64))
 
 
 def _of_logits(logits: NDArray[np.float32], scale: float, right: NDArray[np.bool_]) -> Figures:

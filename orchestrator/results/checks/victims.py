@@ -270,6 +270,19 @@ RULES = (
         find=of_victims(_shattered),
     ),
     Rule(
+        name="idle_defence",
+        severity="suspicious",
+        meaning="a defence that leaves clean images as they are, and snaps small changes of them back",
+        advice="attack other images: these look as if the defence had made them, as JPEG copies look to jpeg "
+        "of the same quality, and what it does for them it does for no others",
+        find=below(
+            "defence_changes",
+            0.25,
+            "the defence changes a pixel of clean images by {value} of 255 in the mean",
+        ),
+        concerns=every,
+    ),
+    Rule(
         name="ties",
         severity="suspicious",
         meaning="best logits that float32 cannot tell apart: neither right nor fooled can be said of them",
