@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -279,7 +279,7 @@ def main(folder: Path, written: Path = PAGE) -> None:
     for case in zoo.CASES:
         facts[case.name] = _facts(case, made, images, labels)
         print(f"{time.perf_counter() - begun:6.0f} s {case.name}: {facts[case.name]}", flush=True)
-    grid = write_grid(made, zoo.CASES, "mnist", examples=EXAMPLES)
+    grid = write_grid(made, zoo.CASES, "mnist", examples=EXAMPLES, exclude=list(_left_out()))
     said = _swept(grid, folder / "sweep")
     for name, says in said.items():  # where somebody's files lay is nobody's business
         said[name] = replace(says, refused=says.refused.replace(f"{folder}/", ""))
@@ -287,6 +287,16 @@ def main(folder: Path, written: Path = PAGE) -> None:
         print(f"{name}: {what}")
     written.write_text(page(facts, said))
     print(f"{time.perf_counter() - begun:6.0f} s, written to {written}")
+
+
+def _left_out() -> Iterator[dict[str, str]]:
+    """What would take longer than all the rest, and no verdict waits for: a sick victim whose number nobody
+    relies on has to be found out without the bundle, and random answers are asked for twenty at a time."""
+    for case in zoo.SICK:
+        if case.draws > 1:
+            yield from ({"model": case.name, "attack": attack} for attack in ("standard", "square", "ddn"))
+        elif not case.repaired:
+            yield {"model": case.name, "attack": "standard"}
 
 
 def _facts(case: Case, made: Zoo, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Facts:
