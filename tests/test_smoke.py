@@ -96,14 +96,14 @@ def able_to_write(mark: str) -> list[str]:
 def test_faulty_attacks_fail_alone_and_can_be_retried(folder: Folder) -> None:
     """Also the uninterrupted run that the next test compares with."""
     grid = folder.grid("faulty", [*FAULTY, *SOUND])
-    code, out, err = folder.run("run", grid, "-o", "whole/out", "--unit-timeout", "12s")
+    code, out, err = folder.run("run", grid, "-o", "whole/out", "--unit-timeout", "20s")
     assert (code, err) == (1, "")
     assert f"{SOUND_CELLS} of {CELLS} cells done" in out
     assert "4 units failed" in out
     for text in (
         "raises linf on small_cnn on digits [0, 100): ArithmeticError: this attack cannot count",
         "dies linf on small_cnn on digits [0, 100): its process died (ActorDiedError)",
-        "hangs linf on small_cnn on digits [0, 100): TimeoutError: not through after 12 s (--unit-timeout)",
+        "hangs linf on small_cnn on digits [0, 100): TimeoutError: not through after 20 s (--unit-timeout)",
         "returns_nan linf on small_cnn on digits [0, 100): AttackError: returns_nan returned",
     ):
         assert text in out
