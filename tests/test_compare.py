@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from typer.testing import CliRunner
@@ -48,6 +48,7 @@ def compared(one, other, *sides, **sweeps):
 # -- statistics -------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_a_pair_counts_what_it_says(examples):
     one, other = (np.array(side) for side in zip(*examples, strict=True))
@@ -66,6 +67,7 @@ def test_only_the_examples_that_both_have_are_paired():
     assert found == Pair(n=2, first=1, second=2, only_first=0, only_second=1)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(20, 400), st.integers(0, 2**31))
 def test_the_interval_holds_the_truth_as_often_as_it_says(gained, lost, n, seed):
     """By simulation: of 300 samples of pairs, all but a few in a hundred have the true difference inside."""
@@ -76,6 +78,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(gained, lost, n, seed)
     assert inside >= 0.88 * 300
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=12), st.floats(0.001, 0.5))
 def test_adjusted_probabilities_say_what_holm_says(probabilities, alpha):
     adjusted = holm_adjusted(probabilities)
