@@ -64,6 +64,7 @@ def connect(
             "python_enable_replacements": False,
         },
     )
+    connection.execute("SET enable_progress_bar = false")  # it would draw on whatever terminal there is
     sweeps = [results] if isinstance(results, Results) else list(results)
     for i, one in enumerate(sweeps):
         # That of the first is called as views call it, for who looks at one sweep and behind its views.
