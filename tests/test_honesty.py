@@ -89,7 +89,7 @@ def test_what_can_be_repaired_is_within_two_points_of_the_truth(swept: Swept, ca
     _, true = the_truth(case, swept.made, images, labels, [EPSILON])
     said = swept.said[case.name]
     assert not said.refused
-    # Of random answers both numbers are votes, on few images here; the page holds them to two points, on more.
+    # Of random answers both numbers are votes, on few images here; the page holds them to two points.
     points = honesty.POINTS if case.draws == 1 else 3 * honesty.POINTS
     assert said.robust[EPSILON] == pytest.approx(true[EPSILON], abs=points + 1e-9)
 
