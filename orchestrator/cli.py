@@ -338,11 +338,7 @@ def verify(output: OutputArgument, format: FormatOption = "rich") -> None:
         results = _results([output])
         *_, checks = judged_tables(results)
         if format == "rich":
-            console = make_console()
-            width = console.width if console.is_terminal else None
-            for severity, text in findings.lines(checks, findings.unprobed(*results), width):
-                style = findings.STYLES[severity] if severity else ""
-                console.print(escape(text), style=style, highlight=False, soft_wrap=True)
+            findings.show(make_console(), checks, unprobed=findings.unprobed(*results))
         else:
             print(text_form(format).table(checks), end="")
     raise typer.Exit(1 if findings.counts(checks)["wrong"] else 0)

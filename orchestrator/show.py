@@ -78,12 +78,9 @@ def plan(console: Console, prepared: Prepared) -> None:
 def looked(console: Console, found: Looked) -> None:
     """What probes say of a plan's victims."""
     console.print()
-    width = console.width if console.is_terminal else None
     for victim, why in found.refused:
         console.print(f"[bold red]refused:[/] {escape(victim.label)}: {escape(why)}", highlight=False)
-    for severity, text in findings.lines(found.findings, 0, width):
-        style = findings.STYLES[severity] if severity else ""
-        console.print(escape(text), style=style, highlight=False, soft_wrap=True)
+    findings.show(console, found.findings, unprobed=0)
     parts = [f"{_count(found.probed, 'victim')} probed"]
     if found.untrained:
         parts.append(f"{len(found.untrained):,} not trained yet, to be probed as soon as they are")

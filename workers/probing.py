@@ -13,7 +13,7 @@ from workers import inference, metrics
 from workers.answers import DRAWS
 from workers.attacks import build
 from workers.network import Network, NoGradientError
-from workers.norms import LINF, Images
+from workers.norms import L2, LINF, Images
 from workers.probes import ATTACKS, EPSILONS, EXAMPLES, FIGURES, VERSION, Probes
 from workers.victims.victim import Victim
 
@@ -142,7 +142,6 @@ def _of_gradients(victim: Victim, images: Images, labels: NDArray[np.int32]) -> 
     if not len(rows):
         return found
     images, labels, values, gradients = images[rows], labels[rows], values[rows], gradients[rows]
-    lengths = _lengths(gradients.astype(np.float64))
     logits = victim.logits(images)
     spread = np.median(logits.max(axis=1) - logits.min(axis=1))
     stepped = np.clip(images + np.float32(_STEP) * LINF.direction(gradients), 0, 1)
@@ -152,8 +151,8 @@ def _of_gradients(victim: Victim, images: Images, labels: NDArray[np.int32]) -> 
     beside = margin(np.clip(images + hair, 0, 1), labels)[1]
     going = promised > 0
     found |= {
-        "gradient_size": float(np.median(lengths) / spread) if spread else None,
-        "gradient_gain": _largest_kept(rise[going] / promised[going]) if going.any() else None,
+        "gradient_size": float(np.median(L2.dual(gradients)) / spread) if spread else None,
+        "gradient_gain": _kept_median(rise[going] / promised[going]) if going.any() else None,
         "gradient_agreement": float(np.median(_cosines(gradients, beside))),
     }
     if victim.randomised:
@@ -192,12 +191,9 @@ def _of_attacks(victim: Victim, images: Images, labels: NDArray[np.integer]) -> 
         if name == "square" and victim.randomised:
             config["queries"] = _DRAWN_QUERIES
         broken = run(config, EPSILONS)
-        if broken is not None:
-            found |= {f"{name}@{level}": float(1 - share.mean()) for level, share in enumerate(broken)}
-    whole = [run(config, (1.0,)) for config in _WHOLE_BOX]
-    known = [broken[0] for broken in whole if broken is not None]
-    if known:
-        found["robust_at_1"] = float(1 - np.any(known, axis=0).mean())
+        found |= {f"{name}@{level}": float(1 - share.mean()) for level, share in enumerate(broken)}
+    whole = [run(config, (1.0,))[0] for config in _WHOLE_BOX]
+    found["robust_at_1"] = float(1 - np.any(whole, axis=0).mean())
     return found
 
 
@@ -207,38 +203,20 @@ def _left(
     labels: NDArray[np.integer],
     config: dict[str, Any],
     epsilons: tuple[float, ...],
-) -> NDArray[np.bool_] | None:
-    """Which images an attack breaks, (E, N); None where it has no gradient to go by."""
+) -> NDArray[np.bool_]:
+    """Which images an attack breaks, (E, N)."""
     attack = build(config)
-    try:
-        result = attack(victim.model, images, labels, epsilons, clean_correct=np.ones(len(images), bool))
-    except NoGradientError:
-        return None
-    return result.success
+    return attack(victim.model, images, labels, epsilons, clean_correct=np.ones(len(images), bool)).success
 
 
 def _cosines(one: Images, other: Images) -> NDArray[np.float64]:
     """Between gradients (N, H, W, C), pair by pair; 0 where one of them is 0 or not finite."""
     usable = np.isfinite(one + other).all(axis=(1, 2, 3), keepdims=True)
-    a, b = (_unit(np.where(usable, each, 0)) for each in (one, other))
-    cosines: NDArray[np.float64] = np.vecdot(a, b)
+    a, b = (L2.direction(np.where(usable, each, 0)) for each in (one, other))
+    cosines: NDArray[np.float64] = np.einsum("nhwc,nhwc->n", a, b, dtype=np.float64)
     return cosines
 
 
-def _unit(gradients: Images) -> NDArray[np.float64]:
-    flat = gradients.reshape(len(gradients), -1).astype(np.float64)
-    largest = np.abs(flat).max(axis=1, keepdims=True)
-    flat = flat / np.where(largest > 0, largest, 1)
-    lengths = np.linalg.norm(flat, axis=1, keepdims=True)
-    unit: NDArray[np.float64] = flat / np.where(lengths > 0, lengths, 1)
-    return unit
-
-
-def _lengths(gradients: NDArray[np.float64]) -> NDArray[np.float64]:
-    lengths: NDArray[np.float64] = np.linalg.norm(gradients.reshape(len(gradients), -1), axis=1)
-    return lengths
-
-
-def _largest_kept(gains: NDArray[np.float64]) -> float:
+def _kept_median(gains: NDArray[np.float64]) -> float:
     """The median, within what JSON and SQL hold."""
     return float(np.clip(np.median(gains), -1e300, 1e300))

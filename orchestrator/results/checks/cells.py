@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from orchestrator.results.checks.evidence import Cell, Evidence, Pair
+from orchestrator.results.checks.evidence import Cell, Evidence, Pair, clearly_ahead
 from orchestrator.results.checks.rule import Found, Place, Rule, attacked, every
-from orchestrator.results.checks.statistics import holm, mcnemar
 from orchestrator.results.checks.victims import rises_on_probes
 from workers.flags import Flag
 
@@ -105,17 +104,15 @@ def _rising(evidence: Evidence, *, single_step: bool) -> Iterator[Found]:
         positive = [cell for cell in cells if cell.epsilon > 0]
         for i, cell in enumerate(positive[1:], 1):
             pairs.append(max((Pair.of(before, cell) for before in positive[:i]), key=lambda pair: pair.gain))
-    significant = holm([mcnemar(pair.only_one, pair.only_other) for pair in pairs])
-    for pair, sure in zip(pairs, significant, strict=True):
-        if sure and pair.gain > POINT:
-            yield Found(
-                pair.other.place,
-                pair.gain,
-                POINT,
-                f"of {pair.n:,} examples {pair.other.named} breaks {pair.only_one:,} at epsilon "
-                f"{pair.one.epsilon:.4g} and not at {pair.other.epsilon:.4g}, and {pair.only_other:,} the "
-                "other way round",
-            )
+    for pair in clearly_ahead(pairs, POINT):
+        yield Found(
+            pair.other.place,
+            pair.gain,
+            POINT,
+            f"of {pair.n:,} examples {pair.other.named} breaks {pair.only_one:,} at epsilon "
+            f"{pair.one.epsilon:.4g} and not at {pair.other.epsilon:.4g}, and {pair.only_other:,} the "
+            "other way round",
+        )
 
 
 def _rises(evidence: Evidence) -> Iterator[Found]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.results.checks.rule import Place
+from orchestrator.results.checks.statistics import holm, mcnemar
 from orchestrator.results.schemas import Results
 from orchestrator.results.witnesses import unpacked
 from workers.unit import label
@@ -122,6 +123,14 @@ class Pair:
     def gain(self) -> float:
         """By which share of the examples the first breaks more."""
         return (self.only_one - self.only_other) / self.n if self.n else 0.0
+
+
+def clearly_ahead(pairs: Sequence[Pair], least: float) -> Iterator[Pair]:
+    """The pairs whose first breaks a share of more than `least` more, and not by chance in any of them."""
+    significant = holm([mcnemar(pair.only_one, pair.only_other) for pair in pairs])
+    for pair, sure in zip(pairs, significant, strict=True):
+        if sure and pair.gain > least:
+            yield pair
 
 
 @dataclass(frozen=True)

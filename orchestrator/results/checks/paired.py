@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.results.checks.cells import POINT
-from orchestrator.results.checks.evidence import Cell, Evidence, Pair
+from orchestrator.results.checks.evidence import Cell, Evidence, Pair, clearly_ahead
 from orchestrator.results.checks.rule import Found, Rule
 from orchestrator.results.checks.statistics import binomial_tail, holm, mcnemar
 from orchestrator.results.checks.victims import weaker_on_probes
@@ -35,16 +35,14 @@ def _weaker_than_fgsm(evidence: Evidence) -> Iterator[Found]:
         for cell in cells
         if cell.kind.iterative
     ]
-    significant = holm([mcnemar(pair.only_one, pair.only_other) for pair in pairs])
-    for pair, sure in zip(pairs, significant, strict=True):
-        if sure and pair.gain > _LOST:
-            yield Found(
-                pair.other.place,
-                pair.gain,
-                _LOST,
-                f"of {pair.n:,} examples fgsm, with one step, breaks {pair.only_one:,} that "
-                f"{pair.other.named} does not, and {pair.only_other:,} the other way round",
-            )
+    for pair in clearly_ahead(pairs, _LOST):
+        yield Found(
+            pair.other.place,
+            pair.gain,
+            _LOST,
+            f"of {pair.n:,} examples fgsm, with one step, breaks {pair.only_one:,} that "
+            f"{pair.other.named} does not, and {pair.only_other:,} the other way round",
+        )
 
 
 def _black_box_better(evidence: Evidence) -> Iterator[Found]:
@@ -105,16 +103,14 @@ def _oblivious_better(evidence: Evidence) -> Iterator[Found]:
         if cell.epsilon > 0:
             kinds.setdefault(tuple(cell.values[name] for name in names), {})[cell.adaptive] = cell
     pairs = [Pair.of(both[False], both[True]) for both in kinds.values() if len(both) == 2]
-    significant = holm([mcnemar(pair.only_one, pair.only_other) for pair in pairs])
-    for pair, sure in zip(pairs, significant, strict=True):
-        if sure and pair.gain > _LOST:
-            yield Found(
-                pair.other.place,
-                pair.gain,
-                _LOST,
-                f"of {pair.n:,} examples {pair.other.named} breaks {pair.only_one:,} only with gradients of "
-                f"the undefended network, and {pair.only_other:,} only with those of the victim as defended",
-            )
+    for pair in clearly_ahead(pairs, _LOST):
+        yield Found(
+            pair.other.place,
+            pair.gain,
+            _LOST,
+            f"of {pair.n:,} examples {pair.other.named} breaks {pair.only_one:,} only with gradients of "
+            f"the undefended network, and {pair.only_other:,} only with those of the victim as defended",
+        )
 
 
 def _noise_as_good(evidence: Evidence) -> Iterator[Found]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
+from rich.console import Console
+from rich.markup import escape
 
 from orchestrator.results.checks import RULES
 from orchestrator.results.checks.rule import SEVERITIES
@@ -46,6 +48,13 @@ def lines(checks: pa.Table, unprobed: int, width: int | None = None) -> Iterator
         yield from ((None, line) for line in wrapped(text, width))
     worst: Severity | None = RULES[checks["rule"][0].as_py()].severity if checks.num_rows else None
     yield from ((worst, line) for line in wrapped(verdict(checks), width))
+
+
+def show(console: Console, checks: pa.Table, *, unprobed: int) -> None:
+    """Print `lines` as wide as a terminal is, in the colours of their severities."""
+    for severity, text in lines(checks, unprobed, console.width if console.is_terminal else None):
+        style = STYLES[severity] if severity else ""
+        console.print(escape(text), style=style, highlight=False, soft_wrap=True)
 
 
 def brief(checks: pa.Table) -> list[tuple[Severity, str]]:
