@@ -44,6 +44,24 @@ def forget(output: Path) -> None:
         segment.unlink()
 
 
+def pauses(patch: pytest.MonkeyPatch, module: str) -> list[float]:
+    """The seconds that this thread's calls of a module's `time.sleep` ask for from now on, which take none.
+
+    There is one `time.sleep` in a process: threads that other tests have left in it sleep as they do.
+    """
+    slept: list[float] = []
+    here, sleep = threading.current_thread(), time.sleep
+
+    def sleeping(seconds: float) -> None:
+        if threading.current_thread() is here:
+            slept.append(seconds)
+        else:
+            sleep(seconds)
+
+    patch.setattr(f"{module}.time.sleep", sleeping)
+    return slept
+
+
 class Busy:
     """Storage that answers the first `times` reads of each file with an error."""
 
@@ -62,7 +80,7 @@ class Busy:
             return original(folder, name, *rest)
 
         patch.setattr(Folder, what, read)
-        patch.setattr("orchestrator.store.folder.time.sleep", self.slept.append)
+        self.slept = pauses(patch, "orchestrator.store.folder")
 
 
 def test_an_error_that_passes_is_waited_for(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,16 +172,7 @@ def test_a_cached_victim_that_cannot_be_read_is_neither_trained_again_nor_remove
 def test_a_file_is_read_with_patience(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, ends: bool
 ) -> None:
-    slept: list[float] = []
-    here, sleep = threading.current_thread(), time.sleep
-
-    def sleeping(seconds: float) -> None:  # other threads of this process sleep as they do
-        if threading.current_thread() is here:
-            slept.append(seconds)
-        else:
-            sleep(seconds)
-
-    monkeypatch.setattr("workers.storage.time.sleep", sleeping)
+    slept = pauses(monkeypatch, "workers.storage")
     folder = Folder.at(tmp_path)
     folder.publish("x", b"data")
     left = [times]
