@@ -23,6 +23,7 @@ from orchestrator.run.status import StatusWriter
 from orchestrator.run.training import TrainingWatch
 from orchestrator.run.upkeep import Upkeep
 from orchestrator.store.folder import Store
+from workers.defences import gradients
 from workers.probes import find_probes
 from workers.unit import Done, Evaluation, Failed, Training, Unit
 
@@ -363,4 +364,4 @@ def _work(unit: Unit) -> dict[str, int]:
     """How much of which kind of work, as `Estimate` has them."""
     if isinstance(unit, Evaluation):
         return {unit.attack.attack_id: unit.work}
-    return {unit.victim.preparation: 1}
+    return {unit.victim.preparation: gradients(unit.victim.defence)}
