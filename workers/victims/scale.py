@@ -21,6 +21,7 @@ from workers.datasets import Dataset
 from workers.flags import Flag
 from workers.network import Network
 from workers.norms import Images
+from workers.statistics import mcnemar
 from workers.victims.base import ArchitectureError
 from workers.victims.pixels import NORMALISATIONS, UNIT, PixelScale
 
@@ -314,8 +315,7 @@ def _mcnemar(better: _Trial, worse: _Trial) -> float:
     lost = int((worse.right & ~better.right).sum())
     if gained <= lost:
         return 1.0
-    differ = gained + lost
-    return float(min(1.0, 2 * sum(math.comb(differ, k) for k in range(lost + 1)) / 2**differ))
+    return min(1.0, 2 * mcnemar(gained, lost))
 
 
 def _certainty(better: _Trial, worse: _Trial) -> float:

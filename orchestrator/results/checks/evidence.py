@@ -14,10 +14,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.results.checks.rule import Place
-from orchestrator.results.checks.statistics import holm, mcnemar
 from orchestrator.results.schemas import Results
 from orchestrator.results.witnesses import unpacked
+from workers.statistics import holm, mcnemar
 from workers.unit import label
+
+ALPHA = 0.01
+"""How often a rule may fire by chance in a whole folder where nothing is wrong."""
 
 SINGLE_STEP = ("fgsm",)
 AT_RANDOM = ("noise",)
@@ -127,7 +130,7 @@ class Pair:
 
 def clearly_ahead(pairs: Sequence[Pair], least: float) -> Iterator[Pair]:
     """The pairs whose first breaks a share of more than `least` more, and not by chance in any of them."""
-    significant = holm([mcnemar(pair.only_one, pair.only_other) for pair in pairs])
+    significant = holm([mcnemar(pair.only_one, pair.only_other) for pair in pairs], ALPHA)
     for pair, sure in zip(pairs, significant, strict=True):
         if sure and pair.gain > least:
             yield pair

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.results.checks.cells import POINT
-from orchestrator.results.checks.evidence import Cell, Evidence, Pair, clearly_ahead
+from orchestrator.results.checks.evidence import ALPHA, Cell, Evidence, Pair, clearly_ahead
 from orchestrator.results.checks.rule import Found, Rule
-from orchestrator.results.checks.statistics import binomial_tail, holm, mcnemar
 from orchestrator.results.checks.victims import weaker_on_probes
+from workers.statistics import binomial_tail, holm, mcnemar
 
 _LOST = 0.02  # to a single step: default searches lose a point to it on small images, and hide nothing
 _MASKED = 0.05  # of the correct examples: on small images square breaks some that ten steps of bim do not
@@ -71,7 +71,7 @@ def _only_black_box(evidence: Evidence, allowed: float) -> Iterator[Found]:
             missed = both & ~broken[: len(both)]
             best = max(white, key=lambda cell: int(cell.successes))
             found.append((black, best, int((black.broken_at[: len(both)] & missed).sum()), int(both.sum())))
-    significant = holm([binomial_tail(only, n, allowed) for _, _, only, n in found])
+    significant = holm([binomial_tail(only, n, allowed) for _, _, only, n in found], ALPHA)
     for (black, best, only, n), sure in zip(found, significant, strict=True):
         if sure and only > allowed * n:
             yield Found(
