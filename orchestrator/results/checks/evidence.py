@@ -120,7 +120,8 @@ class Pair:
     def of(cls, one: Cell, other: Cell) -> Pair:
         both = _common(one.correct_at, other.correct_at)
         first, second = one.broken_at[: len(both)] & both, other.broken_at[: len(both)] & both
-        return cls(one, other, int(both.sum()), int((first & ~second).sum()), int((second & ~first).sum()))
+        shared, broken = np.count_nonzero(both), np.count_nonzero(first & second)
+        return cls(one, other, shared, np.count_nonzero(first) - broken, np.count_nonzero(second) - broken)
 
     @property
     def gain(self) -> float:
@@ -165,21 +166,22 @@ class Evidence:
             kind.gradient_calls += values["gradient_calls"]
         return kinds
 
-    def runs(self) -> Iterator[list[Cell]]:
+    @cached_property
+    def runs(self) -> list[list[Cell]]:
         """The cells of each attack on each victim, ascending in epsilon."""
         found: dict[tuple[str, str], list[Cell]] = defaultdict(list)
         for cell in self.cells:
             found[_run(cell.values)].append(cell)
-        for cells in found.values():
-            yield sorted(cells, key=lambda cell: cell.values["epsilon"])
+        return [sorted(cells, key=lambda cell: cell.values["epsilon"]) for cells in found.values()]
 
-    def points(self) -> Iterator[list[Cell]]:
+    @cached_property
+    def points(self) -> list[list[Cell]]:
         """The cells that may be held against each other: of one victim, norm and epsilon above 0."""
         found: dict[tuple[str, str, float], list[Cell]] = defaultdict(list)
         for cell in self.cells:
             if cell.searched and cell.epsilon > 0:
                 found[cell.victim_id, cell.norm, cell.epsilon].append(cell)
-        yield from found.values()
+        return list(found.values())
 
     def probed(self) -> Iterator[tuple[Place, dict[str, float]]]:
         """Every victim that has figures: what it is, and those that could be measured."""
