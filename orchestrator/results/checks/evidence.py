@@ -120,8 +120,9 @@ class Pair:
     def of(cls, one: Cell, other: Cell) -> Pair:
         both = _common(one.correct_at, other.correct_at)
         first, second = one.broken_at[: len(both)] & both, other.broken_at[: len(both)] & both
-        shared, broken = np.count_nonzero(both), np.count_nonzero(first & second)
-        return cls(one, other, shared, np.count_nonzero(first) - broken, np.count_nonzero(second) - broken)
+        shared, broken = int(np.count_nonzero(both)), int(np.count_nonzero(first & second))
+        only_one, only_other = (int(np.count_nonzero(each)) - broken for each in (first, second))
+        return cls(one, other, shared, only_one, only_other)
 
     @property
     def gain(self) -> float:
