@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from orchestrator.results.checks import RULES
 from orchestrator.results.metrics import ROBUST_ACCURACY
-from orchestrator.results.tables import WORST_CASE, Entry, RobustnessTable, Row
+from orchestrator.results.tables import WITH_TRANSFER, WORST_CASE, Entry, RobustnessTable, Row
 from orchestrator.results.text.base import NO_VALUE
 from workers.flags import Flag
 
@@ -190,6 +190,8 @@ def _worst_case(table: RobustnessTable) -> Iterator[str]:
         yield "worst case: broken by any of the adaptive, untargeted attacks"
         for attacks, where in at.items():
             yield f"at {', '.join(dict.fromkeys(where))} of {' and '.join(attacks)} alone"
+    if any(row.attack == WITH_TRANSFER for row in table.rows):
+        yield "with transfer: nor by any image made against another victim of this sweep"
 
 
 def examples(row: Row) -> str:
