@@ -21,7 +21,10 @@ from orchestrator.arguments import (
     CpusOption,
     DataOption,
     DigitsOption,
+    DrawnOption,
     DryRunOption,
+    EpsilonOption,
+    FigureArgument,
     FormatOption,
     GpusOption,
     GridArgument,
@@ -40,7 +43,9 @@ from orchestrator.arguments import (
     SetOption,
     StopOption,
     TimeoutOption,
+    TransferOption,
     WaitOption,
+    WidthOption,
     WithinOption,
     WorkersOption,
     answer_format,
@@ -48,6 +53,7 @@ from orchestrator.arguments import (
     chosen_by,
     outputs_and_sql,
     parse_duration,
+    parse_epsilon,
     query_text,
 )
 from orchestrator.console import make_console, print_record, saying, text_form, user_errors, warn
@@ -57,6 +63,8 @@ from orchestrator.store import OUTPUTS
 from workers.version import VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.results.schemas import Results
 
 app = typer.Typer(
@@ -224,16 +232,59 @@ def table(
     norm: Annotated[list[str] | None, chosen_by("norm")] = None,
     metric: MetricOption = "robust_accuracy",
     digits: DigitsOption = 1,
+    transfer: TransferOption = False,
 ) -> None:
-    """Show the robustness table of one or more sweeps, from every shard there is by now."""
+    """Show the robustness table of one or more sweeps, from every shard there is by now.
+
+    With --transfer: who falls to whose images, a row for each victim that they were made against, a column
+    for each that they were tried on.
+    """
     with user_errors():
         check_format(format, FORMATS)
         from orchestrator.results.choice import choose, made
 
-        wanted = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
+        given = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
+        wanted = {key: names for key, names in given.items() if names}
+        if transfer:
+            if by:
+                raise UserError("--by does not go with --transfer, which is one matrix")
+            _transfers(outputs, wanted, metric, format, digits)
+            return
         tables = made(_results(outputs), metric)
-        chosen = choose(tables, {key: names for key, names in wanted.items() if names}, by or ())
+        chosen = choose(tables, wanted, by or ())
         print(text_form(format, digits=digits).robustness(chosen), end="")
+
+
+@app.command()
+def figure(
+    kind: FigureArgument,
+    outputs: OutputsArgument,
+    out: DrawnOption,
+    dataset: Annotated[list[str] | None, chosen_by("dataset")] = None,
+    model: Annotated[list[str] | None, chosen_by("model")] = None,
+    defence: Annotated[list[str] | None, chosen_by("defence")] = None,
+    attack: Annotated[list[str] | None, chosen_by("attack")] = None,
+    norm: Annotated[list[str] | None, chosen_by("norm")] = None,
+    by: ByOption = None,
+    epsilon: EpsilonOption = None,
+    width: WidthOption = None,
+) -> None:
+    """Draw a figure of one or more sweeps, from every shard there is by now.
+
+    What is missing is a gap, what a check calls wrong has no number, and both are said below.
+    """
+    with user_errors():
+        from orchestrator.results.figures import Choice, draw, form_of, save
+
+        form_of(out)  # a wrong name is said before anything is read
+        wanted = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
+        choice = Choice(
+            wanted={key: names for key, names in wanted.items() if names},
+            by=by or (),
+            epsilon=None if epsilon is None else parse_epsilon(epsilon),
+            width=width,
+        )
+        save(draw(kind, _results(outputs), choice), out)
 
 
 @app.command()
@@ -252,8 +303,8 @@ def query(
 ) -> None:
     """Ask the results of one or more sweeps in SQL.
 
-    Views: examples, cells, worst_case, distances, victims, history, failures, checks, strengthened; the
-    column `sweep` of each says which sweep a row is of. For instance:
+    Views: examples, cells, worst_case, distances, victims, history, failures, checks, strengthened,
+    transfer, transferred; the column `sweep` of each says which sweep a row is of. For instance:
     "SELECT model, avg(robust_accuracy) FROM cells WHERE epsilon = 0.1 GROUP BY model".
     """
     with user_errors():
@@ -518,6 +569,25 @@ def _look(prepared, data_dir: str | None, cache_dir: str | None):  # type: ignor
     options = RunOptions(output=prepared.store.location, data_dir=data_dir, cache_dir=cache_dir)
     with saying("probing victims"):
         return look(prepared, options, lambda text: console.print(text, highlight=False, style="dim"))
+
+
+def _transfers(
+    outputs: list[str], wanted: Mapping[str, list[str]], metric: str, format: str, digits: int
+) -> None:
+    """Print the matrix of transfers; for programs, the rows behind it."""
+    from orchestrator.results.matrix import chosen_transfers, matrix
+    from orchestrator.results.text import transfer as words
+    from orchestrator.results.text.base import ForPrograms
+
+    transfers, own, table = chosen_transfers(_results(outputs), wanted)
+    found = matrix(transfers, own, metric)
+    form = text_form(format, digits=digits)
+    if isinstance(form, ForPrograms):
+        print(form.table(table), end="")
+        return
+    prose = format in ("rich", "md")
+    print(form.columns(words.columns(found, digits, whole=not prose)), end="")
+    make_console(stderr=not prose).print(words.caption(found), highlight=False, soft_wrap=True, markup=False)
 
 
 def _sides(

@@ -23,9 +23,9 @@ def parse_defence(check: Checker, raw: Any, epsilons: EpsilonParser) -> DefenceE
     entry = check.named(NO_DEFENCE.name if raw is None else raw, "defence", DEFENCES)
     if entry is None:
         return None
-    name = entry.pop("name")
+    name, label = entry.pop("name"), check.label(entry)
     if "factory" in entry:
-        return _own(check, name, entry)
+        return _own(check, name, label, entry)
     defence = DEFENCES[name]
     for key in defence.PIXEL_OPTIONS & entry.keys():
         with check.at(key):
@@ -43,7 +43,7 @@ def parse_defence(check: Checker, raw: Any, epsilons: EpsilonParser) -> DefenceE
         shown=options_text(given),
         in_training=defence.in_training,
     )
-    return DefenceEntry(spec=spec, given=given, at_inference=defence.at_inference)
+    return DefenceEntry(spec=spec, label=label, given=given, at_inference=defence.at_inference)
 
 
 def _combined(check: Checker, raw: list[Any], epsilons: EpsilonParser) -> DefenceEntry | None:
@@ -67,7 +67,10 @@ def _combined(check: Checker, raw: list[Any], epsilons: EpsilonParser) -> Defenc
         return parts[0]
     specs = tuple(part.spec for part in parts)
     spec = DefenceSpec(name=COMBINED.join(one.name for one in specs), parts=specs)
-    return DefenceEntry(spec=spec, at_inference=True, parts=tuple(parts))
+    label = ""
+    if any(part.label for part in parts):
+        label = COMBINED.join(part.label or part.spec.label for part in parts)
+    return DefenceEntry(spec=spec, label=label, at_inference=True, parts=tuple(parts))
 
 
 def _misplaced(part: DefenceEntry, before: Sequence[DefenceEntry], *, alone: bool) -> str:
@@ -91,7 +94,7 @@ def _misplaced(part: DefenceEntry, before: Sequence[DefenceEntry], *, alone: boo
     return ""
 
 
-def _own(check: Checker, name: str, entry: dict[str, Any]) -> DefenceEntry | None:
+def _own(check: Checker, name: str, label: str, entry: dict[str, Any]) -> DefenceEntry | None:
     if name in DEFENCES:
         with check.at("name"):
             check.problem(f'"{name}" is the name of a defence that is there; another is allowed for your own')
@@ -99,7 +102,7 @@ def _own(check: Checker, name: str, entry: dict[str, Any]) -> DefenceEntry | Non
     factory, identity = check.factory(entry)
     options = check.plain_options(entry)
     spec = DefenceSpec(name=name, **identity, options=options, factory=factory, shown=options_text(options))
-    return DefenceEntry(spec=spec, given=options, at_inference=True)
+    return DefenceEntry(spec=spec, label=label, given=options, at_inference=True)
 
 
 def check_defences(

@@ -29,6 +29,7 @@ class ModelEntry(_Frozen):
     """
 
     name: str
+    label: str = ""  # what people read in place of its name; "": it has no other
     factory: str | None = None
     path: str | None = None  # of a .keras file, absolute, or a URI
     identity: Mapping[str, Any]  # version, or the fingerprint of the factory or file
@@ -68,6 +69,7 @@ class DatasetEntry(_Frozen):
     """A dataset by registered name, of another library, or the user's own by path."""
 
     spec: DatasetSpec
+    label: str = ""
     shape: tuple[int, int, int] | None = None  # None: known when the dataset is looked up
     test_size: int | None = None  # likewise
     train: Mapping[str, Any] = {}
@@ -81,6 +83,7 @@ class DefenceEntry(_Frozen):
     """A defence by registered name, or the user's own; or a combination of `parts`, in order."""
 
     spec: DefenceSpec
+    label: str = ""
     given: Mapping[str, Any] = {}  # the options that differ from their defaults
     at_inference: bool = False  # it, or a part of it, acts when the network answers
     parts: tuple[DefenceEntry, ...] = ()
@@ -105,6 +108,7 @@ class AttackEntry(_Frozen):
     """An attack under one norm. Pixel quantities among its options are on the [0, 1] scale."""
 
     name: str
+    label: str = ""
     norm: NormName
     factory: str | None = None
     path: str | None = None  # of a file of images that somebody else's tool made, as the grid writes it
@@ -113,6 +117,7 @@ class AttackEntry(_Frozen):
     given: Mapping[str, Any]
     randomised: bool = False
     adaptive: bool = True
+    transfer: bool = False  # the images made against one victim are tried on the others of its dataset
     epsilons: Mapping[str, EpsilonList]  # by dataset name, on the [0, 1] scale, ascending
 
     @property
@@ -161,6 +166,7 @@ class Grid(_Frozen):
     keep: int | Literal["all"] = 8
     seeds: tuple[int, ...] = (0,)
     attack_seed: int = 0
+    transfer: bool = False  # that of attacks that do not say
     exclude: tuple[Selector, ...] = ()
     warnings: tuple[str, ...] = ()
     text: str = ""  # the YAML of the grid as run, overrides applied

@@ -8,15 +8,17 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from orchestrator.errors import GridError, Problem
-from orchestrator.grid.attacks import check_stored, parse_attack
+from orchestrator.grid.attacks import check_stored, parse_attack, transfer_warnings
 from orchestrator.grid.checker import WORD, Checker, kind, show
 from orchestrator.grid.datasets import parse_dataset
 from orchestrator.grid.defences import check_defences, check_training, parse_defence
 from orchestrator.grid.document import Document, Keys
-from orchestrator.grid.entries import AttackEntry, Grid, Selector
+from orchestrator.grid.entries import AttackEntry, Grid, Selector, options_text
 from orchestrator.grid.epsilons import EpsilonParser
 from orchestrator.grid.excludes import check_excludes, parse_exclude
 from orchestrator.grid.models import check_images, parse_model, parse_train
+from orchestrator.results.metrics import WORST_CASE
+from workers.unit import label as with_options
 
 _NOT_WRITTEN = ("warnings", "text", "python_path")
 _KEYS = [name for name in Grid.model_fields if name not in _NOT_WRITTEN] + ["epsilons"]
@@ -64,8 +66,12 @@ class _Parser(Checker):
         shared = epsilons.shared(data.get("epsilons"), names)
         defences = self._entries("defences", lambda raw: parse_defence(self, raw, epsilons), ["none"])
         defended = self.broken("defences") or any(defence.at_inference for defence in defences)
+        transfer = self._flag("transfer")
         found = self._entries(
-            "attacks", lambda raw: parse_attack(self, raw, epsilons, shared, names, defended=defended)
+            "attacks",
+            lambda raw: parse_attack(
+                self, raw, epsilons, shared, names, defended=defended, transfer=transfer
+            ),
         )
         attacks = [attack for attack, _ in found]
         self._distinct("models", [(m.name, _key(m.factory, m.options, m.train, m.inference)) for m in models])
@@ -73,6 +79,13 @@ class _Parser(Checker):
         self._distinct("attacks", [(a.name, a.norm, a.adaptive, _attack_key(a)) for a in attacks])
         self._distinct(
             "defences", [(d.name, *(_key(one.spec.factory, one.given) for one in d.each)) for d in defences]
+        )
+        self._readable("models", [(m.label, m.name, options_text(m.given), ()) for m in models])
+        self._readable("datasets", [(d.label, d.name, "", ()) for d in datasets])
+        self._readable("defences", [(d.label, d.spec.label, "", ()) for d in defences])
+        self._readable(
+            "attacks",
+            [(a.label, a.name, a.shown, (a.norm, a.adaptive, a.options.get("targeted"))) for a in attacks],
         )
         with self.at("train"):
             train = parse_train(self, data.get("train", {}))
@@ -107,12 +120,28 @@ class _Parser(Checker):
             pixel_range=epsilons.pixel_range,
             keep=keep,
             seeds=tuple(seeds),
+            transfer=transfer,
             exclude=tuple(excludes.values()),
-            warnings=tuple(dict.fromkeys([*epsilons.warnings, *(m.warning for m in models if m.warning)])),
+            warnings=tuple(
+                dict.fromkeys(
+                    [
+                        *epsilons.warnings,
+                        *(m.warning for m in models if m.warning),
+                        *transfer_warnings(data, attacks, len(models) * len(defences) * len(seeds)),
+                    ]
+                )
+            ),
             text=yaml.safe_dump(data, sort_keys=False, allow_unicode=True),
             python_path=self.python_path,
             **whole,
         )
+
+    def _flag(self, key: str) -> bool:
+        raw = self.document.data.get(key, False)
+        if not isinstance(raw, bool):
+            with self.at(key):
+                self.problem(f"found {show(raw)}; true or false is allowed")
+        return raw is True
 
     def _items(self, key: str, default: list[Any] | None = None) -> list[tuple[Keys, Any]]:
         """The entries of a list, with their places; one lone entry may stand without its brackets."""
@@ -155,6 +184,17 @@ class _Parser(Checker):
                 if one in ids[:i]:
                     name = one[0] if isinstance(one, tuple) else one
                     self.problem(f'"{name}" stands twice with the same options')
+
+    def _readable(self, key: str, entries: list[tuple[str, str, str, Any]]) -> None:
+        """That no label stands for two entries: of each its label, name and options, and within what it is
+        to be told from others."""
+        texts = [(label or with_options(name, shown), within) for label, name, shown, within in entries]
+        with self.at(key):
+            for i, (label, *_) in enumerate(entries):
+                if label and texts.count(texts[i]) > 1:
+                    self.problem(f'label "{label}" stands for two of them; each needs one of its own')
+                if key == "attacks" and label == WORST_CASE:
+                    self.problem(f'label "{label}" is what tables call all attacks together; choose another')
 
     def _seeds(self) -> list[int]:
         raw = self.document.data.get("seeds")

@@ -16,10 +16,10 @@ _Names = Callable[[RobustnessTable, Row], tuple[str, ...]]
 
 KEYS: Mapping[str, _Names] = {
     "sweep": lambda table, row: (row.sweep,),
-    "dataset": lambda table, row: (table.dataset,),
+    "dataset": lambda table, row: (table.dataset_label, table.dataset),
     "norm": lambda table, row: (table.norm,),
     "model": lambda table, row: (row.model_label, row.model),
-    "defence": lambda table, row: (row.defence, without_options(row.defence)),
+    "defence": lambda table, row: (row.defence_label, row.defence, without_options(row.defence)),
     "attack": lambda table, row: (row.attack_label, row.attack),
 }
 """What rows may be chosen by: all that a row goes by, the fullest name first."""

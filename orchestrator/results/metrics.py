@@ -8,6 +8,10 @@ BY = ("sweep", "model", "defence", "attack")
 """What tables may be made by, beside dataset and norm, by which they always are."""
 
 
+WORST_CASE = "worst case"
+"""What stands in place of an attack where a row is of all that cover an epsilon."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """A number of cells that a robustness table may show. `column` is the view `cells`'s."""
@@ -41,3 +45,8 @@ TARGET_MISSED = Metric(
     column="target_missed", title="share right and not driven to the target", ends="target_missed"
 )
 """What stands in place of robust accuracy where an attack is targeted."""
+
+WITH_TRANSFER_LEFT = Metric(
+    column="robust_with_transfer", title="right and broken by no image from anywhere", ends="with_transfer"
+)
+"""Of worst cases: where images that were made against other victims count too."""

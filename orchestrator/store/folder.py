@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.errors import StoreError
@@ -26,11 +27,13 @@ from orchestrator.results.schemas import (
     COVERAGE,
     FAILURES,
     HISTORY,
+    LABELS,
     PROBES,
     STRONGER,
     VICTIMS,
     WANTED,
     Results,
+    of_kind,
 )
 from orchestrator.store.accepted import Accepted, SetAside, accept
 from orchestrator.store.index import ShardIndex
@@ -274,7 +277,11 @@ class Store:
 
     def _asked(self, run_id: str) -> pa.Table:
         data = self.folder.read(layout.run_cells(run_id))
-        return pq.read_table(pa.BufferReader(data), schema=WANTED)
+        wanted = pq.read_table(pa.BufferReader(data), schema=WANTED)
+        for name in LABELS.names:  # which runs of earlier versions have not written down
+            place = wanted.schema.get_field_index(name)
+            wanted = wanted.set_column(place, LABELS.field(name), pc.fill_null(wanted[name], ""))
+        return wanted
 
     def results(self, accepted: Accepted | None = None, *, sweep: str | None = None) -> Results:
         """Everything that tables, figures and SQL are made from; `sweep` is what to call it.
@@ -294,20 +301,23 @@ class Store:
         history = [
             {"victim_id": pin["victim_id"], **epoch} for pin in pins for epoch in pin.get("history", [])
         ]
-        wanted = self.wanted()
+        every = self.wanted()
+        wanted, transfers = (of_kind(every, kind) for kind in ("attack", "transfer"))
         recipes = dict(zip(wanted["victim_id"].to_pylist(), wanted["recipe"].to_pylist(), strict=True))
         victims = [_victim_row(pin, recipes) for pin in pins]
         return Results(
             sweep=sweep or self.name,
             examples=accepted.dataset(),
             wanted=wanted,
-            measured=partial(measured_results, accepted, wanted, self.folder.folder(layout.MEASURED)),
+            measured=partial(measured_results, accepted, every, self.folder.folder(layout.MEASURED)),
             coverage=pa.Table.from_pylist(accepted.coverage_rows(), schema=COVERAGE),
             victims=pa.Table.from_pylist(victims, schema=VICTIMS),
             history=pa.Table.from_pylist(history, schema=HISTORY),
             failures=pa.Table.from_pylist([asdict(one) for one in self.failures()], schema=FAILURES),
             probes=pa.Table.from_pylist(probes, schema=PROBES),
             stronger=self._stronger,
+            transfers=transfers,
+            transferred=accepted.dataset("transfer"),
         )
 
     def _stronger(self) -> pa.Table:

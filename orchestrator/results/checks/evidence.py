@@ -14,10 +14,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.results.checks.rule import Place
-from orchestrator.results.checks.statistics import holm, mcnemar
 from orchestrator.results.schemas import Results
 from orchestrator.results.witnesses import unpacked
+from workers.statistics import holm, mcnemar
 from workers.unit import label
+
+ALPHA = 0.01
+"""How often a rule may fire by chance in a whole folder where nothing is wrong."""
 
 SINGLE_STEP = ("fgsm",)
 AT_RANDOM = ("noise",)
@@ -117,7 +120,9 @@ class Pair:
     def of(cls, one: Cell, other: Cell) -> Pair:
         both = _common(one.correct_at, other.correct_at)
         first, second = one.broken_at[: len(both)] & both, other.broken_at[: len(both)] & both
-        return cls(one, other, int(both.sum()), int((first & ~second).sum()), int((second & ~first).sum()))
+        shared, broken = int(np.count_nonzero(both)), int(np.count_nonzero(first & second))
+        only_one, only_other = (int(np.count_nonzero(each)) - broken for each in (first, second))
+        return cls(one, other, shared, only_one, only_other)
 
     @property
     def gain(self) -> float:
@@ -127,7 +132,7 @@ class Pair:
 
 def clearly_ahead(pairs: Sequence[Pair], least: float) -> Iterator[Pair]:
     """The pairs whose first breaks a share of more than `least` more, and not by chance in any of them."""
-    significant = holm([mcnemar(pair.only_one, pair.only_other) for pair in pairs])
+    significant = holm([mcnemar(pair.only_one, pair.only_other) for pair in pairs], ALPHA)
     for pair, sure in zip(pairs, significant, strict=True):
         if sure and pair.gain > least:
             yield pair
@@ -140,6 +145,7 @@ class Evidence:
     wanted: list[dict[str, Any]] = field(
         default_factory=list
     )  # the view `cells`, all of it, its witnesses too
+    tried: list[dict[str, Any]] = field(default_factory=list)  # the view `transfer`, likewise
     victims: list[dict[str, Any]] = field(default_factory=list)  # `results.schemas.VICTIMS`
     figures: dict[str, dict[str, float]] = field(
         default_factory=dict
@@ -154,6 +160,11 @@ class Evidence:
         return [Cell(values, self._kinds[_run(values)]) for values in self.wanted if values["n"]]
 
     @cached_property
+    def transfers(self) -> list[Cell]:
+        """Those of images made against other victims that have rows: no attack on the victim itself."""
+        return [Cell(values, Kind(values["attack"])) for values in self.tried if values["n"]]
+
+    @cached_property
     def _kinds(self) -> dict[tuple[str, str], Kind]:
         kinds: dict[tuple[str, str], Kind] = {}
         for values in self.wanted:
@@ -162,21 +173,22 @@ class Evidence:
             kind.gradient_calls += values["gradient_calls"]
         return kinds
 
-    def runs(self) -> Iterator[list[Cell]]:
+    @cached_property
+    def runs(self) -> list[list[Cell]]:
         """The cells of each attack on each victim, ascending in epsilon."""
         found: dict[tuple[str, str], list[Cell]] = defaultdict(list)
         for cell in self.cells:
             found[_run(cell.values)].append(cell)
-        for cells in found.values():
-            yield sorted(cells, key=lambda cell: cell.values["epsilon"])
+        return [sorted(cells, key=lambda cell: cell.values["epsilon"]) for cells in found.values()]
 
-    def points(self) -> Iterator[list[Cell]]:
+    @cached_property
+    def points(self) -> list[list[Cell]]:
         """The cells that may be held against each other: of one victim, norm and epsilon above 0."""
         found: dict[tuple[str, str, float], list[Cell]] = defaultdict(list)
         for cell in self.cells:
             if cell.searched and cell.epsilon > 0:
                 found[cell.victim_id, cell.norm, cell.epsilon].append(cell)
-        yield from found.values()
+        return list(found.values())
 
     def probed(self) -> Iterator[tuple[Place, dict[str, float]]]:
         """Every victim that has figures: what it is, and those that could be measured."""
@@ -187,9 +199,13 @@ class Evidence:
 
 def gather(connection: duckdb.DuckDBPyConnection, results: Results, schema: str) -> Evidence:
     """The evidence in a folder; the schema of `connection` has what is called `input` in `results.views`."""
-    cells = connection.sql(
-        "SELECT c.*, m.correct, m.robust, m.successes, m.touched, m.right_at, m.broken_at, "
-        f"m.contradicted, m.misplaced FROM {schema}.cells c LEFT JOIN {schema}.measured m USING (cell_id)"
+    cells, tried = (
+        connection.sql(
+            "SELECT c.*, m.correct, m.robust, m.successes, m.touched, m.right_at, m.broken_at, "
+            f"m.contradicted, m.misplaced FROM {schema}.{view} c "
+            f"LEFT JOIN {schema}.measured m USING (cell_id)"
+        )
+        for view in ("cells", "transfer")
     )
     coverage = connection.sql(f"FROM {schema}.coverage SEMI JOIN {schema}.wanted USING (cell_id)")
     figures: dict[str, dict[str, float]] = defaultdict(dict)
@@ -199,6 +215,7 @@ def gather(connection: duckdb.DuckDBPyConnection, results: Results, schema: str)
     wanted = set(results.wanted["victim_id"].to_pylist())
     return Evidence(
         wanted=cells.to_arrow_table().to_pylist(),
+        tried=tried.to_arrow_table().to_pylist(),
         victims=[victim for victim in results.victims.to_pylist() if victim["victim_id"] in wanted],
         figures=dict(figures),
         coverage=coverage.to_arrow_table(),
