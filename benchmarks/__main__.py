@@ -16,6 +16,7 @@ BENCHMARKS = (
     "tables",
     "layout",
     "scales",
+    "training",
     "attacks",
     "strength",
 )
