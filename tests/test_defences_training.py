@@ -125,6 +125,15 @@ def test_pgd_finds_the_worst_of_the_ball_of_an_affine_network(norm: NormName) ->
         assert reached >= 0.99 * (change * direction).sum()
 
 
+def test_steps_are_the_same_written_out_and_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, _ = affine_answers(4)
+    images, labels = some_images(), np.arange(9) % 4
+    made = AdversarialTraining(epsilon=0.1, norm="l2", steps=5, ramp=0)
+    written_out = made.altered(answers, images, labels, moment())
+    monkeypatch.setattr(ascent, "_WRITTEN_OUT", 4)
+    np.testing.assert_array_equal(written_out, made.altered(answers, images, labels, moment()))
+
+
 # -- what is lowered ----------------------------------------------------------------------------------------
 
 

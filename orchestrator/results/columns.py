@@ -209,6 +209,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "test_accuracy": "accuracy on the first `test_examples` clean test images, in [0, 1]",
         "test_examples": "how many those are",
         "chance": "share of the most frequent class in the test split, in [0, 1]",
+        "adversarial_accuracy": "as of the last epoch in `history`",
+        "validation_adversarial_accuracy": "likewise",
         "seconds": "that training took",
         "trained_at": "when, ISO 8601 in UTC",
         "clean_accuracy": "share right of the `n` clean images that any attack has seen, in [0, 1]",
