@@ -233,7 +233,7 @@ def digits() -> Dataset:
     return load(DatasetSpec(name="digits"))
 
 
-RECIPE = Recipe(epochs=15, batch_size=32, learning_rate=5e-3)
+RECIPE = Recipe(epochs=10, batch_size=32, learning_rate=5e-3)
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +277,7 @@ def test_validation_under_attack_is_what_the_engine_finds(digits: Dataset, robus
 def test_fgsm_is_examined_by_more_than_itself(digits: Dataset) -> None:
     """A step of twice epsilon and no room to learn it: robust to its own attack, and to no other."""
     fgsm = spec("adversarial_training", epsilon=0.2, attack="fgsm", relative_step_size=2.0, ramp=0)
-    recipe = Recipe(epochs=8, batch_size=32, learning_rate=5e-3)
+    recipe = Recipe(epochs=6, batch_size=32, learning_rate=5e-3)
     _, history = build_and_train(victim_spec(defence=fgsm, recipe=recipe), digits)
     last = history.rows[-1]
     assert last["validation_adversarial_accuracy"] < last["adversarial_accuracy"] - 0.15
