@@ -37,6 +37,7 @@ ROOMS = (
     "workers.evaluator",
     "workers.checking",
     "workers.probing",
+    "workers.transfer",
     "workers.measure",
     "workers.attacks",
     "workers.pins",
