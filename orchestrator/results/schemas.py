@@ -22,6 +22,10 @@ CHECKS_FILE = "checks.parquet"
 TRANSFER_FILE = "transfer.parquet"
 """The table with a row for each cell of a transfer, where there are any."""
 
+LABELS = pa.schema([(f"{of}_label", pa.string()) for of in ("model", "dataset", "defence", "attack")])
+"""Display names that the grid gives: what people read in place of names; an empty text: none. They are no
+part of what is measured, and those of the latest run count."""
+
 WANTED = pa.schema(
     [
         *DIMENSIONS,
@@ -36,6 +40,7 @@ WANTED = pa.schema(
         ("source_id", pa.string()),
         ("made_by", pa.string()),
         ("network_id", pa.string()),  # the victim without its defence at inference
+        *LABELS,
     ]
 )
 """The cells of the grid as last run."""
