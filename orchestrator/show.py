@@ -71,6 +71,11 @@ def plan(console: Console, prepared: Prepared) -> None:
             f"{_to_prepare(todo.preparations)}",
             highlight=False,
         )
+        for name, count in todo.attacked_trainings.items():
+            console.print(
+                f"{escape(name)}: {count} gradients a step, about {count} times as long to train as without",
+                highlight=False,
+            )
     else:
         console.print("nothing to run", highlight=False)
 
@@ -123,7 +128,7 @@ def _epsilons(epsilons: Iterable[Fraction], grid: Grid) -> str:
 def _victim(victim: VictimSpec) -> str:
     model, defence = victim.model, victim.defence
     text = label(model.name, model.shown)
-    return text if defence.name == NO_DEFENCE.name else f"{text}, {label(defence.name, defence.shown)}"
+    return text if defence.name == NO_DEFENCE.name else f"{text}, {defence.label}"
 
 
 def _attack(attack: AttackSpec) -> str:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from workers import layout
 from workers.code import this_code
 from workers.storage import Folder, redacted
-from workers.unit import AttackSpec, Evaluation, Kind, VictimSpec, label, recorded
+from workers.unit import AttackSpec, Evaluation, Kind, VictimSpec, recorded
 
 SCHEMA_VERSION = 3
 FOOTER_KEY = b"robustsweep"
@@ -126,7 +126,7 @@ def dimensions(victim: VictimSpec, attack: AttackSpec, cell_id: str, epsilon: fl
         "model": victim.model.name,
         "model_options": victim.model.shown,
         "dataset": victim.dataset.name,
-        "defence": label(victim.defence.name, victim.defence.shown),
+        "defence": victim.defence.label,
         "seed": victim.seed,
         "attack": attack.name,
         "attack_options": attack.shown,

@@ -73,7 +73,8 @@ class DatasetSpec:
 class DefenceSpec:
     """A registered defence by `name`, or a user's own by `factory`, with `name` as its label.
 
-    Its `options` are spelled out, all of them, pixels on the [0, 1] scale.
+    Its `options` are spelled out, all of them, pixels on the [0, 1] scale. A combination has `parts` instead,
+    in the order of the grid, and their names joined by " + " as its own.
     """
 
     name: str
@@ -82,6 +83,23 @@ class DefenceSpec:
     factory: str | None = None  # "package.module:object"
     source: str | None = None
     shown: str = ""  # the options that differ from their defaults, for people
+    in_training: bool = False  # it changes the weights, and so the network
+    parts: tuple[DefenceSpec, ...] = ()  # two or more, at most the first of them in training
+
+    @property
+    def each(self) -> tuple[DefenceSpec, ...]:
+        """The parts of a combination; of any other defence itself."""
+        return self.parts or (self,)
+
+    @property
+    def network(self) -> DefenceSpec:
+        """What of it is in the weights: its part in training, `NO_DEFENCE` where there is none."""
+        return next((part for part in self.each if part.in_training), NO_DEFENCE)
+
+    @property
+    def label(self) -> str:
+        """With its options, as every table, plan and figure names it."""
+        return COMBINED.join(label(part.name, part.shown) for part in self.each)
 
 
 def label(name: str, shown: str) -> str:
@@ -89,14 +107,28 @@ def label(name: str, shown: str) -> str:
     return f"{name} ({shown})" if shown else name
 
 
+COMBINED = " + "
+"""Between the names of the parts of a combination."""
+
 NO_DEFENCE = DefenceSpec(name="none", version=1)
+
+
+def without_options(defence: str) -> str:
+    """The name in a label of a defence, part by part: "jpeg" of "jpeg (quality=50)" and of "jpeg [0f9a3c]"."""
+    name, depth = "", 0
+    for character in defence:
+        depth += character in "(["
+        name += "" if depth else character
+        depth -= character in ")]" and depth > 0
+    return " ".join(name.split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VictimSpec:
     """What determines a victim: its weights and how it answers. `victim_id` is derived from the rest.
 
-    A victim with a defence at inference has the weights of its `network`, the same without that defence.
+    A victim with a defence at inference has the weights of its `network`, the same without that defence. One
+    in training changes them: it is part of the network.
     """
 
     victim_id: str
@@ -112,7 +144,7 @@ class VictimSpec:
         """What is trained or loaded: the victim without its defence at inference; itself, if it has none."""
         if not self.network_id:
             return self
-        return replace(self, victim_id=self.network_id, network_id="", defence=NO_DEFENCE)
+        return replace(self, victim_id=self.network_id, network_id="", defence=self.defence.network)
 
     @property
     def preparation(self) -> Preparation:
@@ -270,7 +302,10 @@ class Transfer:
 
 def recorded(part: ModelSpec | DatasetSpec | DefenceSpec | AttackSpec) -> dict[str, Any]:
     """A part of a victim, or an attack, as JSON records hold it: the fields that say something."""
-    return {name: value for name, value in asdict(part).items() if value not in (None, "", {})}
+    said = {name: value for name, value in asdict(part).items() if value not in (None, "", {}, ())}
+    if isinstance(part, DefenceSpec) and part.parts:
+        said["parts"] = [recorded(each) for each in part.parts]
+    return said
 
 
 Unit = Training | Evaluation | Transfer

@@ -26,7 +26,7 @@ from orchestrator.grid.entries import (
 from workers import metrics
 from workers.datasets import ORDER_VERSION
 from workers.recipe import Recipe
-from workers.unit import NO_DEFENCE, AttackSpec, ModelSpec, VictimSpec, Weights
+from workers.unit import COMBINED, AttackSpec, ModelSpec, VictimSpec, Weights
 
 TRANSFER_VERSION = 1
 """Raised whenever results of transfers change: part of the identity of each of their cells."""
@@ -234,8 +234,8 @@ def victim_spec(
     )
     spec = replace(spec, victim_id=f"{_prefix(spec)}-{short_hash(identity, 10)}")
     if defence.at_inference:
-        undefended = canonical({**whole, "defence": _defence_identity(DefenceEntry(spec=NO_DEFENCE))})
-        network = replace(spec, defence=NO_DEFENCE)
+        undefended = canonical({**whole, "defence": _defence_identity(defence.network)})
+        network = replace(spec, defence=defence.spec.network)
         spec = replace(spec, network_id=f"{_prefix(network)}-{short_hash(undefended, 10)}")
     return spec, identity
 
@@ -263,7 +263,9 @@ def _dataset_identity(dataset: DatasetEntry) -> dict[str, Any]:
     return {"name": spec.name, "version": spec.version, **own, "order_version": ORDER_VERSION}
 
 
-def _defence_identity(defence: DefenceEntry) -> dict[str, Any]:
+def _defence_identity(defence: DefenceEntry) -> dict[str, Any] | list[Any]:
+    if defence.parts:
+        return [_defence_identity(part) for part in defence.parts]
     own = {"source": source} if (source := defence.spec.source) else {}
     version = {"version": version} if (version := defence.spec.version) is not None else {}
     options = {"options": defence.given} if defence.given else {}
@@ -300,6 +302,6 @@ def attack_spec(attack: AttackEntry, *, attack_seed: int) -> tuple[AttackSpec, s
 
 
 def _prefix(victim: VictimSpec) -> str:
-    defence = victim.defence.name
+    defence = victim.defence.name.replace(COMBINED, "+")
     parts = [victim.model.name, victim.dataset.name, "" if defence == "none" else defence]
     return "-".join([*(_NOT_IN_FILE_NAMES.sub("_", part) for part in parts if part), f"s{victim.seed}"])

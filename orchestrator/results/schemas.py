@@ -110,6 +110,9 @@ HISTORY = pa.schema(
         ("validation_loss", pa.float32()),
         ("validation_accuracy", pa.float32()),
         ("seconds", pa.float32()),
+        # Of a network trained on adversarial images, else null: under the training's own attack, and under PGD.
+        ("adversarial_accuracy", pa.float32()),
+        ("validation_adversarial_accuracy", pa.float32()),
     ]
 )
 """How each victim trained, one row an epoch."""

@@ -96,7 +96,7 @@ def _run_sweep(
         cells=plan.cell_count,
         cells_done=plan.done_cells,
         units=plan.unit_count + len(plan.todo),
-        estimate=Estimate(plan.work, plan.preparations),
+        estimate=Estimate(plan.work, plan.training_work),
     )
     run_id = ""
     if plan.unit_count or asked_anew:

@@ -18,7 +18,7 @@ from orchestrator.results.checks.evidence import Cell, Evidence
 from orchestrator.results.checks.rule import CHECKS, SEVERITIES, Rule
 from orchestrator.results.schemas import VICTIMS
 from workers.probes import Probes
-from workers.unit import VictimSpec, label
+from workers.unit import VictimSpec
 
 RULES: dict[str, Rule] = {
     rule.name: rule
@@ -81,7 +81,7 @@ def _described(victim: VictimSpec) -> dict[str, Any]:
         "model": victim.model.name,
         "model_options": victim.model.shown,
         "dataset": victim.dataset.name,
-        "defence": label(victim.defence.name, victim.defence.shown),
+        "defence": victim.defence.label,
         "seed": victim.seed,
     }
 
