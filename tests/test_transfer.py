@@ -352,13 +352,13 @@ def test_the_matrix_has_the_attack_on_oneself_on_its_diagonal(swept: Path) -> No
     text = shown(str(swept), "--transfer", "--attack", "fgsm", "-f", "md", "--norm", "linf")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     # Made up: 90% are right, of which 20% or 40% are broken, whoever made the images.
-    assert lines[0].startswith("| epsilon | made against | on small_cnn | on small_cnn + jpeg")
+    assert lines[0].startswith("| epsilon | made against | on small_cnn | on small_cnn, jpeg")
     assert len(lines) == 2 + 2 * 4
     assert "| 0.1 | small_cnn | (72.0%) | 72.0%* | 72.0% | 72.0% |" in lines
-    assert "| 0.2 | small_cnn + jpeg | 54.0%* | (54.0%) | 54.0% | 54.0% |" in lines
+    assert "| 0.2 | small_cnn, jpeg | 54.0%* | (54.0%) | 54.0% | 54.0% |" in lines
     assert "in brackets" in text and "one network" in text and "attack fgsm" in text
     only = shown(str(swept), "--transfer", "--model", "small_cnn", "-f", "md")
-    assert "wide_cnn" not in only and "small_cnn + jpeg" in only
+    assert "wide_cnn" not in only and "small_cnn, jpeg" in only
     rate = shown(str(swept), "--transfer", "--metric", "attack_success_rate", "-f", "md", "--defence", "none")
     assert "| (20.0%) | 20.0% |" in rate and "jpeg" not in rate
     whole = shown(str(swept), "--transfer", "-f", "html")

@@ -45,18 +45,27 @@ def transfer_table(results: Several) -> pa.Table:
     return judged_tables(results)[2]
 
 
-def judged_tables(results: Several) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
-    """The views `cells`, `worst_case`, `transfer` and `checks` as tables."""
+def certified_table(results: Several) -> pa.Table:
+    """The `certified_accuracy` view as a table, in the order of the grids, epsilon ascending."""
+    return judged_tables(results)[3]
+
+
+def judged_tables(results: Several) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table, pa.Table]:
+    """The views `cells`, `worst_case`, `transfer`, `certified_accuracy` and `checks` as tables."""
     found: list[list[pa.Table]] = []
     for one in [results] if isinstance(results, Results) else results:
         with connect(one) as connection:
-            cells, worst, transfer, checks = (
+            cells, worst, transfer, certified, checks = (
                 connection.sql(f"FROM {view}").to_arrow_table()
-                for view in ("cells", "worst_case", "transfer", "checks")
+                for view in ("cells", "worst_case", "transfer", "certified_accuracy", "checks")
             )
-        found.append([_in_order(cells, one.wanted), worst, _in_order(transfer, one.transfers), checks])
-    cells, worst, transfer, checks = (pa.concat_tables(tables) for tables in zip(*found, strict=True))
-    return cells, worst, transfer, checks
+        certified = _in_order(certified.sort_by("epsilon"), one.certificates)
+        transfer = _in_order(transfer, one.transfers)
+        found.append([_in_order(cells, one.wanted), worst, transfer, certified, checks])
+    cells, worst, transfer, certified, checks = (
+        pa.concat_tables(tables) for tables in zip(*found, strict=True)
+    )
+    return cells, worst, transfer, certified, checks
 
 
 def _in_order(cells: pa.Table, wanted: pa.Table) -> pa.Table:
