@@ -37,6 +37,7 @@ WANTED = pa.schema(
         # What the attack says of itself before it has run; null where it says nothing.
         ("targeted", pa.bool_()),
         ("minimum_norm", pa.bool_()),
+        *LABELS,
         ("kind", pa.string()),  # of `workers.unit.Kind`; null in what earlier versions wrote: an attack
         # Of a transfer: the victim that its images were made against, and the attack that made them there;
         # of any other null, and the attack itself.
@@ -48,7 +49,6 @@ WANTED = pa.schema(
         ("n0", pa.int32()),
         ("draws", pa.int32()),
         ("alpha", pa.float64()),
-        *LABELS,
     ]
 )
 """The cells of the grid as last run."""

@@ -462,7 +462,6 @@ def _with_transfer(
         model_label=key.texts.model,
         defence_label=key.texts.defence,
         attack_label=WITH_TRANSFER,
-        cell_ids=tuple(cell["cell_id"] for cell in cells),
     )
 
 

@@ -152,7 +152,7 @@ def made_up_manifest(unit: Training, weights: str) -> Manifest:
 
 
 def made_up_certificates(unit: Evaluation) -> pa.Table:
-    """Radii that grow by 0.004 from position to position, of 100; every tenth is wrong, and every seventh abstains."""
+    """Radii that grow by 0.004 from position to position; every tenth is wrong, every seventh abstains."""
     positions = np.arange(unit.start, unit.stop, dtype=np.int32)
     ((cell_id, epsilon),) = unit.cells
     abstained = positions % 7 == 0
