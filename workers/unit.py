@@ -118,7 +118,7 @@ NO_DEFENCE = DefenceSpec(name="none", version=1)
 
 
 def without_options(defence: str) -> str:
-    """The name in a label of a defence, part by part: "jpeg" of "jpeg (quality=50)" and of "jpeg [0f9a3c]"."""
+    """The name in a label of a defence, part by part: "jpeg" of "jpeg (quality=50)"."""
     name, depth = "", 0
     for character in defence:
         depth += character in "(["

@@ -97,8 +97,8 @@ def _adaptive(check: Checker, name: str, attack: type[Attack] | None, raw: Any, 
             check.problem(f"found false; {name} uses no gradients, so it cannot use the undefended network's")
         elif not raw and not defended:
             check.problem(
-                "found false; an oblivious evaluation needs a defence at inference, such as defences: [jpeg]: "
-                "without one, trained for robustness or not, the victim's own gradients are all there are"
+                "found false; an oblivious evaluation needs a defence at inference, such as defences: "
+                "[jpeg]; without one the victim's own gradients are all there are, however it was trained"
             )
     return raw is not False
 

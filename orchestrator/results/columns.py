@@ -206,7 +206,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "weights": "SHA-256 of its weights, to which the folder is pinned",
         "parameters": "how many numbers its weights are",
         "train_examples": "training images that it was fitted on; 0 for a model used as it is",
-        "train_accuracy": "accuracy on them in the last epoch, in [0, 1]; null for a model used as it is",
+        "train_accuracy": "`accuracy` of its last epoch in `history`; null for a model used as it is",
         "validation_accuracy": "accuracy on training images held out, in [0, 1]; null likewise",
         "test_accuracy": "accuracy on the first `test_examples` clean test images, in [0, 1]",
         "test_examples": "how many those are",
@@ -221,11 +221,17 @@ MEANINGS: dict[str, dict[str, str]] = {
         "victim_id": "the victim",
         "epoch": "from 1, through all phases",
         "phase": "`scratch`; or `head`, on frozen features, then `fine_tune`",
-        "loss": "cross-entropy on the training images while the epoch went",
-        "accuracy": "accuracy on them then, in [0, 1]",
-        "validation_loss": "cross-entropy on the training images held out",
+        "loss": "what training lowers, the cross-entropy or what a defence has in its place, as the epoch "
+        "went",
+        "accuracy": "accuracy on training images then, in [0, 1]; where a defence trains on others, on the "
+        "first 1,024 as they are, after the epoch",
+        "validation_loss": "cross-entropy on the training images held out, as they are",
         "validation_accuracy": "accuracy on those, in [0, 1]",
         "seconds": "that the epoch took",
+        "adversarial_accuracy": "accuracy on training images under the training's own attack while the epoch "
+        "went, in [0, 1]; null: it has none",
+        "validation_adversarial_accuracy": "accuracy on up to 512 images held out, under pgd of 10 steps at "
+        "the whole epsilon of the training, in [0, 1]; null likewise",
     },
     "failures": {
         **_SWEEP,

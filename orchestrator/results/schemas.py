@@ -118,7 +118,7 @@ HISTORY = pa.schema(
         ("validation_loss", pa.float32()),
         ("validation_accuracy", pa.float32()),
         ("seconds", pa.float32()),
-        # Of a network trained on adversarial images, else null: under the training's own attack, and under PGD.
+        # Of a network trained on adversarial images: under the training's own attack, and under PGD.
         ("adversarial_accuracy", pa.float32()),
         ("validation_adversarial_accuracy", pa.float32()),
     ]

@@ -56,4 +56,4 @@ class AdversarialTraining(AttackedTraining):
             steps=self.taken_steps,
             step_size=self.step_size,
             seed=moment.seed,
-        )
+        ).images

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -19,8 +19,8 @@ from workers.defences.base import OPTIONS_CONFIG, Answers, Moment, TrainingDefen
 from workers.losses import value_and_slope
 from workers.norms import NormName
 
-Gradient = Callable[[Any], Any]
-"""Of images (N, H, W, C): what to ascend there, each image's own."""
+Gradient = Callable[[Any], tuple[Any, Any]]
+"""Of images (N, H, W, C): the logits (N, K), and the gradient of what is ascended, each image's own."""
 
 _EXAMINED_STEPS, _EXAMINED_STEP = 10, 0.25  # of PGD on validation images; a step as a share of epsilon
 
@@ -48,7 +48,8 @@ class AttackedTraining(TrainingDefence):
     def _in_the_box(self) -> AttackedTraining:
         if self.norm == "linf" and self.epsilon > 1:
             raise ValueError(
-                f"found epsilon {self.epsilon:g} times the width of the pixel range; at most 1 is allowed in linf"
+                f"found epsilon {self.epsilon:g} times the width of the pixel range; at most 1 is allowed "
+                "in linf"
             )
         return self
 
@@ -82,9 +83,13 @@ class AttackedTraining(TrainingDefence):
         share = tf.minimum(1.0, moment.epoch / ramp) if ramp else tf.constant(1.0)
         return tf.cast(self.epsilon * share, tf.float32)
 
-    def examined(self, answers: Answers, images: Any, labels: Any, seed: Any) -> Any:
-        """Validation images under PGD of 10 steps at the whole of epsilon, whatever it is trained against."""
-        return pgd(
+    def examined(self, answers: Answers, images: Any, labels: Any, seed: Any) -> tuple[Any, Any]:
+        """Images under PGD of 10 steps at the whole of epsilon, whatever it is trained against.
+
+        Moved, and which of them kept their labels at every step, (N,) bool: any other is broken. It ascends
+        what attacks here ascend, the cross-entropy of stretched logits (`workers.losses`), which finds more.
+        """
+        found = pgd(
             answers,
             images,
             labels,
@@ -93,7 +98,14 @@ class AttackedTraining(TrainingDefence):
             steps=_EXAMINED_STEPS,
             step_size=_EXAMINED_STEP,
             seed=seed,
+            loss="cross_entropy",
         )
+        return found.images, found.held & _right(answers(found.images, False), labels)
+
+
+class Ascended(NamedTuple):
+    images: Any  # (N, H, W, C)
+    held: Any  # (N,) bool: every image before had its label
 
 
 def pgd(
@@ -106,33 +118,34 @@ def pgd(
     steps: int,
     step_size: float,
     seed: Any,
-) -> Any:
-    """Images (N, H, W, C) moved up the cross-entropy from a point drawn uniformly from the ball.
+    loss: str = "raw_cross_entropy",
+) -> Ascended:
+    """Images (N, H, W, C) moved up a loss of `workers.losses` from a point drawn uniformly from the ball.
 
     `radius` is on the [0, 1] scale, `step_size` a share of it, `seed` (2,) int32. Madry et al.
-    (arXiv:1706.06083), on the logits as they are.
+    (arXiv:1706.06083).
     """
     import tensorflow as tf
 
     classes = tf.cast(labels, tf.int32)
 
     def slope(logits: Any) -> Any:
-        return value_and_slope("raw_cross_entropy", logits, classes, classes)[1]
+        return value_and_slope(loss, logits, classes, classes)[1]
 
     start = images + radius * drawn(norm, tf.shape(images), seed)
     gradient = gradient_of(answers, slope)
-    return ascend(gradient, images, start, norm=norm, radius=radius, steps=steps, step_size=step_size)
+    return ascend(gradient, images, labels, start, norm=norm, radius=radius, steps=steps, step_size=step_size)
 
 
 def gradient_of(answers: Answers, slope: Callable[[Any], Any]) -> Gradient:
-    """By images, of what has this derivative by the logits (N, K); in inference mode, as attacks have it."""
+    """By images, of what has this derivative by the logits; in inference mode, as attacks have it."""
     import tensorflow as tf
 
-    def gradient(images: Any) -> Any:
+    def gradient(images: Any) -> tuple[Any, Any]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
             logits = answers(images, False)
-        return tape.gradient(logits, images, output_gradients=slope(logits))
+        return logits, tape.gradient(logits, images, output_gradients=slope(logits))
 
     return gradient
 
@@ -140,27 +153,35 @@ def gradient_of(answers: Answers, slope: Callable[[Any], Any]) -> Gradient:
 def ascend(
     gradient: Gradient,
     clean: Any,
+    labels: Any,
     start: Any,
     *,
     norm: NormName,
     radius: Any,
     steps: int,
     step_size: float,
-) -> Any:
+) -> Ascended:
     """Take `steps` from `start`, each `step_size` radii long, within the ball around `clean` and [0, 1]."""
     import tensorflow as tf
 
-    def step(taken: Any, images: Any) -> tuple[Any, Any]:
-        moved = images + step_size * radius * direction(norm, gradient(images))
-        return taken + 1, confined(norm, moved, clean, radius)
+    def step(taken: Any, images: Any, held: Any) -> tuple[Any, Any, Any]:
+        logits, upwards = gradient(images)
+        moved = images + step_size * radius * direction(norm, upwards)
+        return taken + 1, confined(norm, moved, clean, radius), held & _right(logits, labels)
 
-    _, found = tf.while_loop(
-        lambda taken, images: taken < steps,
+    _, images, held = tf.while_loop(
+        lambda taken, images, held: taken < steps,
         step,
-        (tf.constant(0), confined(norm, start, clean, radius)),
+        (tf.constant(0), confined(norm, start, clean, radius), tf.ones_like(labels, tf.bool)),
         parallel_iterations=1,
     )
-    return tf.stop_gradient(found)
+    return Ascended(tf.stop_gradient(images), held)
+
+
+def _right(logits: Any, labels: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.equal(tf.argmax(logits, axis=1), tf.cast(labels, tf.int64))
 
 
 # -- `workers.norms`, on tensors --------------------------------------------------------------------------

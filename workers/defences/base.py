@@ -85,7 +85,7 @@ class InputTransformation(Defence):
 
 
 Answers = Callable[[Any, bool], Any]
-"""A network's logits (N, K) float32 of images (N, H, W, C), in training mode or not; or of a head's inputs."""
+"""A network's logits (N, K) float32 of images (N, H, W, C), in training mode or not."""
 
 
 class Moment(NamedTuple):

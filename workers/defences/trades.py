@@ -49,12 +49,13 @@ class Trades(AttackedTraining):
             # The derivative of the divergence by the logits of the moved images.
             gradient_of(answers, lambda logits: tf.nn.softmax(logits) - clean),
             images,
+            labels,
             images + tf.random.stateless_normal(tf.shape(images), moment.seed, stddev=_START),
             norm=self.norm,
             radius=self.radius(moment),
             steps=self.taken_steps,
             step_size=self.step_size,
-        )
+        ).images
 
     def losses(self, answers: Answers, images: Any, altered: Any, labels: Any) -> tuple[Any, Any]:
         import tensorflow as tf

@@ -26,7 +26,7 @@ def batch_norms(model: keras.Model) -> list[Any]:
 
 @contextmanager
 def following(model: keras.Model) -> Iterator[None]:
-    """Have moving statistics keep up with the batches that a network is trained on, for as long as this lasts.
+    """Have moving statistics keep up with the batches that a network is trained on, while this lasts.
 
     For images that are made anew in every step: they cannot be looked at again at the end of an epoch for
     less than it took to make them.

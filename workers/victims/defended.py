@@ -77,21 +77,24 @@ class DefendedTraining(keras.Model):  # type: ignore[misc]
     def under_attack(
         self, images: NDArray[np.float32], labels: NDArray[np.integer], batch_size: int
     ) -> tuple[float, float]:
-        """The cross-entropy and the accuracy on images as the defence examines them, the same every time."""
-        losses, right = [], []
+        """The cross-entropy and the accuracy on images as the defence examines them, the same every time.
+
+        An image counts as right where the attack has never had it wrong, as in an evaluation.
+        """
+        losses, held = [], []
         for number, part in enumerate(_parts(len(images), batch_size)):
-            loss, logits = self._examine(
+            loss, kept = self._examine(
                 tf.constant(images[part]), tf.constant(labels[part], tf.int64), tf.constant([0, number])
             )
             losses.append(np.asarray(loss))
-            right.append(np.asarray(logits).argmax(axis=1) == labels[part])
-        return float(np.concatenate(losses).mean()), float(np.concatenate(right).mean())
+            held.append(np.asarray(kept))
+        return float(np.concatenate(losses).mean()), float(np.concatenate(held).mean())
 
     def _under_attack(self, images: Any, labels: Any, seed: Any) -> tuple[Any, Any]:
         assert isinstance(self.defence, AttackedTraining)
-        moved = self.defence.examined(self.answers, images, labels, seed)
+        moved, held = self.defence.examined(self.answers, images, labels, seed)
         logits = self.answers(moved, False)
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), logits
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), held
 
     def _seen(self, loss: Any, labels: Any, logits: Any) -> dict[str, Any]:
         self._loss.update_state(loss, sample_weight=tf.shape(labels)[0])

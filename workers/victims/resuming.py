@@ -1,4 +1,4 @@
-"""Where a training was at the end of an epoch, kept beside the victim's weights for whoever goes on with it."""
+"""Where a training was at the end of an epoch, kept in the cache for whoever goes on with it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Keeper:
             f"{name}.{i}": each for name, values in state.arrays.items() for i, each in enumerate(values)
         }
         file = io.BytesIO()
-        np.savez(file, said=np.array(json.dumps(said)), **named)
+        np.savez(file, allow_pickle=False, said=np.array(json.dumps(said)), **named)
         with suppress(OSError):
             self._folder.publish(self._name, file.getbuffer())
         self._last = time.monotonic()
