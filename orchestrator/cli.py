@@ -591,24 +591,24 @@ def _transfers(
 
     transfers, own, table = chosen_transfers(_results(outputs), wanted)
     found = matrix(transfers, own, metric)
-    _print(
-        table, lambda whole: words.columns(found, digits, whole=whole), words.caption(found), format, digits
-    )
+    caption = words.caption(found)
+    _print(table, lambda whole: words.columns(found, digits, whole=whole), caption, format, digits)
 
 
 def _print(
     table: pa.Table, columns: Callable[[bool], Columns], caption: str, format: str, digits: int
 ) -> None:
-    """A table for people with its caption, on standard error where the format has no place for it; they call
-    it whole then. For programs, the rows behind it."""
+    """A table for people with its caption; on standard error where the format has no place for that, and
+    `columns` are then those of a table that says all of it. For programs, the rows behind it."""
     from orchestrator.results.text.base import ForPrograms
 
     form, prose = text_form(format, digits=digits), format in ("rich", "md")
     if isinstance(form, ForPrograms):
         print(form.table(table), end="")
         return
-    print(form.columns(columns(not prose)), end="")
-    make_console(stderr=not prose).print(caption, highlight=False, soft_wrap=True, markup=False)
+    print(form.columns(columns(not prose)), end="\n" if format == "md" else "")
+    console = make_console(stderr=not prose)
+    console.print(caption, highlight=False, soft_wrap=not console.is_terminal, markup=False)
 
 
 def _certified(outputs: list[str], wanted: Mapping[str, list[str]], format: str, digits: int) -> None:
@@ -617,7 +617,8 @@ def _certified(outputs: list[str], wanted: Mapping[str, list[str]], format: str,
     from orchestrator.results.text import certified as words
 
     rows, table = chosen_certificates(_results(outputs), wanted)
-    _print(table, lambda whole: words.columns(rows, digits), words.caption(rows), format, digits)
+    caption = words.caption(rows)
+    _print(table, lambda whole: words.columns(rows, digits, whole=whole), caption, format, digits)
 
 
 def _sides(

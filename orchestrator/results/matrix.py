@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -109,15 +109,18 @@ def matrix(
     return Matrix(sorted(made, key=rank), victims, metric)
 
 
-def _number(row: Mapping[str, Any], metric: str, **said: bool) -> Number:
+def _number(
+    row: Mapping[str, Any], metric: str, *, white_box: bool = False, same_network: bool = False
+) -> Number:
+    number = Number(None, white_box=white_box, same_network=same_network)
     if row["status"] != "done":
-        mark = f"partial {row['n']}/{row['examples']}" if row["status"] == "partial" else row["status"]
-        return Number(None, mark, **said)
+        partial = f"partial {row['n']}/{row['examples']}"
+        return replace(number, mark=partial if row["status"] == "partial" else row["status"])
     if row["verdict"] == "wrong":
-        return Number(None, "wrong", **said)
+        return replace(number, mark="wrong")
     # What a targeted attack leaves is no robust accuracy.
     value = row["target_missed"] if row["targeted"] and metric == "robust_accuracy" else row[metric]
-    return Number(value, "", **said, blind=tuple(flag for flag in _BLIND if flag in row["flags"]))
+    return replace(number, value=value, blind=tuple(flag for flag in _BLIND if flag in row["flags"]))
 
 
 def _source_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,9 +24,8 @@ def columns(matrix: Matrix, digits: int = 1, *, whole: bool = False) -> Columns:
         ]
         for row in matrix.rows
     ]
-    return Columns(
-        names, rows, [*(name == "epsilon" for name in labels), False, *[True] * len(matrix.victims)]
-    )
+    numeric = [*(name == "epsilon" for name in labels), False, *[True] * len(matrix.victims)]
+    return Columns(names, rows, numeric, breaks=True)
 
 
 def caption(matrix: Matrix) -> str:
