@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.results.checks.statistics import binomial_tail, holm
 from orchestrator.results.metrics import ROBUST_ACCURACY
 from orchestrator.results.query import Several
 from orchestrator.results.schemas import Results
@@ -18,6 +17,7 @@ from orchestrator.results.tables import Entry, Place, RobustnessTable
 from orchestrator.results.wilson import Z
 from orchestrator.results.witnesses import unpacked
 from orchestrator.results.worst_case import worst_cases
+from workers.statistics import holm, mcnemar
 
 ALPHA = 0.05
 """How often chance alone may make anything of all that is tested together better or worse."""
@@ -49,7 +49,7 @@ class Pair(NamedTuple):
     def probability(self) -> float:
         """The exact two-sided McNemar test (McNemar, 1947; its exact form is a sign test)."""
         more, fewer = sorted((self.only_first, self.only_second), reverse=True)
-        return min(1.0, 2 * binomial_tail(more, more + fewer))
+        return min(1.0, 2 * mcnemar(more, fewer))
 
     @property
     def interval(self) -> tuple[float, float]:
