@@ -237,8 +237,8 @@ class Sweep:
         and is the one that was attacked. UserError for a cell that is not there, or that has kept nothing.
         """
         results, store, cell_id, victim_id = self._cell(cell)
-        kept = kept_images(results, cell_id, broken=broken, n=n)
-        if kept.shape is None:
+        kept = kept_images(results, [cell_id], broken=broken, n=n).get(cell_id)
+        if kept is None:
             raise UserError(
                 f"no image of {cell_id} is kept: `keep: N` in a grid keeps the first N of each cell"
             )

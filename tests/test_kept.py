@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import UserError
-from orchestrator.results.kept import class_names, kept_images
+from orchestrator.results.kept import Kept, class_names, kept_images
 from orchestrator.results.schemas import Results
 from tests.support.results import Cell, results_of
 from workers import datasets
@@ -22,6 +22,10 @@ from workers.measure import kept
 from workers.unit import DatasetSpec
 
 SHAPE = (2, 2, 1)
+
+
+def shown_of(results: Results, cell: str, broken: bool | None, n: int) -> Kept:
+    return kept_images(results, [cell], broken=broken, n=n)[cell]
 
 
 def image(position: int) -> np.ndarray:
@@ -66,17 +70,17 @@ def test_however_a_cell_is_cut_the_same_images_are_shown(
     results, cell = sweep(broken, cuts)
     first = [p for p, hit in enumerate(broken) if hit]
     if keep == 0:
-        assert kept_images(results, cell, broken=True, n=9).shape is None
+        assert kept_images(results, [cell], broken=True) == {}
         return
     for n in range(keep + 1):
-        shown = kept_images(results, cell, broken=True, n=n)
+        shown = shown_of(results, cell, True, n)
         if shown.shape:
             assert shown.rows["position"].to_pylist() == first[:n]
             assert [value for value in shown.adversarial[:, 0, 0, 0] * 255] == pytest.approx(first[:n])
-        every = kept_images(results, cell, broken=None, n=n).rows["position"].to_pylist()
+        every = shown_of(results, cell, None, n).rows["position"].to_pylist()
         assert every == list(range(min(n, len(broken))))
     others = [p for p, hit in enumerate(broken[:keep]) if not hit]
-    assert kept_images(results, cell, broken=False, n=99).rows["position"].to_pylist() == others
+    assert shown_of(results, cell, False, 99).rows["position"].to_pylist() == others
 
 
 @given(measured(), st.integers(1, 5))
@@ -88,7 +92,7 @@ def test_what_is_shown_is_never_one_from_further_behind(
     results, cell = sweep(broken, [(cuts[0][0], first), *cuts[1:]])
     for which in (True, False, None):
         wanted = [p for p, hit in enumerate(broken) if which in (None, hit)]
-        shown = kept_images(results, cell, broken=which, n=99).rows["position"].to_pylist()
+        shown = shown_of(results, cell, which, 99).rows["position"].to_pylist()
         assert shown == wanted[: len(shown)]
 
 
@@ -97,13 +101,13 @@ def test_what_lies_beyond_the_grid_is_not_shown() -> None:
     place = results.wanted.schema.get_field_index("examples")
     fewer = pa.array([2], pa.int32())
     wanted = results.wanted.set_column(place, results.wanted.schema.field(place), fewer)
-    shown = kept_images(replace(results, wanted=wanted), cell, broken=True, n=9)
+    shown = shown_of(replace(results, wanted=wanted), cell, True, 9)
     assert shown.rows["position"].to_pylist() == [0, 1]
 
 
 def test_clean_images_are_as_the_dataset_has_them() -> None:
     results, cell = sweep([True] * 3, [(3, 3)])
-    shown = kept_images(results, cell, broken=True, n=3)
+    shown = shown_of(results, cell, True, 3)
     assert shown.clean is not None and shown.clean.dtype == np.float32
     np.testing.assert_array_equal(shown.clean, shown.adversarial)
 
@@ -111,8 +115,8 @@ def test_clean_images_are_as_the_dataset_has_them() -> None:
 def test_an_image_of_another_size_is_an_error() -> None:
     broken = {"success": True, "distance": 0.01, "image": b"123", "image_shape": [2, 2, 1]}
     cell = Cell(examples=1, rows=[broken])
-    shown = kept_images(results_of([cell]), cell.cell_id, broken=True, n=1)
-    with pytest.raises(UserError, match="a kept image has 3 bytes; 4 or 16 are those of its shape"):
+    shown = shown_of(results_of([cell]), cell.cell_id, True, 1)
+    with pytest.raises(UserError, match="a kept image has 3 bytes; its shape takes 4 or 16"):
         _ = shown.adversarial
     assert shown.clean is None  # of an earlier version
 
