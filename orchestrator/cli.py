@@ -18,6 +18,7 @@ from orchestrator.arguments import (
     BackendOption,
     ByOption,
     CacheOption,
+    CertifiedOption,
     CpusOption,
     DataOption,
     DigitsOption,
@@ -43,6 +44,7 @@ from orchestrator.arguments import (
     SetOption,
     StopOption,
     TimeoutOption,
+    TransferOption,
     WaitOption,
     WidthOption,
     WithinOption,
@@ -62,7 +64,12 @@ from orchestrator.store import OUTPUTS
 from workers.version import VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pyarrow as pa
+
     from orchestrator.results.schemas import Results
+    from orchestrator.results.text.base import Columns
 
 app = typer.Typer(
     name="robustsweep",
@@ -233,15 +240,33 @@ def table(
     norm: Annotated[list[str] | None, chosen_by("norm")] = None,
     metric: MetricOption = "robust_accuracy",
     digits: DigitsOption = 1,
+    transfer: TransferOption = False,
+    certified: CertifiedOption = False,
 ) -> None:
-    """Show the robustness table of one or more sweeps, from every shard there is by now."""
+    """Show the robustness table of one or more sweeps, from every shard there is by now.
+
+    With --transfer: who falls to whose images, a row for each victim that they were made against, a column
+    for each that they were tried on. With --certified: what no attack can do to smoothed victims, and what
+    attacks have done.
+    """
     with user_errors():
         check_format(format, FORMATS)
         from orchestrator.results.choice import choose, made
 
-        wanted = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
+        given = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
+        wanted = {key: names for key, names in given.items() if names}
+        if certified:
+            if by or transfer or metric != "robust_accuracy":
+                raise UserError("--certified goes without --by, --metric and --transfer: it is one table")
+            _certified(outputs, wanted, format, digits)
+            return
+        if transfer:
+            if by:
+                raise UserError("--by does not go with --transfer, which is one matrix")
+            _transfers(outputs, wanted, metric, format, digits)
+            return
         tables = made(_results(outputs), metric)
-        chosen = choose(tables, {key: names for key, names in wanted.items() if names}, by or ())
+        chosen = choose(tables, wanted, by or ())
         print(text_form(format, digits=digits).robustness(chosen), end="")
 
 
@@ -332,8 +357,8 @@ def query(
 ) -> None:
     """Ask the results of one or more sweeps in SQL.
 
-    Views: examples, cells, worst_case, distances, victims, history, failures, checks, strengthened; the
-    column `sweep` of each says which sweep a row is of. For instance:
+    Views: examples, cells, worst_case, distances, victims, history, failures, checks, strengthened,
+    transfer, transferred; the column `sweep` of each says which sweep a row is of. For instance:
     "SELECT model, avg(robust_accuracy) FROM cells WHERE epsilon = 0.1 GROUP BY model".
     """
     with user_errors():
@@ -598,6 +623,44 @@ def _look(prepared, data_dir: str | None, cache_dir: str | None):  # type: ignor
     options = RunOptions(output=prepared.store.location, data_dir=data_dir, cache_dir=cache_dir)
     with saying("probing victims"):
         return look(prepared, options, lambda text: console.print(text, highlight=False, style="dim"))
+
+
+def _transfers(
+    outputs: list[str], wanted: Mapping[str, list[str]], metric: str, format: str, digits: int
+) -> None:
+    """Print the matrix of transfers; for programs, the rows behind it."""
+    from orchestrator.results.matrix import chosen_transfers, matrix
+    from orchestrator.results.text import transfer as words
+
+    transfers, own, table = chosen_transfers(_results(outputs), wanted)
+    found = matrix(transfers, own, metric)
+    _print(
+        table, lambda whole: words.columns(found, digits, whole=whole), words.caption(found), format, digits
+    )
+
+
+def _print(
+    table: pa.Table, columns: Callable[[bool], Columns], caption: str, format: str, digits: int
+) -> None:
+    """A table for people with its caption, on standard error where the format has no place for it; they call
+    it whole then. For programs, the rows behind it."""
+    from orchestrator.results.text.base import ForPrograms
+
+    form, prose = text_form(format, digits=digits), format in ("rich", "md")
+    if isinstance(form, ForPrograms):
+        print(form.table(table), end="")
+        return
+    print(form.columns(columns(not prose)), end="")
+    make_console(stderr=not prose).print(caption, highlight=False, soft_wrap=True, markup=False)
+
+
+def _certified(outputs: list[str], wanted: Mapping[str, list[str]], format: str, digits: int) -> None:
+    """Print what is certified, beside what attacks have left; for programs, the rows behind it."""
+    from orchestrator.results.bounds import chosen_certificates
+    from orchestrator.results.text import certified as words
+
+    rows, table = chosen_certificates(_results(outputs), wanted)
+    _print(table, lambda whole: words.columns(rows, digits), words.caption(rows), format, digits)
 
 
 def _sides(

@@ -113,7 +113,7 @@ def test_without_clean_images_nobody_knows_what_was_judged(tmp_path: Path) -> No
 def test_what_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     cell = Cell(examples=1, rows=[kept(True, 0)])
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="--to: cannot write to .*file"):
+    with pytest.raises(UserError, match=r"--to: cannot write to .*file"):
         export_images([results_of([cell])], {}, tmp_path / "file")
     with pytest.raises(UserError, match="no image of these cells is kept"):
         export_images([results_of([Cell(examples=1, rows=[{}])])], {}, tmp_path)

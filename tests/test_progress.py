@@ -94,7 +94,7 @@ def test_time_left_does_not_grow_under_way() -> None:
 
 
 def test_what_runs_says_how_long_its_kind_takes_at_least() -> None:
-    """Four units of an attack that has never ended, the first of them for a minute: not "1 s left" for ever."""
+    """Four units of an attack that has never ended, the first for a minute now: not "1 s left" for ever."""
     estimate = Estimate({"cheap": 100, "dear": 400})
     assert estimate.seconds(1, [({"dear": 100}, 60.0)]) == pytest.approx(3 * 60.0)
     estimate.done("cheap", 100, 1.0)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from workers import layout
 from workers.code import this_code
 from workers.storage import Folder, redacted
-from workers.unit import AttackSpec, Evaluation, VictimSpec, label, recorded
+from workers.unit import AttackSpec, Evaluation, Kind, VictimSpec, recorded
 
 SCHEMA_VERSION = 4
 FOOTER_KEY = b"robustsweep"
@@ -89,6 +89,23 @@ MEASURES = pa.schema(
 SCHEMA = pa.schema([*DIMENSIONS, *MEASURES])
 """What every shard holds. Columns may be added, nullable, with `SCHEMA_VERSION` raised; never changed."""
 
+CERTIFICATES = pa.schema(
+    [
+        *DIMENSIONS,  # epsilon is 0: a certificate says how far it goes
+        ("position", pa.int32()),
+        ("example_index", pa.int32()),
+        ("label", pa.int32()),
+        ("answer", pa.int32()),  # of the smoothed victim; null where it abstains
+        ("abstained", pa.bool_()),
+        ("radius", pa.float64()),  # within which no image has another answer, L2; null where it abstains
+        ("top_label", pa.int32()),  # answered most often when it was chosen; null: no answer was finite
+        ("votes", pa.int32()),  # of the draws that bound how often: those that answered it
+    ]
+)
+"""What a shard of certificates holds instead, a row an example."""
+
+SCHEMAS: Mapping[Kind, pa.Schema] = {"attack": SCHEMA, "transfer": SCHEMA, "certificate": CERTIFICATES}
+
 _SINCE = {
     "flags": 2,
     **dict.fromkeys(("nearest", "target", "member", "clean_wrong_draws", "wrong_draws"), 3),
@@ -119,6 +136,9 @@ class ShardInfo:
     device: str
     code: str  # hash of the source that made it; "" where it does not say
     versions: str  # of the libraries that it was made with: "keras 3.15, …"; "" where it does not say
+    kind: Kind = "attack"
+    source_id: str = ""  # of a transfer: the victim that its images were made against, and its weights
+    source_weights: str = ""
 
 
 def dimensions(victim: VictimSpec, attack: AttackSpec, cell_id: str, epsilon: float) -> dict[str, Any]:
@@ -130,7 +150,7 @@ def dimensions(victim: VictimSpec, attack: AttackSpec, cell_id: str, epsilon: fl
         "model": victim.model.name,
         "model_options": victim.model.shown,
         "dataset": victim.dataset.name,
-        "defence": label(victim.defence.name, victim.defence.shown),
+        "defence": victim.defence.label,
         "seed": victim.seed,
         "attack": attack.name,
         "attack_options": attack.shown,
@@ -148,23 +168,31 @@ def publish_shard(
     weights: str,
     phases: Mapping[str, float],
     provenance: Mapping[str, Any],
+    source_weights: str = "",
 ) -> str:
     """Publish a unit's rows as one file and return its name below `shards`.
 
-    `rows` must have exactly `SCHEMA` and one row for each of the unit's examples × cells; raises
-    ValueError otherwise, so that no reader ever meets a shard that says one thing and holds another.
-    `provenance` has at least `device`.
+    `rows` must have exactly the schema of their kind and one row for each of the unit's examples × cells;
+    raises ValueError otherwise, so that no reader ever meets a shard that says one thing and holds another.
+    `provenance` has at least `device`. `source_weights` are those of the victim that the attack's images
+    were made against, where it is another.
     """
     attack = unit.attack
     if rows.num_rows != unit.rows:
         raise ValueError(f"unit {unit.unit_id}: {rows.num_rows} rows, expected {unit.rows}")
-    if not rows.schema.equals(SCHEMA):
+    if not rows.schema.equals(SCHEMAS[attack.kind]):
         raise ValueError(f"unit {unit.unit_id}: the rows' schema is not the shard schema")
     footer = {
         "schema_version": SCHEMA_VERSION,
         "unit_id": unit.unit_id,
         "victim_id": unit.victim.victim_id,
         "attack_id": attack.attack_id,
+        "kind": attack.kind,
+        **(
+            {"source_id": attack.made_against.victim_id, "source_weights": source_weights}
+            if attack.made_against
+            else {}
+        ),
         "start": unit.start,
         "stop": unit.stop,
         "cells": [cell_id for cell_id, _ in unit.cells],
@@ -238,12 +266,15 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
             device=str(footer["provenance"].get("device", "")),
             code=str(footer["provenance"].get("code", "")),
             versions=_versions(footer["provenance"].get("versions")),
+            kind=_kind(footer.get("kind", "attack")),
+            source_id=str(footer.get("source_id", "")),
+            source_weights=str(footer.get("source_weights", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
     if not 1 <= version <= SCHEMA_VERSION:
         raise InvalidShardError(f"schema version {version}, this robustsweep reads 1 to {SCHEMA_VERSION}")
-    expected = pa.schema([column for column in SCHEMA if _SINCE.get(column.name, 1) <= version])
+    expected = pa.schema([column for column in SCHEMAS[info.kind] if _SINCE.get(column.name, 1) <= version])
     if not schema.remove_metadata().equals(expected):
         raise InvalidShardError("its columns are not those of a shard")
     if not (0 <= info.start < info.stop and 0 < len(set(info.cells)) == len(info.cells)):
@@ -255,6 +286,12 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
     if not name.startswith(f"{info.victim_id}/"):
         raise InvalidShardError(f"it belongs to victim {info.victim_id}, not to this folder")
     return info
+
+
+def _kind(recorded: object) -> Kind:
+    if recorded not in get_args(Kind):
+        raise ValueError(f"its kind, {recorded!r}")
+    return cast(Kind, recorded)
 
 
 def _versions(recorded: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from orchestrator.results.schemas import VICTIM_COLUMNS
+
 _SWEEP = {
     "sweep": "the sweep: the name of its output folder, with more of its path where two are called alike",
 }
@@ -43,6 +45,33 @@ _ROBUST = {
 def _robust(broken: str) -> dict[str, str]:
     return {name: meaning.format(broken=broken) for name, meaning in _ROBUST.items()}
 
+
+_SHARES = {
+    "targeted": "success of the attack is a given class, not any other than the label",
+    "n": "examples that are there, of those wanted",
+    "examples": "examples wanted: the first so many of the evaluation order",
+    "clean_accuracy": "share of the `n` examples whose clean image the victim gets right, in [0, 1]",
+    "robust_accuracy": "share of the `n` examples that the victim gets right and the images do not break, in "
+    "[0, 1]; null where the attack is targeted",
+    "robust_low": _ROBUST["robust_low"],
+    "robust_high": _ROBUST["robust_high"],
+    "target_missed": "of a targeted attack: share of the `n` examples that the victim gets right and the "
+    "images do not drive to their target class; null: not targeted",
+    "target_missed_low": "lower end of its 95% Wilson interval",
+    "target_missed_high": "upper end of that interval",
+    "attack_success_rate": "share broken of those that the victim gets right, whatever the source makes of "
+    "them, in [0, 1]",
+    "attack_success_rate_uint8": "the same with images rounded to 8 bits",
+}
+
+_FROM = {
+    "source_model": "the model of the source, the victim that the images were made against",
+    "source_model_options": "its options that differ from their defaults",
+    "source_recipe": "how it was trained",
+    "source_defence": "its defence; `none`: there is none",
+    "source_seed": "its training seed",
+    "source_id": "the source, a `victim_id`",
+}
 
 MEANINGS: dict[str, dict[str, str]] = {
     "examples": {
@@ -138,7 +167,14 @@ MEANINGS: dict[str, dict[str, str]] = {
         "examples": "examples wanted: the first so many of the evaluation order",
         **_robust("no adversarial image within epsilon has been found for, by any attack"),
         "complete": "all attacks that are to cover epsilon are done",
+        "robust_with_transfer": "robust accuracy where images that were made against other victims count "
+        "too: share of the `n` examples that these do not break either, within epsilon. Which other victims "
+        "there are differs from victim to victim: do not rank by it. Null: none were to be tried at epsilon, "
+        "or not all of them have been",
+        "with_transfer_low": "lower end of its 95% Wilson interval",
+        "with_transfer_high": "upper end of that interval",
         "robust_accuracy_unchecked": "robust accuracy as it was measured, also where a check calls it wrong",
+        "robust_with_transfer_unchecked": "`robust_with_transfer` likewise",
         "verdict": "the gravest that checks say of all its searches: `wrong`, and then robust accuracy and "
         "its interval are null; `suspicious`; `note`; null: nothing",
         "checks": "the rules that say so, the gravest first",
@@ -170,7 +206,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "weights": "SHA-256 of its weights, to which the folder is pinned",
         "parameters": "how many numbers its weights are",
         "train_examples": "training images that it was fitted on; 0 for a model used as it is",
-        "train_accuracy": "accuracy on them in the last epoch, in [0, 1]; null for a model used as it is",
+        "train_accuracy": "`accuracy` of its last epoch in `history`; null for a model used as it is",
         "validation_accuracy": "accuracy on training images held out, in [0, 1]; null likewise",
         "test_accuracy": "accuracy on the first `test_examples` clean test images, in [0, 1]",
         "test_examples": "how many those are",
@@ -186,11 +222,17 @@ MEANINGS: dict[str, dict[str, str]] = {
         "victim_id": "the victim",
         "epoch": "from 1, through all phases",
         "phase": "`scratch`; or `head`, on frozen features, then `fine_tune`",
-        "loss": "cross-entropy on the training images while the epoch went",
-        "accuracy": "accuracy on them then, in [0, 1]",
-        "validation_loss": "cross-entropy on the training images held out",
+        "loss": "what training lowers, the cross-entropy or what a defence has in its place, as the epoch "
+        "went",
+        "accuracy": "accuracy on training images then, in [0, 1]; where a defence trains on others, on the "
+        "first 1,024 as they are, after the epoch",
+        "validation_loss": "cross-entropy on the training images held out, as they are",
         "validation_accuracy": "accuracy on those, in [0, 1]",
         "seconds": "that the epoch took",
+        "adversarial_accuracy": "accuracy on training images under the training's own attack while the epoch "
+        "went, in [0, 1]; null: it has none",
+        "validation_adversarial_accuracy": "accuracy on up to 512 images held out, under pgd of 10 steps at "
+        "the whole epsilon of the training, in [0, 1]; null likewise",
     },
     "failures": {
         **_SWEEP,
@@ -236,5 +278,91 @@ MEANINGS: dict[str, dict[str, str]] = {
         "message": "what was found, in one sentence",
         "advice": "what to do then",
     },
+    "transfer": {
+        **_SWEEP,
+        **_RECIPE,
+        **_CELL,
+        "cell_id": "the cell: two victims, an attack and an epsilon",
+        "victim_id": "the victim that the images are tried on, whose columns these are",
+        "attack_id": "the attack with its norm, options and seed, and the source",
+        **_FROM,
+        "same_network": "source and victim are one network, behind different defences at inference",
+        **_SHARES,
+        "white_box_robust_accuracy": "robust accuracy under the same attack on the victim itself, on the "
+        "same `n` examples; null where that has not been measured on as many, is wrong by a check, or is "
+        "targeted",
+        "white_box_cell_id": "its cell in `cells`; null: there is none",
+        "beyond": "examples that the images break and no attack of that norm on the victim itself does at "
+        "epsilon, of those that all of these have been run on; null: there is no such attack",
+        "seconds": "of the cell's shards, each divided among its cells; what making the images took is "
+        "divided among the victims that they were tried on",
+        "device": "what the shards were computed on",
+        "flags": "what makes the numbers mean less than they seem, by name; of gradients: where the images "
+        "were made",
+        "status": "as of `cells`",
+        "robust_accuracy_unchecked": "robust accuracy as it was measured, also where a check calls it wrong",
+        "target_missed_unchecked": "`target_missed` likewise",
+        "verdict": "the gravest that checks say of the cell, as of `cells`",
+        "checks": "the rules that say so, the gravest first",
+    },
 }
 """View -> column -> meaning."""
+
+_TAKEN = {
+    "sigma": "standard deviation of the noise, on the [0, 1] pixel scale",
+    "n0": "draws that choose a class",
+    "draws": "other draws, that bound how often it is answered",
+    "alpha": "each certificate is wrong with a probability of at most this",
+}
+
+MEANINGS["certified"] = {
+    **_SWEEP,
+    "cell_id": "the smoothed victim's certificates, as far as they take the same draws",
+    **{name: {**_RECIPE, **_VICTIM}[name] for name in VICTIM_COLUMNS},
+    **_TAKEN,
+    "position": MEANINGS["examples"]["position"],
+    "example_index": MEANINGS["examples"]["example_index"],
+    "label": MEANINGS["examples"]["label"],
+    "answer": "the class that the smoothed victim answers within the radius; null: it abstains",
+    "abstained": "the draws do not show that any class is answered more often than not",
+    "radius": "L2 distance, pixels in [0, 1], below which `answer` is certified; null where it abstains",
+    "top_label": "the class that was answered most often when one was chosen; null: no answer was finite",
+    "votes": "of the `draws`: those that answered it",
+}
+
+MEANINGS["certified_accuracy"] = {
+    **{name: meaning for name, meaning in MEANINGS["certified"].items() if name in ("sweep", "cell_id")},
+    **{name: {**_RECIPE, **_VICTIM}[name] for name in VICTIM_COLUMNS},
+    **_TAKEN,
+    "epsilon": "L2 distance on the [0, 1] pixel scale: those of the grid's L2 attacks on the dataset, and 0",
+    "n": "examples that have a certificate, of those wanted",
+    "examples": "examples wanted: the first so many of the evaluation order",
+    "clean_accuracy": "share of the `n` examples whose clean image most of 20 draws answer rightly, as "
+    "attacks score it; null where no attack has seen just these",
+    "certified_accuracy": "share of the `n` examples whose answer is right and certified beyond epsilon: a "
+    "lower bound of the smoothed victim's robust accuracy, as far as its certificates hold",
+    "certified_at_least": "the same, less as many certificates as may be wrong, with a confidence of 95%",
+    "abstained": "examples of the `n` that it abstains on",
+    "robust_accuracy": "of the worst case under all L2 attacks on the same `n` examples: an upper bound; "
+    "null where these have not all run on as many, or a check calls it wrong",
+    "attacks": "which attacks those are",
+    "seconds": "that the certificates took",
+    "device": "what they were computed on",
+    "status": "as of `cells`, of the certificates",
+    "certified_accuracy_unchecked": "`certified_accuracy`, also where an attack contradicts it",
+    "verdict": "`wrong`: an attack succeeds where certificates say that none can, so neither number is shown",
+    "checks": "the rule that says so",
+}
+
+_OF_EXAMPLE = (
+    *("position", "example_index", "label", "clean_label", "clean_confidence", "clean_correct", "adv_label"),
+    *("adv_confidence", "success", "success_uint8", "linf", "l2", "l0", "flags", "target"),
+    *("clean_wrong_draws", "wrong_draws"),
+)
+
+MEANINGS["transferred"] = {
+    **{name: MEANINGS["transfer"][name] for name in ("sweep", *_CELL, "source_id")},
+    **{name: MEANINGS["examples"][name] for name in _OF_EXAMPLE},
+    "success": "the victim is right on the clean image and wrong on the one made against the source, which "
+    "lies within epsilon",
+}

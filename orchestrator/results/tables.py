@@ -13,10 +13,19 @@ import pyarrow.compute as pc
 
 from orchestrator.results.checks import RULES
 from orchestrator.results.display import Texts, display
-from orchestrator.results.metrics import ROBUST_ACCURACY, TARGET_MISSED, WORST_CASE, Metric
+from orchestrator.results.metrics import (
+    ROBUST_ACCURACY,
+    TARGET_MISSED,
+    WITH_TRANSFER_LEFT,
+    WORST_CASE,
+    Metric,
+)
 from orchestrator.results.query import Several, connect
 from orchestrator.results.schemas import Results
 from workers.flags import Flag
+
+WITH_TRANSFER = "worst case, with transfer"
+"""The same, where images that were made against other victims count too."""
 
 
 def cells_table(results: Several) -> pa.Table:
@@ -31,18 +40,36 @@ def cells_and_worst_cases(results: Several) -> tuple[pa.Table, pa.Table]:
     return judged_tables(results)[:2]
 
 
-def judged_tables(results: Several) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """The same, and the `checks` view as a table."""
+def transfer_table(results: Several) -> pa.Table:
+    """The `transfer` view as a table, in the order of the grids."""
+    return judged_tables(results)[2]
+
+
+def certified_table(results: Several) -> pa.Table:
+    """The `certified_accuracy` view as a table, in the order of the grids, epsilon ascending."""
+    return judged_tables(results)[3]
+
+
+def judged_tables(results: Several) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table, pa.Table]:
+    """The views `cells`, `worst_case`, `transfer`, `certified_accuracy` and `checks` as tables."""
     found: list[list[pa.Table]] = []
     for one in [results] if isinstance(results, Results) else results:
         with connect(one) as connection:
-            cells, worst, checks = (
-                connection.sql(f"FROM {view}").to_arrow_table() for view in ("cells", "worst_case", "checks")
+            cells, worst, transfer, certified, checks = (
+                connection.sql(f"FROM {view}").to_arrow_table()
+                for view in ("cells", "worst_case", "transfer", "certified_accuracy", "checks")
             )
-        order = pc.sort_indices(pc.index_in(cells["cell_id"], value_set=one.wanted["cell_id"]))
-        found.append([cells.take(order), worst, checks])
-    cells, worst, checks = (pa.concat_tables(tables) for tables in zip(*found, strict=True))
-    return cells, worst, checks
+        certified = _in_order(certified.sort_by("epsilon"), one.certificates)
+        transfer = _in_order(transfer, one.transfers)
+        found.append([_in_order(cells, one.wanted), worst, transfer, certified, checks])
+    cells, worst, transfer, certified, checks = (
+        pa.concat_tables(tables) for tables in zip(*found, strict=True)
+    )
+    return cells, worst, transfer, certified, checks
+
+
+def _in_order(cells: pa.Table, wanted: pa.Table) -> pa.Table:
+    return cells.take(pc.sort_indices(pc.index_in(cells["cell_id"], value_set=wanted["cell_id"])))
 
 
 class Place(NamedTuple):
@@ -304,6 +331,8 @@ def _table(
         counted = [cell for key in keys for cell in rows[key] if cell["adaptive"] and not cell["targeted"]]
         if worst and len({cell["attack_id"] for cell in counted}) > 1:
             found.append(_worst_row(keys[0], counted, epsilons, worst))
+        if worst and (beyond := _with_transfer(keys[0], counted, epsilons, worst)):
+            found.append(beyond)
     (texts, *_) = (key.texts for key in rows)
     return RobustnessTable(dataset, norm, epsilons, tuple(found), texts.dataset, metric, several)
 
@@ -408,6 +437,36 @@ def _worst_row(key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[fl
         attack_label=WORST_CASE,
         cell_ids=tuple(cell["cell_id"] for cell in cells),
     )
+
+
+def _with_transfer(
+    key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[float], worst: _Worst
+) -> Row | None:
+    """The row of a model's worst case where images from other victims count too; None without any."""
+    at: dict[float, list[dict[str, Any]]] = defaultdict(list)
+    for point in dict.fromkeys(map(_point, cells)):
+        at[point[-1]].append(worst[point])
+    entries = tuple(
+        _averaged("done", points, WITH_TRANSFER_LEFT, ())
+        if (points := at[epsilon]) and all(_tried(point) for point in points)
+        else None
+        for epsilon in epsilons
+    )
+    if not any(entries):
+        return None
+    judged = [point for points in at.values() for point in points if _tried(point)]
+    return Row(
+        *(key.sweep, key.model, key.model_options, key.recipe, key.defence),
+        *(WITH_TRANSFER, "", True, *_clean(cells)),
+        *(entries, (), _gravest_first(judged)),
+        model_label=key.texts.model,
+        defence_label=key.texts.defence,
+        attack_label=WITH_TRANSFER,
+    )
+
+
+def _tried(point: Mapping[str, Any]) -> bool:
+    return bool(point["complete"]) and point["robust_with_transfer_unchecked"] is not None
 
 
 def _worst_entry(points: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]) -> Entry | None:

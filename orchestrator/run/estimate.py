@@ -14,7 +14,8 @@ _TRAININGS = get_args(Preparation)
 class Estimate:
     """From what is left of each kind of work, and what of it took how long. It is only as good as the past.
 
-    Kinds are attacks, by id, in examples × epsilons; and trainings, by preparation, in victims.
+    Kinds are attacks, by id, in examples × epsilons; and trainings, by preparation, in victims, each as often
+    as a step of its training takes a gradient.
     """
 
     def __init__(
@@ -46,19 +47,22 @@ class Estimate:
         long as what runs has taken so far. An attack that nothing is known of counts as the cheapest of the
         others, a training as nothing.
         """
-        running = [(kind, amount, since) for work, since in running for kind, amount in work.items()]
+        under_way = [(kind, amount, since) for work, since in running for kind, amount in work.items()]
         left, known = self._left(), self._known()
         cheapest = min((rate for kind, rate in known.items() if kind not in _TRAININGS), default=None)
-        if not workers or (cheapest is None and all(kind in _TRAININGS for kind, _, _ in running)):
+        if not workers or (cheapest is None and all(kind in _TRAININGS for kind, _, _ in under_way)):
             return None
         rates = {kind: 0.0 if kind in _TRAININGS else cheapest or 0.0 for kind in left} | known
-        for kind, amount, since in running:
+        for kind, amount, since in under_way:
             if amount:
                 rates[kind] = max(rates.get(kind, 0.0), since / amount)
-        to_come = [max(0.0, amount * rates.get(kind, 0.0) - since) for kind, amount, since in running]
-        spent = sum(amount * rates.get(kind, 0.0) for kind, amount, _ in running) - sum(to_come)
-        total = sum(amount * rates[kind] for kind, amount in left.items()) - spent
-        return max(total / workers, *to_come, 0.0)
+        total = sum(amount * rates[kind] for kind, amount in left.items())
+        longest = 0.0
+        for kind, amount, since in under_way:
+            takes = amount * rates.get(kind, 0.0)
+            total -= min(since, takes)
+            longest = max(longest, takes - since)
+        return max(total / workers, longest)
 
     def _known(self) -> dict[str, float]:
         return {kind: spent / amount for kind, (spent, amount) in self._rates.copy().items() if amount}

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +33,7 @@ from orchestrator.results.schemas import (
     VICTIMS,
     WANTED,
     Results,
+    of_kind,
 )
 from orchestrator.store.accepted import Accepted, SetAside, accept
 from orchestrator.store.index import ShardIndex
@@ -45,7 +46,7 @@ from workers.probes import read_probes
 from workers.recipe import Recipe, recipe_text
 from workers.shards import InvalidShardError, ShardInfo, read_footer
 from workers.storage import Folder, redacted
-from workers.unit import Training, Unit
+from workers.unit import Kind, Training, Unit
 
 _PAUSES = (0.2, 1.0)  # seconds before footers that could not be read are tried again
 _WITNESSES = ("cell_id", "attacked_at", "broken_at")
@@ -301,20 +302,26 @@ class Store:
         history = [
             {"victim_id": pin["victim_id"], **epoch} for pin in pins for epoch in pin.get("history", [])
         ]
-        wanted = self.wanted()
+        every = self.wanted()
+        wanted, transfers, certificates = (of_kind(every, kind) for kind in get_args(Kind))
+        attacks = pa.concat_tables([wanted, transfers])
         recipes = dict(zip(wanted["victim_id"].to_pylist(), wanted["recipe"].to_pylist(), strict=True))
         victims = [_victim_row(pin, recipes) for pin in pins]
         return Results(
             sweep=sweep or self.name,
             examples=accepted.dataset(),
             wanted=wanted,
-            measured=partial(measured_results, accepted, wanted, self.folder.folder(layout.MEASURED)),
+            measured=partial(measured_results, accepted, attacks, self.folder.folder(layout.MEASURED)),
             coverage=pa.Table.from_pylist(accepted.coverage_rows(), schema=COVERAGE),
             victims=pa.Table.from_pylist(victims, schema=VICTIMS),
             history=pa.Table.from_pylist(history, schema=HISTORY),
             failures=pa.Table.from_pylist([asdict(one) for one in self.failures()], schema=FAILURES),
             probes=pa.Table.from_pylist(probes, schema=PROBES),
             stronger=self._stronger,
+            transfers=transfers,
+            transferred=accepted.dataset("transfer"),
+            certificates=certificates,
+            certified=accepted.dataset("certificate"),
         )
 
     def _stronger(self) -> pa.Table:

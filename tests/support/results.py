@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -20,8 +20,9 @@ from orchestrator.results.schemas import (
     WANTED,
     Measured,
     Results,
+    of_kind,
 )
-from workers.shards import DIMENSIONS, SCHEMA
+from workers.shards import CERTIFICATES, DIMENSIONS, SCHEMA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,12 @@ class Cell:
     device: str = "cpu"
     code: str = "c0de"
     versions: str = "keras 3"
+    source: Cell | None = None  # of images made against another victim: the attack's cell there
+    # Of certificates; each row of `rows` then has a radius, and says whether the answer is right.
+    sigma: float | None = None
+    n0: int | None = None
+    draws: int | None = None
+    alpha: float | None = None
 
     @property
     def victim_id(self) -> str:
@@ -61,7 +68,24 @@ class Cell:
     @property
     def attack_id(self) -> str:
         mode = "" if self.adaptive else "oblivious"
-        return "-".join((self.attack, self.attack_options, self.norm, mode))
+        made = "-".join((self.attack, self.attack_options, self.norm, mode))
+        return f"{made}-from-{self.source.victim_id}" if self.source else made
+
+    @property
+    def made_by(self) -> str:
+        return self.source.attack_id if self.source else self.attack_id
+
+    @property
+    def kind(self) -> str:
+        return "certificate" if self.sigma else "transfer" if self.source else "attack"
+
+    @property
+    def source_id(self) -> str | None:
+        return self.source.victim_id if self.source else None
+
+    @property
+    def network_id(self) -> str:
+        return replace(self, defence="none").victim_id
 
     @property
     def cell_id(self) -> str:
@@ -101,6 +125,22 @@ def row(cell: Cell, position: int, **measured: Any) -> dict[str, Any]:
     return {**dict.fromkeys(SCHEMA.names), **cell.dimensions(), **values, **measured}
 
 
+def certificate(cell: Cell, position: int, radius: float | None, *, right: bool = True) -> dict[str, Any]:
+    """One row of `CERTIFICATES`; without a radius, the victim abstains."""
+    answer = 3 if right else 5
+    return {
+        **{name: getattr(cell, name) for name in DIMENSIONS.names},
+        "position": position,
+        "example_index": 1000 + position,
+        "label": 3,
+        "answer": None if radius is None else answer,
+        "abstained": radius is None,
+        "radius": radius,
+        "top_label": answer,
+        "votes": 900,
+    }
+
+
 def results_of(
     cells: Iterable[Cell],
     *,
@@ -118,7 +158,24 @@ def results_of(
     """
     wanted = list(cells)
     held = [*wanted, *unwanted]
-    rows = [row(cell, position, **values) for cell in held for position, values in cell.positions().items()]
+    rows, tried = (
+        [
+            row(cell, position, **values)
+            for cell in held
+            if cell.kind == kind
+            for position, values in cell.positions().items()
+        ]
+        for kind in ("attack", "transfer")
+    )
+    certified = [
+        certificate(cell, position, **values)
+        for cell in held
+        if cell.kind == "certificate"
+        for position, values in cell.positions().items()
+    ]
+    asked = pa.Table.from_pylist(
+        [{name: getattr(cell, name) for name in WANTED.names} for cell in wanted], schema=WANTED
+    )
     coverage = []
     for cell in held:
         positions = sorted(cell.positions())
@@ -139,10 +196,12 @@ def results_of(
     return Results(
         sweep=sweep,
         examples=pads.dataset(pa.Table.from_pylist(rows, schema=SCHEMA)),
-        measured=lambda: measured_of(rows, wanted),
-        wanted=pa.Table.from_pylist(
-            [{name: getattr(cell, name) for name in WANTED.names} for cell in wanted], schema=WANTED
-        ),
+        measured=lambda: measured_of([*rows, *tried], wanted),
+        wanted=of_kind(asked, "attack"),
+        transfers=of_kind(asked, "transfer"),
+        transferred=pads.dataset(pa.Table.from_pylist(tried, schema=SCHEMA)),
+        certificates=of_kind(asked, "certificate"),
+        certified=pads.dataset(pa.Table.from_pylist(certified, schema=CERTIFICATES)),
         coverage=pa.Table.from_pylist(coverage, schema=COVERAGE),
         victims=_table(victims, VICTIMS),
         history=_table(history, HISTORY),

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from workers.pins import pin
-from workers.shards import SCHEMA, dimensions, publish_shard
+from workers.shards import CERTIFICATES, SCHEMA, dimensions, publish_shard
 from workers.storage import Folder
-from workers.unit import Done, Evaluation, Training, Unit, WorkerSettings, recorded
+from workers.unit import Done, Evaluation, Training, Transfer, Unit, WorkerSettings, recorded
 from workers.victims.manifest import Manifest
 
 
@@ -36,16 +36,21 @@ class MadeUp:
         if isinstance(unit, Training):
             pin(self.output, made_up_manifest(unit, weights))
             return Done(unit_id=unit.unit_id, weights=weights, trained=True)
-        rows = made_up_rows(unit)
-        name = publish_shard(
-            self.output.folder("shards"),
-            unit,
-            rows,
-            weights=weights,
-            phases={"attack": 0.5},
-            provenance=self.provenance,
-        )
-        return Done(unit_id=unit.unit_id, weights=weights, shard=name, rows=rows.num_rows)
+        name, count = None, 0
+        for part in unit.into if isinstance(unit, Transfer) else (unit,):
+            certified = part.attack.kind == "certificate"
+            rows = made_up_certificates(part) if certified else made_up_rows(part)
+            name = publish_shard(
+                self.output.folder("shards"),
+                part,
+                rows,
+                weights=weights_of(part.victim.victim_id),
+                phases={"attack": 0.5},
+                provenance=self.provenance,
+                source_weights=weights if isinstance(unit, Transfer) else "",
+            )
+            count += rows.num_rows
+        return Done(unit_id=unit.unit_id, weights=weights, shard=name, rows=count)
 
 
 class Misbehaving(MadeUp):
@@ -144,6 +149,28 @@ def made_up_manifest(unit: Training, weights: str) -> Manifest:
         history=[],
         versions={},
     )
+
+
+def made_up_certificates(unit: Evaluation) -> pa.Table:
+    """Radii that grow by 0.004 from position to position; every tenth is wrong, every seventh abstains."""
+    positions = np.arange(unit.start, unit.stop, dtype=np.int32)
+    ((cell_id, epsilon),) = unit.cells
+    abstained = positions % 7 == 0
+    columns: dict[str, Any] = {
+        name: pa.repeat(pa.scalar(value, CERTIFICATES.field(name).type), len(positions))
+        for name, value in dimensions(unit.victim, unit.attack, cell_id, epsilon).items()
+    }
+    columns |= {
+        "position": positions,
+        "example_index": positions,
+        "label": positions % 10,
+        "answer": pa.array((positions + (positions % 10 == 0)) % 10, mask=abstained),
+        "abstained": abstained,
+        "radius": pa.array(0.004 * (positions % 100 + 1), mask=abstained),
+        "top_label": (positions + (positions % 10 == 0)) % 10,
+        "votes": np.full(len(positions), 900),
+    }
+    return pa.table([pa.array(columns[field.name]).cast(field.type) for field in CERTIFICATES], CERTIFICATES)
 
 
 def made_up_rows(unit: Evaluation) -> pa.Table:

@@ -13,17 +13,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.results.checks import cells, flagged, folder, paired, stronger, victims
+from orchestrator.results.checks import cells, certified, flagged, folder, paired, stronger, victims
 from orchestrator.results.checks.evidence import Cell, Evidence
 from orchestrator.results.checks.rule import CHECKS, SEVERITIES, Rule
 from orchestrator.results.schemas import VICTIMS
 from workers.probes import Probes
-from workers.unit import VictimSpec, label
+from workers.unit import VictimSpec
 
 RULES: dict[str, Rule] = {
     rule.name: rule
     for severity in SEVERITIES
-    for module in (victims, cells, paired, stronger, flagged, folder)
+    for module in (victims, cells, certified, paired, stronger, flagged, folder)
     for rule in module.RULES
     if rule.severity == severity
 }
@@ -53,7 +53,8 @@ def judge(evidence: Evidence) -> Judged:
     """Hold a folder against every rule."""
     rows = [row for rule in RULES.values() for row in rule.rows(evidence)]
     by_cell = _by_cell(evidence, rows)
-    said = [{"cell_id": cell.cell_id, **_said(by_cell[cell.cell_id])} for cell in evidence.cells]
+    every = (*evidence.cells, *evidence.transfers)
+    said = [{"cell_id": cell.cell_id, **_said(by_cell[cell.cell_id])} for cell in every]
     return Judged(
         pa.Table.from_pylist(rows, schema=CHECKS),
         pa.Table.from_pylist([one for one in said if one["checks"]], schema=VERDICTS),
@@ -80,7 +81,7 @@ def _described(victim: VictimSpec) -> dict[str, Any]:
         "model": victim.model.name,
         "model_options": victim.model.shown,
         "dataset": victim.dataset.name,
-        "defence": label(victim.defence.name, victim.defence.shown),
+        "defence": victim.defence.label,
         "seed": victim.seed,
     }
 
@@ -94,7 +95,7 @@ def _by_cell(evidence: Evidence, rows: Iterable[Mapping[str, Any]]) -> dict[str,
         elif row["victim_id"] is not None and row["epsilon"] is None:
             found[row["victim_id"], row["attack_id"]].append(row["rule"])
     by_cell = {}
-    for cell in evidence.cells:
+    for cell in (*evidence.cells, *evidence.transfers):
         wide = (*found.get((cell.victim_id, None), ()), *found.get((cell.victim_id, cell.attack_id), ()))
         by_cell[cell.cell_id] = {name for name in wide if RULES[name].concerns(cell)}
         by_cell[cell.cell_id].update(found.get((cell.cell_id, None), ()))

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.results.certified import radii_of
 from orchestrator.results.checks.rule import Place
 from orchestrator.results.schemas import Results
 from orchestrator.results.witnesses import unpacked
@@ -120,8 +121,9 @@ class Pair:
     def of(cls, one: Cell, other: Cell) -> Pair:
         both = _common(one.correct_at, other.correct_at)
         first, second = one.broken_at[: len(both)] & both, other.broken_at[: len(both)] & both
-        shared, broken = np.count_nonzero(both), np.count_nonzero(first & second)
-        return cls(one, other, shared, np.count_nonzero(first) - broken, np.count_nonzero(second) - broken)
+        shared, broken = int(np.count_nonzero(both)), int(np.count_nonzero(first & second))
+        only_one, only_other = (int(np.count_nonzero(each)) - broken for each in (first, second))
+        return cls(one, other, shared, only_one, only_other)
 
     @property
     def gain(self) -> float:
@@ -138,16 +140,28 @@ def clearly_ahead(pairs: Sequence[Pair], least: float) -> Iterator[Pair]:
 
 
 @dataclass(frozen=True)
+class Certificates:
+    """How far the answers of a smoothed victim are certified to be right, position by position."""
+
+    victim_id: str
+    radii: NDArray[np.float64]  # as of `results.certified.radii_of`
+    sigma: float
+    alpha: float
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What a folder holds, as rules need it."""
 
     wanted: list[dict[str, Any]] = field(
         default_factory=list
     )  # the view `cells`, all of it, its witnesses too
+    tried: list[dict[str, Any]] = field(default_factory=list)  # the view `transfer`, likewise
     victims: list[dict[str, Any]] = field(default_factory=list)  # `results.schemas.VICTIMS`
     figures: dict[str, dict[str, float]] = field(
         default_factory=dict
     )  # victim id -> figure -> value, no nulls
+    certificates: list[Certificates] = field(default_factory=list)
     coverage: pa.Table | None = None  # `results.schemas.COVERAGE`, of the wanted cells
     worst_cases: list[dict[str, Any]] = field(default_factory=list)  # the view `worst_case`, all of it
     strengthened: list[dict[str, Any]] = field(default_factory=list)  # `results.strengthened.STRENGTHENED`
@@ -156,6 +170,11 @@ class Evidence:
     def cells(self) -> list[Cell]:
         """Those that have rows."""
         return [Cell(values, self._kinds[_run(values)]) for values in self.wanted if values["n"]]
+
+    @cached_property
+    def transfers(self) -> list[Cell]:
+        """Those of images made against other victims that have rows: no attack on the victim itself."""
+        return [Cell(values, Kind(values["attack"])) for values in self.tried if values["n"]]
 
     @cached_property
     def _kinds(self) -> dict[tuple[str, str], Kind]:
@@ -192,9 +211,13 @@ class Evidence:
 
 def gather(connection: duckdb.DuckDBPyConnection, results: Results, schema: str) -> Evidence:
     """The evidence in a folder; the schema of `connection` has what is called `input` in `results.views`."""
-    cells = connection.sql(
-        "SELECT c.*, m.correct, m.robust, m.successes, m.touched, m.right_at, m.broken_at, "
-        f"m.contradicted, m.misplaced FROM {schema}.cells c LEFT JOIN {schema}.measured m USING (cell_id)"
+    cells, tried = (
+        connection.sql(
+            "SELECT c.*, m.correct, m.robust, m.successes, m.touched, m.right_at, m.broken_at, "
+            f"m.contradicted, m.misplaced FROM {schema}.{view} c "
+            f"LEFT JOIN {schema}.measured m USING (cell_id)"
+        )
+        for view in ("cells", "transfer")
     )
     coverage = connection.sql(f"FROM {schema}.coverage SEMI JOIN {schema}.wanted USING (cell_id)")
     figures: dict[str, dict[str, float]] = defaultdict(dict)
@@ -204,12 +227,22 @@ def gather(connection: duckdb.DuckDBPyConnection, results: Results, schema: str)
     wanted = set(results.wanted["victim_id"].to_pylist())
     return Evidence(
         wanted=cells.to_arrow_table().to_pylist(),
+        tried=tried.to_arrow_table().to_pylist(),
         victims=[victim for victim in results.victims.to_pylist() if victim["victim_id"] in wanted],
         figures=dict(figures),
+        certificates=_certificates(results),
         coverage=coverage.to_arrow_table(),
         worst_cases=connection.sql(f"FROM {schema}.worst_case").to_arrow_table().to_pylist(),
         strengthened=connection.sql(f"FROM {schema}.strengthened").to_arrow_table().to_pylist(),
     )
+
+
+def _certificates(results: Results) -> list[Certificates]:
+    radii = radii_of(results)
+    return [
+        Certificates(cell["victim_id"], radii[cell["cell_id"]], cell["sigma"], cell["alpha"])
+        for cell in results.certificates.to_pylist()
+    ]
 
 
 def _run(values: Mapping[str, Any]) -> tuple[str, str]:
