@@ -16,7 +16,7 @@ from orchestrator.results.wilson import Z
 from workers.flags import Flag
 from workers.shards import CERTIFICATES, DIMENSIONS, SCHEMA
 
-EXAMPLE_COLUMNS = tuple(name for name in SCHEMA.names if name not in ("image", "image_shape"))
+EXAMPLE_COLUMNS = tuple(name for name in SCHEMA.names if name not in ("image", "image_shape", "clean_image"))
 """The columns of the `examples` view. Kept images stay out: a query is about numbers, not pixels."""
 
 
