@@ -82,7 +82,7 @@ class _Parser(Checker):
         )
         self._readable("models", [(m.label, m.name, options_text(m.given), ()) for m in models])
         self._readable("datasets", [(d.label, d.name, "", ()) for d in datasets])
-        self._readable("defences", [(d.label, d.name, d.spec.shown, ()) for d in defences])
+        self._readable("defences", [(d.label, d.spec.label, "", ()) for d in defences])
         self._readable(
             "attacks",
             [(a.label, a.name, a.shown, (a.norm, a.adaptive, a.options.get("targeted"))) for a in attacks],
