@@ -237,6 +237,32 @@ def table(
 
 
 @app.command()
+def report(
+    outputs: OutputsArgument,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The file to write. [default: NAME.html]"),
+    ] = None,
+) -> None:
+    """Write sweeps as one page that stands alone: the answer, charts, tables, checks, provenance."""
+    with user_errors():
+        from pathlib import Path
+
+        from orchestrator.report.facts import gather
+        from orchestrator.report.page import write_report
+        from orchestrator.store.locate import existing_outputs, read_results
+
+        with saying("reading shards"):
+            stores = existing_outputs(outputs)
+            results, warnings = read_results(stores)
+            path = out or f"{'-'.join(name.rpartition('/')[2] for name in stores)}.html"
+            write_report(gather(stores, results, warnings), path)
+        warn(warnings)
+        size = Path(path).expanduser().stat().st_size
+        print(f"wrote {path} ({size / 1e6:.1f} MB): it opens in any browser, and fetches nothing")
+
+
+@app.command()
 def query(
     words: Annotated[
         list[str],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
@@ -210,6 +211,14 @@ class Sweep:
         wanted = {key: found for key, names in asked.items() if (found := _several(names))}
         tables = made(self._results, metric) if metric != "robust_accuracy" else self._tables
         return Tables(choose(tables, wanted, _several(by)), digits)
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write all of it as a page in HTML that stands alone, as `robustsweep report` does. UserError where
+        the file cannot be written."""
+        from orchestrator.report.facts import gather
+        from orchestrator.report.page import write_report
+
+        write_report(gather(self._stores, self._results, self.warnings), os.fspath(path))
 
     def compare(self, first: str, second: str) -> Relation:
         """Two models, defences or sweeps among these, example by example: see `robustsweep.compare`."""

@@ -42,10 +42,19 @@ def judged_tables(results: Several) -> tuple[pa.Table, pa.Table, pa.Table]:
             cells, worst, checks = (
                 connection.sql(f"FROM {view}").to_arrow_table() for view in ("cells", "worst_case", "checks")
             )
-        order = pc.sort_indices(pc.index_in(cells["cell_id"], value_set=one.wanted["cell_id"]))
-        found.append([cells.take(order), worst, checks])
+        found.append([in_order_of_grids(cells, one), worst, checks])
     cells, worst, checks = (pa.concat_tables(tables) for tables in zip(*found, strict=True))
     return cells, worst, checks
+
+
+def in_order_of_grids(cells: pa.Table, results: Several) -> pa.Table:
+    """Rows of the view `cells` in the order of sweeps and of their grids."""
+    found = []
+    for one in [results] if isinstance(results, Results) else results:
+        own = cells.filter(pc.equal(cells["sweep"], one.sweep))
+        order = pc.sort_indices(pc.index_in(own["cell_id"], value_set=one.wanted["cell_id"]))
+        found.append(own.take(order))
+    return pa.concat_tables(found)
 
 
 class Place(NamedTuple):

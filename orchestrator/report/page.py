@@ -1,0 +1,161 @@
+"""A page: its templates filled, its scripts and charts inside, nothing to be fetched.
+
+Names come from whoever wrote a grid, so that everything is escaped: in HTML by Jinja, in scripts' data by
+`<`, `>` and `&` written as JSON escapes. A policy in the page lets no script run but the three that are in
+it, known by their hashes, and nothing be loaded; charts compute by Vega's interpreter, which needs no eval.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from orchestrator.report import answer, sections
+from orchestrator.report.charts import specs
+from orchestrator.report.contest import contests
+from orchestrator.report.facts import Facts
+from orchestrator.report.series import series
+from orchestrator.results.export import replacing
+from orchestrator.results.text.base import finite
+
+_VEGA_LITE = "6.4"
+"""That which altair's specifications are of."""
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("orchestrator.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _scripts() -> tuple[str, str, str]:
+    """Vega, Vega-Lite and Vega-Embed; and ours."""
+    import vl_convert
+
+    files = resources.files("orchestrator.report") / "templates"
+    return (
+        _inline(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VEGA_LITE)),
+        _inline((files / "page.js").read_text("utf-8")),
+        (files / "page.css").read_text("utf-8"),
+    )
+
+
+def _inline(script: str) -> str:
+    """A script that no text in it ends too early."""
+    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def write_report(facts: Facts, path: str) -> None:
+    """Write the page to a file, whole or not at all; UserError where it cannot be written."""
+    page = report_page(facts)
+    with replacing(path) as stream:
+        stream.write(page.encode())
+
+
+def report_page(facts: Facts) -> str:
+    """The whole page, to be written to a file."""
+    return _page(facts, live=None)
+
+
+def live_page(facts: Facts, where: Mapping[str, Any]) -> str:
+    """The same with what is going on at its top, and a box for SQL; `where` is what its script asks."""
+    return _page(facts, live=where)
+
+
+def _page(facts: Facts, live: Mapping[str, Any] | None) -> str:
+    vega, script, style = _scripts()
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=", ".join(facts.stores) or "no sweep",
+            body=body(facts),
+            data=as_json(data(facts)),
+            live=live,
+            vega=vega,
+            script=script,
+            style=style,
+            policy=policy(live=live is not None),
+        )
+    )
+
+
+def policy(*, live: bool) -> str:
+    """What the page may do (Content Security Policy): run its own two scripts, show images that are in it,
+    and where it is served ask the server that it is from."""
+    vega, script, _ = _scripts()
+    hashes = " ".join(f"'sha256-{_sha256(text)}'" for text in (vega, script))
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        f"connect-src {chr(39)}{'self' if live else 'none'}{chr(39)}; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def body(facts: Facts) -> str:
+    """All sections, as HTML."""
+    found = contests(list(facts.tables))
+    return (
+        _environment()
+        .get_template("body.html")
+        .render(
+            made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            several=len(facts.stores) > 1,
+            asked=answer.asked(facts),
+            best=[text for contest in found for text in answer.best(contest, facts.known)],
+            breaking=[
+                (f"{contest.table.dataset}, {contest.table.norm}", answer.breaking(contest))
+                for contest in found
+                if contest.rows
+            ],
+            distrust=answer.distrust(facts),
+            tables=list(sections.robustness(facts)),
+            worst_cases=list(sections.worst_cases(facts)),
+            comparison=sections.comparison(facts),
+            victims=sections.victims(facts),
+            checks=sections.checks(facts),
+            failures=sections.failures(facts),
+            effort=sections.effort(facts),
+            origin=sections.origin(facts),
+            papers=sections.papers(facts),
+            keys=sections.keys(facts),
+        )
+    )
+
+
+def data(facts: Facts) -> dict[str, Any]:
+    """What the page's script draws charts from."""
+    return {
+        **series(facts.tables),
+        "specs": specs(),
+        "classes": sections.per_class(facts),
+        "training": sections.training(facts),
+        "effort": sections.effort(facts)["bars"],
+        "pairs": sections.comparison(facts)["rows"],
+        "values": sections.keys(facts),
+    }
+
+
+def as_json(value: Any) -> str:
+    """JSON that may stand in a script element of a page: no `<` in it, so no tag and no comment."""
+    text = json.dumps(finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
