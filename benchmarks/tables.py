@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks import sweeps
 from benchmarks.reading import Reading, fresh
 from orchestrator.plan.cells import expand
+from orchestrator.plan.labels import Labels
 from orchestrator.plan.units import make_plan
 from orchestrator.results.tables import cells_table
 from orchestrator.run.sweep import wanted_cells
@@ -58,7 +59,7 @@ def _fabricate(folder: str, output: str, cells: int, start: int) -> None:
                 )
     if not start:
         with store.new_run() as run_id:
-            store.start_run(run_id, grid_text=grid.text, wanted=wanted_cells(plan), record={})
+            store.start_run(run_id, grid_text=grid.text, wanted=wanted_cells(plan, Labels()), record={})
 
 
 def _table(output: str) -> tuple[float, int]:

@@ -19,6 +19,7 @@ from orchestrator.arguments import parse_duration
 from orchestrator.cli import app
 from orchestrator.errors import UserError
 from orchestrator.grid.load import load_grid
+from orchestrator.plan.labels import Labels
 from orchestrator.run.prepare import prepare
 from orchestrator.run.sweep import wanted_cells
 from orchestrator.store.folder import Store
@@ -433,7 +434,7 @@ def test_results_read_around_broken_shards(finished: Path) -> None:
 def test_results_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
     grid = write_grid(tmp_path / "moods.yaml")
     prepared = prepare(load_grid(str(grid)), "out")
-    wanted = wanted_cells(prepared.plan)
+    wanted = wanted_cells(prepared.plan, Labels())
     prepared.store.start_run("20300101T000000", grid_text="", wanted=wanted, record={})
     assert robustsweep("table", "out").exit_code == 0
     assert json.loads(
@@ -508,7 +509,9 @@ def test_a_status_as_json(failed: Path, tmp_path: Path) -> None:
     )
     assert record["run_id"] == Store(str(failed)).run_ids()[-1]
     prepared = prepare(load_grid(str(write_grid(tmp_path / "moods.yaml"))), "out")
-    prepared.store.start_run("20300101T000000", grid_text="", wanted=wanted_cells(prepared.plan), record={})
+    prepared.store.start_run(
+        "20300101T000000", grid_text="", wanted=wanted_cells(prepared.plan, Labels()), record={}
+    )
     begun = json.loads(robustsweep("status", "out", "-f", "json").stdout)
     assert list(begun) == list(record)
     assert {name: value for name, value in begun.items() if value is not None} == {

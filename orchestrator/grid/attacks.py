@@ -32,7 +32,7 @@ def parse_attack(
     entry = check.named(raw, "attack", REGISTRY)
     if entry is None:
         return None
-    name = entry.pop("name")
+    name, label = entry.pop("name"), check.label(entry)
     factory, identity = check.factory(entry)
     attack = None if factory else REGISTRY[name]
     norms = attack.NORMS if attack else tuple(NORMS)
@@ -64,6 +64,7 @@ def parse_attack(
         identity = {"version": attack.VERSION}
     parsed = AttackEntry(
         name=name,
+        label=label,
         norm=norm,
         factory=factory,
         path=path,

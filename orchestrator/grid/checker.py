@@ -18,6 +18,9 @@ from workers import factories
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 """A name that a person gives: it becomes part of file names."""
 
+LONGEST_LABEL = 60
+"""Characters of a display name: more would be wider than a column of a paper."""
+
 
 class Checker:
     """Collects problems, each with its place in the document, instead of stopping at the first."""
@@ -114,6 +117,25 @@ class Checker:
             except (OSError, ValueError) as error:
                 self.problem(str(error))
                 return str(factory), {}
+
+    def label(self, entry: dict[str, Any]) -> str:
+        """An entry's `label`, taken out of it: what people read in place of its name; "" without one."""
+        if "label" not in entry:
+            return ""
+        raw = entry.pop("label")
+        if (
+            isinstance(raw, str)
+            and 0 < len(raw) <= LONGEST_LABEL
+            and raw == raw.strip()
+            and raw.isprintable()
+        ):
+            return raw
+        with self.at("label"):
+            self.problem(
+                f"found {show(raw)}; one line of text is allowed, of 1 to {LONGEST_LABEL} characters, with "
+                "no space at its ends"
+            )
+        return ""
 
     def plain_options(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in entry.items():

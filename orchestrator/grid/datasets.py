@@ -14,7 +14,7 @@ from workers.datasets import DATASETS, SCHEMES, DatasetError, inspect, scheme_of
 from workers.storage import absolute
 from workers.unit import DatasetSpec
 
-_KEYS = ("name", "path", "size", "train")
+_KEYS = ("name", "label", "path", "size", "train")
 _LARGEST = 4096  # pixels
 _WAYS = ", ".join(
     ["your own: {name: birds, path: data/birds.npz}", *(f'or "{prefix}<name>"' for prefix in SCHEMES)]
@@ -27,6 +27,8 @@ def parse_dataset(check: Checker, raw: Any) -> DatasetEntry | None:
     if not isinstance(entry, dict):
         check.problem(f"found {kind(raw)}; a name, or a mapping with name: and options, is allowed")
         return None
+    entry = dict(entry)
+    label = check.label(entry)
     with check.at("train"):
         train = parse_train(check, entry.get("train", {}))
     size = _size(check, entry)
@@ -35,16 +37,17 @@ def parse_dataset(check: Checker, raw: Any) -> DatasetEntry | None:
         return None
     if "path" in entry:
         _unknown_options(check, entry, name, _KEYS)
-        return _own(check, name, entry["path"], size, train)
+        return _own(check, name, label, entry["path"], size, train)
     if scheme := scheme_of(name):
-        _unknown_options(check, entry, name, ("name", "size", "train"))
+        _unknown_options(check, entry, name, ("name", "label", "size", "train"))
         if problem := scheme.missing():
             check.problem(problem)
-        return DatasetEntry(spec=DatasetSpec(name=name, version=scheme.version, size=size), train=train)
-    _unknown_options(check, entry, name, ("name", "train"))
+        spec = DatasetSpec(name=name, version=scheme.version, size=size)
+        return DatasetEntry(spec=spec, label=label, train=train)
+    _unknown_options(check, entry, name, ("name", "label", "train"))
     source = DATASETS[name]
     spec = DatasetSpec(name=name, version=source.info.version)
-    return DatasetEntry(spec=spec, shape=source.info.shape, train=train)
+    return DatasetEntry(spec=spec, label=label, shape=source.info.shape, train=train)
 
 
 def _name(check: Checker, name: Any, *, own: bool) -> str | None:
@@ -85,7 +88,7 @@ def _unknown_options(check: Checker, entry: dict[str, Any], name: str, allowed: 
 
 
 def _own(
-    check: Checker, name: str, path: Any, size: int | None, train: dict[str, Any]
+    check: Checker, name: str, label: str, path: Any, size: int | None, train: dict[str, Any]
 ) -> DatasetEntry | None:
     """Data given by path, read once for what identifies them."""
     with check.at("path"):
@@ -101,6 +104,7 @@ def _own(
             return None
     return DatasetEntry(
         spec=replace(spec, version=info.version, content=info.content),
+        label=label,
         shape=info.shape,
         test_size=info.test_size,
         train=train,

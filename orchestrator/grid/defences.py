@@ -20,9 +20,9 @@ def parse_defence(check: Checker, raw: Any, epsilons: EpsilonParser) -> DefenceE
     entry = check.named(NO_DEFENCE.name if raw is None else raw, "defence", DEFENCES)
     if entry is None:
         return None
-    name = entry.pop("name")
+    name, label = entry.pop("name"), check.label(entry)
     if "factory" in entry:
-        return _own(check, name, entry)
+        return _own(check, name, label, entry)
     defence = DEFENCES[name]
     for key in defence.PIXEL_OPTIONS & entry.keys():
         with check.at(key):
@@ -34,10 +34,10 @@ def parse_defence(check: Checker, raw: Any, epsilons: EpsilonParser) -> DefenceE
         return None
     options, given = checked
     spec = DefenceSpec(name=name, version=defence.VERSION, options=options, shown=options_text(given))
-    return DefenceEntry(spec=spec, given=given, at_inference=defence.at_inference)
+    return DefenceEntry(spec=spec, label=label, given=given, at_inference=defence.at_inference)
 
 
-def _own(check: Checker, name: str, entry: dict[str, Any]) -> DefenceEntry | None:
+def _own(check: Checker, name: str, label: str, entry: dict[str, Any]) -> DefenceEntry | None:
     if name in DEFENCES:
         with check.at("name"):
             check.problem(f'"{name}" is the name of a defence that is there; another is allowed for your own')
@@ -45,7 +45,7 @@ def _own(check: Checker, name: str, entry: dict[str, Any]) -> DefenceEntry | Non
     factory, identity = check.factory(entry)
     options = check.plain_options(entry)
     spec = DefenceSpec(name=name, **identity, options=options, factory=factory, shown=options_text(options))
-    return DefenceEntry(spec=spec, given=options, at_inference=True)
+    return DefenceEntry(spec=spec, label=label, given=options, at_inference=True)
 
 
 def check_defences(

@@ -29,6 +29,7 @@ class ModelEntry(_Frozen):
     """
 
     name: str
+    label: str = ""  # what people read in place of its name; "": it has no other
     factory: str | None = None
     path: str | None = None  # of a .keras file, absolute, or a URI
     identity: Mapping[str, Any]  # version, or the fingerprint of the factory or file
@@ -68,6 +69,7 @@ class DatasetEntry(_Frozen):
     """A dataset by registered name, of another library, or the user's own by path."""
 
     spec: DatasetSpec
+    label: str = ""
     shape: tuple[int, int, int] | None = None  # None: known when the dataset is looked up
     test_size: int | None = None  # likewise
     train: Mapping[str, Any] = {}
@@ -81,6 +83,7 @@ class DefenceEntry(_Frozen):
     """A defence by registered name, or the user's own."""
 
     spec: DefenceSpec
+    label: str = ""
     given: Mapping[str, Any] = {}  # the options that differ from their defaults
     at_inference: bool = False  # it leaves the network's weights as they are
 
@@ -93,6 +96,7 @@ class AttackEntry(_Frozen):
     """An attack under one norm. Pixel quantities among its options are on the [0, 1] scale."""
 
     name: str
+    label: str = ""
     norm: NormName
     factory: str | None = None
     path: str | None = None  # of a file of images that somebody else's tool made, as the grid writes it

@@ -18,7 +18,7 @@ from workers.victims.pixels import NORMALISATIONS, name_of
 from workers.victims.saved import SUFFIX, describe_saved
 from workers.victims.weights import IMAGENET, SUFFIXES, read_file
 
-_OF_SAVED = ("path", "pixel_range", "normalise", "inference", "train")
+_OF_SAVED = ("label", "path", "pixel_range", "normalise", "inference", "train")
 _LARGEST = 2.0  # of a mean or a standard deviation of pixels in [0, 1]: a larger one is of another scale
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -29,9 +29,9 @@ def parse_model(check: Checker, raw: Any) -> ModelEntry | None:
     entry = check.named(raw, "model", ARCHITECTURES, own=("factory", "path"))
     if entry is None:
         return None
-    name = entry.pop("name")
+    name, label = entry.pop("name"), check.label(entry)
     if "path" in entry:
-        return parse_saved_model(check, name, entry)
+        return parse_saved_model(check, name, label, entry)
     architecture = None if "factory" in entry else ARCHITECTURES[name]
     takes_weights = architecture is not None and architecture.load_pretrained is not None
     own_train = entry.pop("train", {})
@@ -44,6 +44,7 @@ def parse_model(check: Checker, raw: Any) -> ModelEntry | None:
         options = check.plain_options(entry)
         return ModelEntry(
             name=name,
+            label=label,
             factory=factory,
             identity=identity,
             options=options,
@@ -62,6 +63,7 @@ def parse_model(check: Checker, raw: Any) -> ModelEntry | None:
     options.pop("weights", None)  # what it starts from may also be the grid's or a dataset's to say
     return ModelEntry(
         name=name,
+        label=label,
         identity={"version": architecture.version},
         options=options,
         given=given,
@@ -106,7 +108,7 @@ def parse_weights(check: Checker, raw: Any) -> Weights | None:
     return Weights(location=location, sha256=hashlib.sha256(data).hexdigest())
 
 
-def parse_saved_model(check: Checker, name: str, entry: dict[str, Any]) -> ModelEntry | None:
+def parse_saved_model(check: Checker, name: str, label: str, entry: dict[str, Any]) -> ModelEntry | None:
     """An entry with a `path` to a `.keras` file."""
     path, own = entry.pop("path"), entry.pop("train", False)
     pixel_range, normalise = entry.pop("pixel_range", None), entry.pop("normalise", None)
@@ -148,6 +150,7 @@ def parse_saved_model(check: Checker, name: str, entry: dict[str, Any]) -> Model
         given |= _said(inference)
     return ModelEntry(
         name=name,
+        label=label,
         path=location,
         identity={"sha256": hashlib.sha256(data).hexdigest()},
         options={"pixel_range": pixel_range, "normalise": normalise},

@@ -13,10 +13,12 @@ from orchestrator.grid.checker import WORD, Checker, kind, show
 from orchestrator.grid.datasets import parse_dataset
 from orchestrator.grid.defences import check_defences, parse_defence
 from orchestrator.grid.document import Document, Keys
-from orchestrator.grid.entries import AttackEntry, Grid, Selector
+from orchestrator.grid.entries import AttackEntry, Grid, Selector, options_text
 from orchestrator.grid.epsilons import EpsilonParser
 from orchestrator.grid.excludes import check_excludes, parse_exclude
 from orchestrator.grid.models import check_images, parse_model, parse_train
+from orchestrator.results.metrics import WORST_CASE
+from workers.unit import label as with_options
 
 _NOT_WRITTEN = ("warnings", "text", "python_path")
 _KEYS = [name for name in Grid.model_fields if name not in _NOT_WRITTEN] + ["epsilons"]
@@ -72,6 +74,13 @@ class _Parser(Checker):
         self._distinct("datasets", names)
         self._distinct("attacks", [(a.name, a.norm, a.adaptive, _attack_key(a)) for a in attacks])
         self._distinct("defences", [(d.name, _key(d.spec.factory, d.given)) for d in defences])
+        self._readable("models", [(m.label, m.name, options_text(m.given), ()) for m in models])
+        self._readable("datasets", [(d.label, d.name, "", ()) for d in datasets])
+        self._readable("defences", [(d.label, d.name, d.spec.shown, ()) for d in defences])
+        self._readable(
+            "attacks",
+            [(a.label, a.name, a.shown, (a.norm, a.adaptive, a.options.get("targeted"))) for a in attacks],
+        )
         with self.at("train"):
             train = parse_train(self, data.get("train", {}))
         whole = {
@@ -152,6 +161,17 @@ class _Parser(Checker):
                 if one in ids[:i]:
                     name = one[0] if isinstance(one, tuple) else one
                     self.problem(f'"{name}" stands twice with the same options')
+
+    def _readable(self, key: str, entries: list[tuple[str, str, str, Any]]) -> None:
+        """That no label stands for two entries: of each its label, name and options, and within what it is
+        to be told from others."""
+        texts = [(label or with_options(name, shown), within) for label, name, shown, within in entries]
+        with self.at(key):
+            for i, (label, *_) in enumerate(entries):
+                if label and texts.count(texts[i]) > 1:
+                    self.problem(f'label "{label}" stands for two of them; each needs one of its own')
+                if key == "attacks" and label == WORST_CASE:
+                    self.problem(f'label "{label}" is what tables call all attacks together; choose another')
 
     def _seeds(self) -> list[int]:
         raw = self.document.data.get("seeds")

@@ -23,10 +23,10 @@ _Names = Callable[[RobustnessTable, Row], tuple[str, ...]]
 
 KEYS: Mapping[str, _Names] = {
     "sweep": lambda table, row: (row.sweep,),
-    "dataset": lambda table, row: (table.dataset,),
+    "dataset": lambda table, row: (table.dataset_label, table.dataset),
     "norm": lambda table, row: (table.norm,),
     "model": lambda table, row: (row.model_label, row.model),
-    "defence": lambda table, row: (row.defence, row.defence.partition(" ")[0]),
+    "defence": lambda table, row: (row.defence_label, row.defence, row.defence.partition(" ")[0]),
     "attack": lambda table, row: (row.attack_label, row.attack),
 }
 """What rows may be chosen by: all that a row goes by, the fullest name first."""

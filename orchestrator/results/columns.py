@@ -84,6 +84,11 @@ MEANINGS: dict[str, dict[str, str]] = {
         **_CELL,
         "targeted": "success of the attack is a given class, not any other than the label",
         "minimum_norm": "the attack looks for the nearest adversarial image, whatever epsilon is",
+        "model_label": "what people read in place of the model: the `label:` of the grid as last run; an "
+        "empty text: it gives none",
+        "dataset_label": "the same of the dataset",
+        "defence_label": "of the defence",
+        "attack_label": "of the attack",
         "n": "examples that are there, of those wanted",
         "examples": "examples wanted: the first so many of the evaluation order",
         "clean_accuracy": "share of the `n` examples whose clean image the victim gets right, in [0, 1]",

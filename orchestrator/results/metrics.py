@@ -8,6 +8,10 @@ BY = ("sweep", "model", "defence", "attack")
 """What tables may be made by, beside dataset and norm, by which they always are."""
 
 
+WORST_CASE = "worst case"
+"""What stands in place of an attack where a row is of all that cover an epsilon."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """A number of cells that a robustness table may show. `column` is the view `cells`'s."""

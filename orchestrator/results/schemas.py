@@ -17,6 +17,10 @@ CELLS_FILE = "cells.parquet"
 CHECKS_FILE = "checks.parquet"
 """The table with a row for each finding, beside it."""
 
+LABELS = pa.schema([(f"{of}_label", pa.string()) for of in ("model", "dataset", "defence", "attack")])
+"""Display names that the grid gives: what people read in place of names; an empty text: none. They are no
+part of what is measured, and those of the latest run count."""
+
 WANTED = pa.schema(
     [
         *DIMENSIONS,
@@ -25,6 +29,7 @@ WANTED = pa.schema(
         # What the attack says of itself before it has run; null where it says nothing.
         ("targeted", pa.bool_()),
         ("minimum_norm", pa.bool_()),
+        *LABELS,
     ]
 )
 """The cells of the grid as last run."""

@@ -12,14 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.results.checks import RULES
-from orchestrator.results.metrics import ROBUST_ACCURACY, TARGET_MISSED, Metric
+from orchestrator.results.display import Texts, display
+from orchestrator.results.metrics import ROBUST_ACCURACY, TARGET_MISSED, WORST_CASE, Metric
 from orchestrator.results.query import Several, connect
 from orchestrator.results.schemas import Results
 from workers.flags import Flag
-from workers.unit import label
-
-WORST_CASE = "worst case"
-"""What stands in place of an attack where a row is of all that cover an epsilon."""
 
 
 def cells_table(results: Several) -> pa.Table:
@@ -105,7 +102,11 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Row:
     """One model under one attack, or in its worst case; `entries` run along the table's epsilons, None where
-    none was wanted."""
+    none was wanted.
+
+    The labels are what people read (`results.display`): names with the options that differ from their
+    defaults, or the grid's own.
+    """
 
     sweep: str
     model: str
@@ -121,22 +122,9 @@ class Row:
     flags: tuple[str, ...]  # those that any of its cells carries; of a worst case, all at some epsilon
     checks: tuple[str, ...] = ()  # the rules that any of its entries breaks, the gravest first
     targeted: bool = False
-    told_by_recipe: bool = False  # whether its recipe tells its model from another of these tables
-
-    @property
-    def model_label(self) -> str:
-        """With its options, and its recipe where that tells it from another; defaults are not named."""
-        parts = (self.model_options, self.recipe if self.told_by_recipe else "")
-        return label(self.model, ", ".join(filter(None, parts)))
-
-    @property
-    def attack_label(self) -> str:
-        """Marked "(oblivious)" where gradients were not those of the defended victim: it flatters; and
-        "(targeted)", as its numbers are no robust accuracy."""
-        options = self.attack_options.split(", ")
-        shown = ", ".join(option for option in options if option != "targeted=True" or not self.targeted)
-        marks = (" (oblivious)", not self.adaptive), (" (targeted)", self.targeted)
-        return label(self.attack, shown) + "".join(mark for mark, holds in marks if holds)
+    model_label: str = ""
+    defence_label: str = ""
+    attack_label: str = ""  # marked where it is oblivious, which flatters, or targeted: no robust accuracy
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +135,7 @@ class RobustnessTable:
     norm: str
     epsilons: tuple[float, ...]
     rows: tuple[Row, ...]
+    dataset_label: str  # what people read of it
     metric: Metric = ROBUST_ACCURACY
     sweeps: bool = False  # whether there are several, so that rows have to say which they are of
     by: tuple[tuple[str, str], ...] = ()  # what its rows were chosen by: keys of `results.choice.BY`, names
@@ -165,27 +154,28 @@ def robustness_tables(
     rows of their own, told apart by the end of their id. No row is of several sweeps.
     """
     records = cells.to_pylist()
-    same_seed, recipes = defaultdict(set), defaultdict(set)
+    texts = display(records)
+    same_seed = defaultdict(set)
     for cell in records:
         same_seed[_victim_key(cell), cell["seed"]].add(cell["victim_id"])
-        recipes[_model_key(cell)].add(cell["recipe"])
     ambiguous = {key for (key, _), victims in same_seed.items() if len(victims) > 1}
 
     tables: dict[tuple[str, str], dict[_Key, list[dict[str, Any]]]] = {}
     for cell in records:
         victim = cell["victim_id"] if _victim_key(cell) in ambiguous else ""
+        which = f" [{victim[-6:]}]" if victim else ""
         key = _Key(
             sweep=cell["sweep"],
             model=cell["model"],
             model_options=cell["model_options"],
             recipe=cell["recipe"],
-            told_by_recipe=len(recipes[_model_key(cell)]) > 1,
-            defence=f"{cell['defence']} [{victim[-6:]}]" if victim else cell["defence"],
+            defence=cell["defence"] + which,
             victim=victim,
             attack=cell["attack"],
             attack_options=cell["attack_options"],
             adaptive=cell["adaptive"],
             attack_id=cell["attack_id"],
+            texts=(said := texts(cell))._replace(defence=said.defence + which),
         )
         tables.setdefault((cell["dataset"], cell["norm"]), {}).setdefault(key, []).append(cell)
     datasets = list(dict.fromkeys(dataset for dataset, _ in tables))
@@ -204,13 +194,13 @@ class _Key(NamedTuple):
     model: str
     model_options: str
     recipe: str
-    told_by_recipe: bool
     defence: str
     victim: str
     attack: str
     attack_options: str
     adaptive: bool
     attack_id: str
+    texts: Texts
 
     @property
     def of_model(self) -> tuple[Any, ...]:
@@ -292,12 +282,8 @@ def _shares(row: Row, entry: Entry) -> dict[str, float | None]:
     }
 
 
-def _model_key(cell: dict[str, Any]) -> tuple[str, ...]:
-    return cell["dataset"], cell["model"], cell["model_options"]
-
-
 def _victim_key(cell: dict[str, Any]) -> tuple[str, ...]:
-    return *_model_key(cell), cell["recipe"], cell["defence"]
+    return tuple(cell[name] for name in ("dataset", "model", "model_options", "recipe", "defence"))
 
 
 def _point(cell: dict[str, Any]) -> tuple[str, str, str, float]:
@@ -326,7 +312,8 @@ def _table(
         counted = [cell for key in keys for cell in rows[key] if cell["adaptive"] and not cell["targeted"]]
         if worst and len({cell["attack_id"] for cell in counted}) > 1:
             found.append(_worst_row(keys[0], counted, epsilons, worst))
-    return RobustnessTable(dataset, norm, epsilons, tuple(found), metric, several)
+    (texts, *_) = (key.texts for key in rows)
+    return RobustnessTable(dataset, norm, epsilons, tuple(found), texts.dataset, metric, several)
 
 
 def _row(key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[float], metric: Metric) -> Row:
@@ -341,7 +328,9 @@ def _row(key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[float], 
         *(key.attack, key.attack_options, key.adaptive, *_clean(cells)),
         *(entries, tuple(sorted(flags)), checks),
         targeted=any(cell["targeted"] for cell in cells),
-        told_by_recipe=key.told_by_recipe,
+        model_label=key.texts.model,
+        defence_label=key.texts.defence,
+        attack_label=key.texts.attack,
     )
 
 
@@ -421,7 +410,9 @@ def _worst_row(key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[fl
         *(key.sweep, key.model, key.model_options, key.recipe, key.defence),
         *(WORST_CASE, "", True, *_clean(cells)),
         *(tuple(entries), tuple(sorted(flags)), _gravest_first(judged)),
-        told_by_recipe=key.told_by_recipe,
+        model_label=key.texts.model,
+        defence_label=key.texts.defence,
+        attack_label=WORST_CASE,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from orchestrator.results.schemas import VICTIM_COLUMNS
+from orchestrator.results.schemas import LABELS, VICTIM_COLUMNS
 from workers.flags import Flag
 from workers.shards import DIMENSIONS, SCHEMA
 
@@ -86,6 +86,7 @@ SELECT
     {_columns("w", _OF_CELL)},
     {_said("targeted")} AS targeted,
     {_said("minimum_norm")} AS minimum_norm,
+    {_columns("w", LABELS.names)},
     coalesce(m.n, 0)::INTEGER AS n,
     w.examples,
     m.correct / m.n::DOUBLE AS clean_accuracy,

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval, subtract
+from orchestrator.plan.labels import Labels, labels_of
 from orchestrator.plan.units import Plan
 from orchestrator.results.checks.rule import CHECKS
 from orchestrator.results.files import table_files
-from orchestrator.results.schemas import WANTED
+from orchestrator.results.schemas import LABELS, WANTED
 from orchestrator.results.tables import judged_tables
 from orchestrator.run.backends import MakeBackend, make_backend
 from orchestrator.run.estimate import Estimate
@@ -146,8 +147,10 @@ def _compute(
         **provenance(),
     }
 
+    wanted = wanted_cells(plan, labels_of(prepared.grid))
+
     def begin() -> None:
-        store.start_run(run_id, grid_text=prepared.grid.text, wanted=wanted_cells(plan), record=record)
+        store.start_run(run_id, grid_text=prepared.grid.text, wanted=wanted, record=record)
 
     if not plan.unit_count:
         begin()
@@ -187,7 +190,7 @@ def _selection(plan: Plan) -> dict[str, list[str]] | None:
     }
 
 
-def wanted_cells(plan: Plan) -> pa.Table:
+def wanted_cells(plan: Plan, labels: Labels) -> pa.Table:
     """The cells of a plan's grid, as `results.schemas.WANTED`."""
     rows: dict[str, list[Any]] = {name: [] for name in WANTED.names}
     for victim, runs in plan.victims:
@@ -198,6 +201,7 @@ def wanted_cells(plan: Plan) -> pa.Table:
                 "examples": plan.examples[victim.dataset.name],
                 "targeted": known and bool(run.attack.options.get("targeted")),
                 "minimum_norm": known and known.minimum_norm,
+                **labels.of(victim, run.attack),
             }
             for cell in run.cells:
                 values = dimensions(victim, run.attack, cell.cell_id, cell.epsilon)
@@ -240,17 +244,14 @@ def _lasting_failures(plan: Plan, store: Store, missing: Mapping[str, Sequence[I
 
 
 def _as_before(prepared: Prepared) -> bool:
-    """Whether the latest run into this folder asked for the same cells, in the order of which tables are."""
+    """Whether the latest run into this folder asked for the same cells, in the order of which tables are, and
+    by the same labels."""
     before, plan = prepared.store.wanted(), prepared.plan
     if before.num_rows != plan.grid_cell_count:
         return False
-    wanted = [
-        (cell.cell_id, plan.examples[victim.dataset.name])
-        for victim, runs in plan.victims
-        for run in runs
-        for cell in run.cells
-    ]
-    return wanted == list(zip(before["cell_id"].to_pylist(), before["examples"].to_pylist(), strict=True))
+    said = ["cell_id", "examples", *LABELS.names]
+    now = wanted_cells(plan, labels_of(prepared.grid))
+    return bool(now.select(said).equals(before.select(said)))
 
 
 def worker_settings(

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.errors import StoreError
@@ -26,6 +27,7 @@ from orchestrator.results.schemas import (
     COVERAGE,
     FAILURES,
     HISTORY,
+    LABELS,
     PROBES,
     STRONGER,
     VICTIMS,
@@ -293,7 +295,11 @@ class Store:
 
     def _asked(self, run_id: str) -> pa.Table:
         data = self.folder.read(layout.run_cells(run_id))
-        return pq.read_table(pa.BufferReader(data), schema=WANTED)
+        wanted = pq.read_table(pa.BufferReader(data), schema=WANTED)
+        for name in LABELS.names:  # which runs of earlier versions have not written down
+            place = wanted.schema.get_field_index(name)
+            wanted = wanted.set_column(place, LABELS.field(name), pc.fill_null(wanted[name], ""))
+        return wanted
 
     def results(self, accepted: Accepted | None = None, *, sweep: str | None = None) -> Results:
         """Everything that tables, figures and SQL are made from; `sweep` is what to call it.

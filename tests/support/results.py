@@ -41,6 +41,10 @@ class Cell:
     targeted: bool = False
     minimum_norm: bool = False
     epsilon: float = 0.1
+    model_label: str = ""
+    dataset_label: str = ""
+    defence_label: str = ""
+    attack_label: str = ""
     examples: int = 4
     rows: Mapping[int, Mapping[str, Any]] | Sequence[Mapping[str, Any]] = ()
     seconds: float = 1.0

@@ -63,7 +63,7 @@ class _Robustness:
         ]
         head[-1] = "$n$"
         lines: list[str] = []
-        for _, rows in groupby(self.table.rows, lambda row: (row.sweep, row.model_label, row.defence)):
+        for _, rows in groupby(self.table.rows, lambda row: (row.sweep, row.model_label, row.defence_label)):
             if lines:
                 lines.append(r"    \addlinespace")
             lines += [self._row(row) for row in rows]

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 
 from orchestrator.results.checks import RULES
-from orchestrator.results.metrics import ROBUST_ACCURACY
-from orchestrator.results.tables import WORST_CASE, Entry, RobustnessTable, Row
+from orchestrator.results.metrics import ROBUST_ACCURACY, WORST_CASE
+from orchestrator.results.tables import Entry, RobustnessTable, Row
 from orchestrator.results.text.base import NO_VALUE
 from workers.flags import Flag
+from workers.unit import label
 
 _FOOTNOTES = 5
 """How many rules a table explains; `verify` knows them all."""
@@ -81,7 +82,7 @@ def labels(table: RobustnessTable, row: Row, notes: Mapping[str, str], *, marked
     texts = {
         "sweep": row.sweep,
         "model": row.model_label,
-        "defence": row.defence,
+        "defence": row.defence_label,
         "attack": row.attack_label,
     }
     shown = names(table)
@@ -114,7 +115,7 @@ def constant(table: RobustnessTable, digits: int = 1) -> dict[str, str]:
 
 
 def title(table: RobustnessTable) -> str:
-    place = ", ".join([table.dataset, table.norm, *(value for _, value in table.by)])
+    place = ", ".join([table.dataset_label, table.norm, *(value for _, value in table.by)])
     return f"{place}: {table.metric.title} by epsilon"
 
 
@@ -188,7 +189,9 @@ def _worst_case(table: RobustnessTable) -> Iterator[str]:
                 at.setdefault(entry.attacks, []).append(epsilon)
     if rows:
         yield "worst case: broken by any of the adaptive, untargeted attacks"
+        known = {label(row.attack, row.attack_options): row.attack_label for row in table.rows}
         for attacks, where in at.items():
+            attacks = tuple(known.get(attack, attack) for attack in attacks)
             yield f"at {', '.join(dict.fromkeys(where))} of {' and '.join(attacks)} alone"
 
 
