@@ -263,6 +263,36 @@ def report(
 
 
 @app.command()
+def view(
+    outputs: OutputsArgument,
+    port: Annotated[
+        int, typer.Option(help="Where to listen, on this machine only; 0: any port that is free.")
+    ] = 0,
+) -> None:
+    """Serve the same page on this machine while sweeps run: it fills in as shards arrive, and answers SQL.
+
+    Ctrl-C ends it. Nothing is changed; only who has the address that is printed gets an answer.
+    """
+    with user_errors():
+        from orchestrator.store.locate import existing_outputs
+        from orchestrator.view.server import Server
+        from orchestrator.view.watch import Watched
+
+        watched = Watched(existing_outputs(outputs))
+        server = Server(watched, port)
+        with saying("reading shards"):
+            watched.start()
+        print(f"{server.address}  (Ctrl-C ends it)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            server.server_close()
+            watched.close()
+
+
+@app.command()
 def query(
     words: Annotated[
         list[str],

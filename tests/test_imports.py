@@ -25,6 +25,7 @@ ROOMS = (
     "orchestrator.overview",
     "orchestrator.clean",
     "orchestrator.opened",
+    "orchestrator.view",
     "orchestrator.report",
     "orchestrator.run",
     "orchestrator.plan",

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from orchestrator.report.contest import Contest, victim_key, victim_name
 from orchestrator.report.facts import Facts
+from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.pairing import Outcome, against, untold
-from orchestrator.results.tables import WORST_CASE, Entry, Place, RobustnessTable, Row
+from orchestrator.results.tables import Entry, Place, RobustnessTable, Row
 from orchestrator.results.text import findings
 from orchestrator.results.text import robustness as words
 
@@ -37,13 +38,13 @@ def asked(facts: Facts) -> list[str]:
             row.attack_label for table in facts.tables for row in table.rows if row.attack != WORST_CASE
         )
     )
-    datasets = listed(dict.fromkeys(cell["dataset"] for cell in cells))
+    datasets = listed(dict.fromkeys(table.dataset_label for table in facts.tables))
     seeds = sorted({cell["seed"] for cell in cells})
     examples = sorted({cell["examples"] for cell in cells})
     many = f"{examples[0]:,}" if len(examples) == 1 else f"{examples[0]:,} to {examples[-1]:,}"
     trained = f", each trained with {len(seeds)} seeds" if len(seeds) > 1 else ""
     strengths = "; ".join(
-        f"{table.dataset}, {table.norm}: {', '.join(words.epsilons(table))}" for table in facts.tables
+        f"{table.dataset_label}, {table.norm}: {', '.join(words.epsilons(table))}" for table in facts.tables
     )
     sentences = [
         f"How {verb} {victims} hold up against {attacks} on {datasets}{trained}?",
@@ -65,7 +66,7 @@ def progress(cells: Sequence[Mapping[str, Any]]) -> str:
 def best(contest: Contest, known: Mapping[Place, Outcome]) -> list[str]:
     """Which victim is the best at which epsilons, with the test that says so; tied, or not to be told."""
     table = contest.table
-    place = f"On {table.dataset} ({table.norm})"
+    place = f"On {table.dataset_label} ({table.norm})"
     if not contest.rows:
         return [f"{place}, no attack is adaptive and untargeted, so that nothing sums a model up."]
     if len(contest.rows) == 1:
@@ -83,7 +84,7 @@ def best(contest: Contest, known: Mapping[Place, Outcome]) -> list[str]:
         elif why:
             sentences.append(f"at epsilon {at}, it cannot be told which is the most robust, since {why}")
         else:
-            sentences.append(f"at epsilon {at}, the first ones are tied: no model is better than all others")
+            sentences.append(f"at epsilon {at}, the highest are tied: none is better than all others")
     text = "; ".join(sentences)
     if not verdicts:
         return [f"{place}, only clean images were asked for (epsilon 0)."]

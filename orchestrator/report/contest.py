@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from orchestrator.results.tables import WORST_CASE, Entry, RobustnessTable, Row
+from orchestrator.results.metrics import WORST_CASE
+from orchestrator.results.tables import Entry, RobustnessTable, Row
 from workers.unit import NO_DEFENCE
 
 
@@ -20,7 +21,7 @@ class Contest(NamedTuple):
         return [(row, entry) for row in self.rows if (entry := row.entries[column]) is not None]
 
 
-def contests(tables: list[RobustnessTable]) -> list[Contest]:
+def contests(tables: Sequence[RobustnessTable]) -> list[Contest]:
     """One for each table; its rows are none where every attack is oblivious or targeted."""
     return [Contest(table, list(_summing_up(table))) for table in tables]
 
@@ -42,5 +43,5 @@ def victim_key(row: Row) -> tuple[str, ...]:
 
 def victim_name(row: Row, table: RobustnessTable) -> str:
     """A victim in a sentence: its model, its defence where it has one, its sweep where there are several."""
-    defence = "" if row.defence == NO_DEFENCE.name else f" with {row.defence}"
+    defence = "" if row.defence == NO_DEFENCE.name else f" with {row.defence_label}"
     return f"{row.model_label}{defence}{f' in {row.sweep}' if table.sweeps else ''}"

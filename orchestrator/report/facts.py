@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator.results.choice import made_of
 from orchestrator.results.compare import pairs_compared
+from orchestrator.results.display import display
 from orchestrator.results.pairing import Outcome, outcomes
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
@@ -44,6 +45,24 @@ class Facts:
     def pairs(self) -> list[dict[str, Any]]:
         """Every two victims held against each other (`results.compare.pairs_compared`)."""
         return pairs_compared(self.views["cells"], self.views["worst_case"], self.known)
+
+    @cached_property
+    def victims(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+        """The victims of the grids by sweep and id, in their order: a cell of each, and its `texts`."""
+        cells = self.rows("cells")
+        texts = display(cells)
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for cell in cells:
+            if (key := (cell["sweep"], cell["victim_id"])) not in found:
+                found[key] = {**cell, "texts": texts(cell)}
+        return found
+
+    @cached_property
+    def attacks(self) -> Mapping[tuple[str, str], str]:
+        """What people read of each attack, by sweep and id."""
+        cells = self.rows("cells")
+        texts = display(cells)
+        return {(cell["sweep"], cell["attack_id"]): texts(cell).attack for cell in cells}
 
     def labels(self, sweep: str, dataset: str) -> NDArray[np.int64]:
         """The true classes of a dataset's test images by place in the evaluation order; -1: not known."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
@@ -68,23 +68,20 @@ def write_report(facts: Facts, path: str) -> None:
 
 def report_page(facts: Facts) -> str:
     """The whole page, to be written to a file."""
-    return _page(facts, live=None)
+    return page(body(facts), as_json(data(facts)), list(facts.stores))
 
 
-def live_page(facts: Facts, where: Mapping[str, Any]) -> str:
-    """The same with what is going on at its top, and a box for SQL; `where` is what its script asks."""
-    return _page(facts, live=where)
-
-
-def _page(facts: Facts, live: Mapping[str, Any] | None) -> str:
+def page(sections: str, values: str, names: Sequence[str], *, live: Mapping[str, Any] | None = None) -> str:
+    """A page from its `body` and its `data` as JSON; `live`: what its script asks where it is served, which
+    then shows what is going on at its top, and a box for SQL at its end."""
     vega, script, style = _scripts()
     return (
         _environment()
         .get_template("page.html")
         .render(
-            title=", ".join(facts.stores) or "no sweep",
-            body=body(facts),
-            data=as_json(data(facts)),
+            title=", ".join(names),
+            body=sections,
+            data=values,
             live=live,
             vega=vega,
             script=script,
@@ -111,7 +108,7 @@ def _sha256(text: str) -> str:
 
 def body(facts: Facts) -> str:
     """All sections, as HTML."""
-    found = contests(list(facts.tables))
+    found = contests(facts.tables)
     return (
         _environment()
         .get_template("body.html")

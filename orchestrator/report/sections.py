@@ -6,6 +6,7 @@ import importlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from orchestrator.report.answer import probability
@@ -17,7 +18,7 @@ from orchestrator.results.text import findings
 from orchestrator.results.text import robustness as words
 from orchestrator.results.text.comparison import difference
 from orchestrator.run.progress import duration
-from workers.unit import NO_DEFENCE, label
+from workers.unit import NO_DEFENCE
 from workers.version import VERSION
 
 _FINDINGS = 200  # of a rule
@@ -69,7 +70,7 @@ def robustness(facts: Facts) -> Iterator[dict[str, Any]]:
 
 def worst_cases(facts: Facts) -> Iterator[dict[str, Any]]:
     """Where each victim breaks: its worst case, and the last and first epsilons on both sides of a half."""
-    for table, contest in zip(facts.tables, contests(list(facts.tables)), strict=True):
+    for table, contest in zip(facts.tables, contests(facts.tables), strict=True):
         names = words.epsilons(table)
         rows = []
         for row in contest.rows:
@@ -91,7 +92,7 @@ def worst_cases(facts: Facts) -> Iterator[dict[str, Any]]:
                 }
             )
         if rows:
-            yield {"title": f"{table.dataset}, {table.norm}", "rows": rows}
+            yield {"title": f"{table.dataset_label}, {table.norm}", "rows": rows}
 
 
 _PAIRS = 3000  # of which a page is made; `robustsweep compare` has no limit
@@ -101,21 +102,15 @@ def comparison(facts: Facts) -> dict[str, Any]:
     """Every two victims, example by example."""
     pairs = facts.pairs
     rows = []
-    known = {
-        victim_key(row): (victim_name(row, table), row.model_label)
-        for table in facts.tables
-        for row in table.rows
-    }
+    known = {victim_key(row): (victim_name(row, table), row) for table in facts.tables for row in table.rows}
+    datasets = {table.dataset: table.dataset_label for table in facts.tables}
     for pair in pairs if len(pairs) <= _PAIRS else ():
-        told = pair["difference"] is not None
-        # Two victims that only an id tells apart have no row of this name.
-        (first, one), (second, other) = (
-            known.get(side, (f"{label(side[1], side[2])} with {side[4]}", label(side[1], side[2])))
-            for side in pair["sides"]
-        )
+        if not all(side in known for side in pair["sides"]):
+            continue  # told apart by an id alone: see `robustness_tables`
+        (first, one), (second, other) = (known[side] for side in pair["sides"])
         rows.append(
             {
-                "dataset": pair["dataset"],
+                "dataset": datasets[pair["dataset"]],
                 "norm": pair["norm"],
                 "epsilon": pair["epsilon"],
                 "text": words.epsilon_text(pair["epsilon"]),
@@ -123,14 +118,14 @@ def comparison(facts: Facts) -> dict[str, Any]:
                 "seed": pair["seed"],
                 "first": first,
                 "second": second,
-                "models": [one, other],
-                "defences": [side[4] for side in pair["sides"]],
+                "models": [one.model_label, other.model_label],
+                "defences": [one.defence_label, other.defence_label],
                 "n": pair["n"],
                 "difference": _points(pair["difference"]),
                 "low": _points(pair["low"]),
                 "high": _points(pair["high"]),
                 "shown": difference(pair["difference"], pair["low"], pair["high"]),
-                "p": probability(pair["adjusted"]).removeprefix("= ") if told else "–",
+                "p": "–" if pair["adjusted"] is None else probability(pair["adjusted"]).removeprefix("= "),
                 "result": pair["result"] or "not compared",
                 "note": pair["note"],
             }
@@ -145,7 +140,7 @@ def _points(value: float | None) -> float | None:
 def per_class(facts: Facts) -> list[dict[str, Any]]:
     """Robust accuracy by true class, of what sums each victim up; one row a victim, epsilon and class."""
     found = []
-    for table, contest in zip(facts.tables, contests(list(facts.tables)), strict=True):
+    for table, contest in zip(facts.tables, contests(facts.tables), strict=True):
         for row in contest.rows:
             for name, entry in zip(words.epsilons(table), row.entries, strict=True):
                 if entry is None or entry.value is None:
@@ -174,32 +169,27 @@ def per_class(facts: Facts) -> list[dict[str, Any]]:
 
 
 def training(facts: Facts) -> list[dict[str, Any]]:
-    """Accuracy and loss by epoch, of the victims of the grids."""
-    names = {(v["sweep"], v["victim_id"]): _victim(v, facts) for v in facts.rows("victims")}
-    datasets = {(v["sweep"], v["victim_id"]): v for v in facts.rows("victims")}
-    seen = set()
-    found = []
-    order = {key: place for place, key in enumerate(_wanted(facts))}
-    history = sorted(
-        facts.rows("history"), key=lambda row: order.get((row["sweep"], row["victim_id"]), len(order))
-    )
-    for epoch in history:
-        key = epoch["sweep"], epoch["victim_id"]
-        if key not in names:
+    """Accuracy and loss by epoch, of the victims of the grids; once of a network that several defences at
+    inference stand before."""
+    pinned = {(row["sweep"], row["victim_id"]): row for row in facts.rows("victims")}
+    epochs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in facts.rows("history"):
+        epochs[row["sweep"], row["victim_id"]].append(row)
+    found, seen = [], set()
+    for key, victim in facts.victims.items():
+        if key not in pinned or (network := (key[0], pinned[key]["weights"])) in seen:
             continue
-        victim = datasets[key]
-        # A network behind several defences at inference is trained once.
-        trained = (key[0], victim["weights"], victim["data"])
-        if key not in order or (trained, epoch["epoch"]) in seen:
-            continue
-        seen.add((trained, epoch["epoch"]))
-        for of, prefix in (("training images", ""), ("images held out", "validation_")):
+        seen.add(network)
+        texts = victim["texts"]
+        for epoch, (of, prefix) in product(
+            epochs[key], (("training images", ""), ("images held out", "validation_"))
+        ):
             if epoch[f"{prefix}accuracy"] is not None:
                 found.append(
                     {
-                        "victim": names[key],
-                        "dataset": victim["dataset"],
-                        "model": label(victim["model"], victim["model_options"]),
+                        "victim": _victim_text(victim, facts, defence=False),
+                        "dataset": texts.dataset,
+                        "model": texts.model,
                         "of": of,
                         "epoch": epoch["epoch"],
                         "phase": epoch["phase"],
@@ -212,12 +202,10 @@ def training(facts: Facts) -> list[dict[str, Any]]:
 
 def victims(facts: Facts) -> list[dict[str, str]]:
     """What was attacked: how it was made, how good it is on clean images."""
-    wanted = _wanted(facts)
-    rows = {(row["sweep"], row["victim_id"]): row for row in facts.rows("victims")}
+    pinned = {(row["sweep"], row["victim_id"]): row for row in facts.rows("victims")}
     return [
         {
-            "name": _victim(row, facts),
-            "dataset": row["dataset"],
+            "name": _victim_text(victim, facts),
             "recipe": row["recipe"] or "the default recipe",
             "parameters": f"{row['parameters']:,}",
             "train": words.percent(row["train_accuracy"], None),
@@ -227,20 +215,17 @@ def victims(facts: Facts) -> list[dict[str, str]]:
             "weights": row["weights"][:12],
             "data": (row["data"] or "not recorded")[:12],
         }
-        for row in (rows[key] for key in wanted if key in rows)
+        for key, victim in facts.victims.items()
+        if (row := pinned.get(key))
     ]
 
 
-def _wanted(facts: Facts) -> list[tuple[str, str]]:
-    """The victims of the grids, by sweep and id, in their order."""
-    return list(dict.fromkeys((cell["sweep"], cell["victim_id"]) for cell in facts.rows("cells")))
-
-
-def _victim(row: Mapping[str, Any], facts: Facts) -> str:
-    defence = "" if row["defence"] in (None, NO_DEFENCE.name) else f" with {row['defence']}"
-    seed = f", seed {row['seed']}" if row["seed"] else ""
-    sweep = f" in {row['sweep']}" if len(facts.results) > 1 else ""
-    return f"{label(row['model'], row['model_options'])} on {row['dataset']}{defence}{seed}{sweep}"
+def _victim_text(victim: Mapping[str, Any], facts: Facts, *, defence: bool = True) -> str:
+    texts = victim["texts"]
+    behind = f" with {texts.defence}" if defence and victim["defence"] != NO_DEFENCE.name else ""
+    seed = f", seed {victim['seed']}" if victim["seed"] else ""
+    sweep = f" in {victim['sweep']}" if len(facts.results) > 1 else ""
+    return f"{texts.model} on {texts.dataset}{behind}{seed}{sweep}"
 
 
 def checks(facts: Facts) -> list[dict[str, Any]]:
@@ -292,9 +277,10 @@ def effort(facts: Facts) -> dict[str, Any]:
     calls: dict[str, Counter[str]] = defaultdict(Counter)
     devices: Counter[str] = Counter()
     for cell in facts.rows("cells"):
-        attack = f"{label(cell['attack'], cell['attack_options'])} {cell['norm']}"
+        attack = f"{facts.attacks[cell['sweep'], cell['attack_id']]} {cell['norm']}"
+        texts = facts.victims[cell["sweep"], cell["victim_id"]]["texts"]
         attacks[attack] += cell["seconds"]
-        models[f"{label(cell['model'], cell['model_options'])} on {cell['dataset']}"] += cell["seconds"]
+        models[f"{texts.model} on {texts.dataset}"] += cell["seconds"]
         calls[attack].update(forward=cell["forward_calls"], gradient=cell["gradient_calls"])
         devices.update([cell["device"]] if cell["device"] else [])
     return {

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.report.contest import contests, victim_name
-from orchestrator.results.tables import WORST_CASE, Entry, RobustnessTable, Row
+from orchestrator.results.metrics import WORST_CASE
+from orchestrator.results.tables import Entry, RobustnessTable, Row
 from orchestrator.results.text import robustness as words
 
 KEYS = ("sweep", "dataset", "norm", "model", "defence", "attack")
@@ -17,10 +18,10 @@ def row_keys(table: RobustnessTable, row: Row) -> dict[str, str]:
     """What a row is of, under each of `KEYS`."""
     return {
         "sweep": row.sweep,
-        "dataset": table.dataset,
+        "dataset": table.dataset_label,
         "norm": table.norm,
         "model": row.model_label,
-        "defence": row.defence,
+        "defence": row.defence_label,
         "attack": row.attack_label,
     }
 
@@ -32,7 +33,7 @@ def series(tables: Sequence[RobustnessTable]) -> dict[str, Any]:
     """
     rows: list[dict[str, Any]] = []
     entries: list[list[Any]] = []
-    for table, contest in zip(tables, contests(list(tables)), strict=True):
+    for table, contest in zip(tables, contests(tables), strict=True):
         names = words.epsilons(table)
         main = {id(row) for row in contest.rows}
         for row in table.rows:

@@ -135,17 +135,21 @@ def pairs_compared(cells: pa.Table, worst: pa.Table, known: Mapping[Place, Outco
     """Every two victims on the same data held against each other in their worst cases, or where both have
     one attack under that; from the views `cells`, in the order of grids, and `worst_case`.
 
-    Rows of `COMPARED`, with Holm's correction for all of them, and the `sides`: of the first and of the
-    second its sweep, model, model_options, recipe and defence.
+    Rows of `COMPARED`, with Holm's correction for all of a dataset and norm, and the `sides`: of the first
+    and of the second its sweep, model, model_options, recipe and defence.
     """
     groups: dict[tuple[Any, ...], list[_Row]] = defaultdict(list)
     for row in _summed_up(_rows(cells, worst)):
         groups[tuple(row[name] for name in ("dataset", "norm", "epsilon", "seed", "attack"))].append(row)
-    found = [pair for rows in groups.values() for pair in combinations(rows, 2)]
+    families: dict[tuple[Any, ...], list[tuple[_Row, _Row]]] = defaultdict(list)
+    for (dataset, norm, *_), rows in groups.items():
+        families[dataset, norm] += combinations(rows, 2)
     of = ("sweep", "model", "model_options", "recipe", "defence")
-    sides = [[tuple(row[name] for name in of) for row in pair] for pair in found]
-    compared = _compared(found, known).to_pylist()
-    return [{**row, "sides": names} for row, names in zip(compared, sides, strict=True)]
+    return [
+        {**row, "sides": [tuple(side[name] for name in of) for side in pair]}
+        for found in families.values()
+        for row, pair in zip(_compared(found, known).to_pylist(), found, strict=True)
+    ]
 
 
 def _summed_up(rows: Iterable[_Row]) -> list[_Row]:

@@ -145,14 +145,14 @@
   }, { rootMargin: "400px" });
 
   /* Draws when it comes near: a report may have a hundred charts. */
-  function chart(name, points, description, within) {
+  function chart(name, points, description, more = {}) {
     const place = element("div", { class: "chart", role: "img", "aria-label": description });
     place.draw = () => {
       watcher.unobserve(place);
       if (place.done) return place.done;
       const spec = structuredClone(data.specs[name]);
       spec.datasets = { points };
-      if (within) spec.layer[0].encoding.x.scale = { domain: within };
+      if (more.ticks) Object.assign(spec.layer[0].encoding.x, axis(spec.layer[0].encoding.x.axis, more.ticks));
       if (LINES[name]) spec.height = 24 * Math.max(1, new Set(points.map((one) => one[LINES[name]])).size);
       place.done = vegaEmbed(place, spec, { ast: true, renderer: "svg", actions: false, tooltip: { theme: "custom" } })
         .then((result) => { place.view = result.view; });
@@ -160,6 +160,16 @@
     };
     watcher.observe(place);
     return place;
+  }
+
+  /* Ticks at what was asked for, in the words of the grid. */
+  function axis(known, ticks) {
+    const values = [...ticks.keys()].sort((a, b) => a - b);
+    const names = Object.fromEntries([...ticks].map(([value, text]) => [JSON.stringify(value), text]));
+    return {
+      scale: { domain: [Math.min(values[0], 0), values[values.length - 1] || 1], nice: false },
+      axis: { ...known, values, labelOverlap: true, labelExpr: `(${JSON.stringify(names)})[datum.value]` },
+    };
   }
 
   function fill(id, panels) {
@@ -229,7 +239,7 @@
       const title = [dataset, norm, third].filter(Boolean).join(", ");
       made.push(panel(title, chart("curves", values,
         `Robust accuracy against epsilon: ${title}; ${own.length} lines. The tables below have every number.`,
-        [0, Math.max(...values.map((one) => one.epsilon)) || 1])));
+        { ticks: new Map(values.map((one) => [one.epsilon, one.text])) })));
     }
     fill("curve-panels", made);
     byId("legend").replaceChildren(...[...legend].map(([name, [ink, border]]) =>
@@ -333,6 +343,122 @@
     show();
   }
 
+  /* -- served while a sweep runs ----------------------------------------------------------------------- */
+
+  const SECONDS = 2;
+  let version;
+
+  const openDetails = () => all("main details[open]:not(.filter)").map((one) => one.querySelector("summary").textContent);
+  const sortedBy = () => all("th[aria-sort]").map((head) => [
+    all("table").indexOf(head.closest("table")), head.textContent, head.getAttribute("aria-sort")]);
+
+  /* What is shown, anew, as it was: filters, what is open, what is sorted. */
+  function replaceBody(content) {
+    const kept = known(), lines = byId("lines").value, open = new Set(openDetails()), sorted = sortedBy();
+    fill("curve-panels", []);
+    const fresh = new DOMParser().parseFromString(content.body, "text/html");
+    byId("body").replaceChildren(...fresh.body.childNodes);
+    byId("data").textContent = content.data;
+    byId("lines").value = lines;
+    begin(kept);
+    for (const one of all("main details:not(.filter)")) {
+      if (open.has(one.querySelector("summary").textContent)) one.open = true;
+    }
+    for (const [table, name, direction] of sorted) {
+      const head = all("th", all("table")[table]).find((one) => one.textContent === name);
+      if (!head) continue;
+      sort(head.querySelector("button"));
+      if (direction === "descending") sort(head.querySelector("button"));
+    }
+  }
+
+  /* Not under somebody's fingers. */
+  const busy = () => document.querySelector("details.filter[open]") || byId("body").querySelector("select:focus")
+    || !document.getSelection().isCollapsed;
+
+  function drawStatus(status) {
+    const parts = status.problem ? [element("p", { class: "error" }, status.problem)] : [];
+    for (const run of status.runs) {
+      const share = run.cells ? Math.floor((100 * run.cells_done) / run.cells) : 0;
+      const name = status.runs.length > 1 || severalSweeps() ? `${run.sweep}: ` : "";
+      parts.push(
+        element("p", {}, element("strong", {}, `${name}${run.state}`),
+          `, ${run.cells_done} of ${run.cells} cells done, ${run.units_done} of ${run.units} units, `
+          + `${run.units_failed} failed; ${run.took}${run.left ? `, ${run.left}` : ""}`),
+        element("div", { class: "bar", role: "progressbar", "aria-valuenow": share, "aria-valuemin": 0,
+          "aria-valuemax": 100, "aria-label": "cells done" }, element("i", { style: `width:${share}%` })));
+      if (run.note) parts.push(element("p", { class: "note" }, run.note));
+      const workers = Object.entries(run.workers);
+      if (workers.length) {
+        parts.push(element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Workers" },
+          element("table", {}, element("tbody", {}, ...workers.map(([worker, on]) =>
+            element("tr", {}, element("th", { scope: "row" }, worker), element("td", {}, on || "idle")))))));
+      }
+      if (run.failures.length) {
+        parts.push(element("ul", { class: "error" }, ...run.failures.map((text) => element("li", {}, text))));
+      }
+      parts.push(element("p", { class: "note" }, `Run ${run.run} on ${run.host}, last heard of ${run.updated}.`));
+    }
+    if (!status.runs.length) parts.push(element("p", {}, "No run has said anything yet."));
+    byId("status").replaceChildren(...parts);
+  }
+
+  async function look() {
+    try {
+      const status = await (await fetch("status")).json();
+      drawStatus(status);
+      if (status.version !== version && !busy()) {
+        const content = await (await fetch("content")).json();
+        replaceBody(content);
+        version = content.version;
+      }
+    } catch {
+      byId("status").replaceChildren(element("p", { class: "error" },
+        "The server does not answer: it has been ended, or this machine is busy. What is below was read before."));
+    }
+    setTimeout(look, 1000 * SECONDS);
+  }
+
+  const cellText = (value) => value === null ? "–" : typeof value === "object" ? JSON.stringify(value)
+    : typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(6))) : String(value);
+
+  async function ask(event) {
+    event.preventDefault();
+    byId("asked").textContent = "asking …";
+    try {
+      const answer = await fetch("query", {
+        method: "POST", headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ sql: byId("statement").value }),
+      });
+      const found = await answer.json();
+      if (found.error !== undefined) {
+        byId("asked").textContent = "";
+        byId("answered").replaceChildren(element("pre", { class: "error" }, found.error));
+        return;
+      }
+      const numeric = found.columns.map((_, i) => found.rows.some((row) => typeof row[i] === "number"));
+      byId("asked").textContent = found.more
+        ? `the first ${found.rows.length} rows; robustsweep query has all` : `${found.rows.length} rows`;
+      byId("answered").replaceChildren(element("table", {},
+        element("thead", {}, element("tr", {}, ...found.columns.map((name, i) =>
+          element("th", { scope: "col", class: numeric[i] ? "number" : "" },
+            element("button", { type: "button", class: "sort" }, name))))),
+        element("tbody", {}, ...found.rows.map((row) => element("tr", {}, ...row.map((value, i) =>
+          element("td", { class: numeric[i] ? "number" : "", "data-sort": value === null ? "" : String(value) },
+            cellText(value))))))));
+    } catch {
+      byId("asked").textContent = "the server does not answer";
+    }
+  }
+
   begin();
   window.report = { drawAll };
+  if (byId("where")) {
+    version = JSON.parse(byId("where").textContent).version;
+    byId("ask").addEventListener("submit", ask);
+    byId("statement").addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("ask").requestSubmit();
+    });
+    look();
+  }
 })();
