@@ -243,6 +243,7 @@ def report(
         str | None,
         typer.Option("--out", "-o", metavar="FILE", help="The file to write. [default: NAME.html]"),
     ] = None,
+    data_dir: DataOption = None,
 ) -> None:
     """Write sweeps as one page that stands alone: the answer, charts, tables, checks, provenance."""
     with user_errors():
@@ -256,7 +257,7 @@ def report(
             stores = existing_outputs(outputs)
             results, warnings = read_results(stores)
             path = out or f"{'-'.join(name.rpartition('/')[2] for name in stores)}.html"
-            write_report(gather(stores, results, warnings), path)
+            write_report(gather(stores, results, warnings, data_dir), path)
         warn(warnings)
         size = Path(path).expanduser().stat().st_size
         print(f"wrote {path} ({size / 1e6:.1f} MB): it opens in any browser, and fetches nothing")
@@ -268,6 +269,7 @@ def view(
     port: Annotated[
         int, typer.Option(help="Where to listen, on this machine only; 0: any port that is free.")
     ] = 0,
+    data_dir: DataOption = None,
 ) -> None:
     """Serve the same page on this machine while sweeps run: it fills in as shards arrive, and answers SQL.
 
@@ -278,7 +280,7 @@ def view(
         from orchestrator.view.server import Server
         from orchestrator.view.watch import Watched
 
-        watched = Watched(existing_outputs(outputs))
+        watched = Watched(existing_outputs(outputs), data_dir)
         server = Server(watched, port)
         with saying("reading shards"):
             watched.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from orchestrator.clean_images import clean_images
 from orchestrator.errors import LibraryError, UserError
 from orchestrator.results.choice import choose, made
 from orchestrator.results.compare import compare
@@ -24,9 +25,6 @@ from orchestrator.results.text import text_format
 from orchestrator.results.text.html import HTML
 from orchestrator.store.folder import Store
 from orchestrator.store.locate import existing_outputs, read_results
-from workers import datasets
-from workers.datasets import DatasetError
-from workers.unit import DatasetSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -212,13 +210,13 @@ class Sweep:
         tables = made(self._results, metric) if metric != "robust_accuracy" else self._tables
         return Tables(choose(tables, wanted, _several(by)), digits)
 
-    def report(self, path: str | os.PathLike[str]) -> None:
-        """Write all of it as a page in HTML that stands alone, as `robustsweep report` does. UserError where
-        the file cannot be written."""
+    def report(self, path: str | os.PathLike[str], *, data_dir: str | None = None) -> None:
+        """Write all of it as a page in HTML that stands alone, as `robustsweep report` does. Clean images are
+        read as by `images`. UserError where the file cannot be written."""
         from orchestrator.report.facts import gather
         from orchestrator.report.page import write_report
 
-        write_report(gather(self._stores, self._results, self.warnings), os.fspath(path))
+        write_report(gather(self._stores, self._results, self.warnings, data_dir), os.fspath(path))
 
     def compare(self, first: str, second: str) -> Relation:
         """Two models, defences or sweeps among these, example by example: see `robustsweep.compare`."""
@@ -251,7 +249,7 @@ class Sweep:
             rows = rows.filter(pc.equal(rows["success"], broken))
         rows = rows.slice(0, n)
         index = _integers(rows, "example_index")
-        clean, why = _clean(store, victim_id, index, data_dir)
+        clean, why = clean_images(store, victim_id, index, data_dir)
         return Images(
             adversarial=np.stack(
                 [np.frombuffer(data, np.float32).reshape(shape) for data in rows["image"].to_pylist()]
@@ -339,24 +337,3 @@ def _integers(rows: pa.Table, column: str) -> NDArray[np.int64]:
 
 def _floats(rows: pa.Table, column: str) -> NDArray[np.float32]:
     return np.array(pc.fill_null(rows[column], float("nan")).to_pylist(), np.float32)
-
-
-def _clean(
-    store: Store, victim_id: str, index: NDArray[np.int64], data_dir: str | None
-) -> tuple[NDArray[np.float32] | None, str]:
-    """The clean images of rows of a victim's test split; or None, and why."""
-    pin = store.pins().get(victim_id)
-    recorded = pin.manifest.get("dataset") if pin else None
-    if not isinstance(recorded, Mapping) or "fingerprint" not in recorded:
-        return None, "the folder does not say which data were attacked"
-    names = [field.name for field in fields(DatasetSpec)]
-    spec = DatasetSpec(**{name: recorded[name] for name in names if name in recorded})
-    try:
-        if not datasets.is_here(spec, data_dir):
-            return None, f"{spec.name} is not here: data_dir may name a folder with {spec.name}.npz"
-        data = datasets.load(spec, data_dir)
-    except DatasetError as error:
-        return None, str(error)
-    if data.fingerprint != recorded["fingerprint"]:
-        return None, f"{spec.name} is not as it was when it was attacked"
-    return data.images("test", index), ""

@@ -27,6 +27,7 @@ ROOMS = (
     "orchestrator.opened",
     "orchestrator.view",
     "orchestrator.report",
+    "orchestrator.clean_images",
     "orchestrator.run",
     "orchestrator.plan",
     "orchestrator.grid",

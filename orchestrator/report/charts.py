@@ -175,9 +175,7 @@ def _differences() -> Any:
             _field("n", "quantitative", "test images"),
         ],
     )
-    ends = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", title="points of robust accuracy"), x2="high:Q"
-    )
+    ends = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="points"), x2="high:Q")
     zero = (
         alt.Chart(_POINTS)
         .mark_rule(strokeDash=[3, 3])

@@ -34,6 +34,7 @@ class Facts:
     views: Mapping[str, pa.Table]  # the views of SQL that a report shows, cells in the order of their grids
     known: Mapping[Place, Outcome]
     tables: Sequence[RobustnessTable]  # of robust accuracy, the best of each told
+    data_dir: str | None = None  # where datasets are looked for, for clean images
     _labels: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
 
     @cached_property
@@ -88,11 +89,16 @@ class Facts:
         return found
 
 
-def gather(stores: Mapping[str, Store], results: Sequence[Results], warnings: Sequence[str]) -> Facts:
+def gather(
+    stores: Mapping[str, Store],
+    results: Sequence[Results],
+    warnings: Sequence[str],
+    data_dir: str | None = None,
+) -> Facts:
     """Read what a report needs from folders and what they hold (`store.locate.read_results`)."""
     with connect(results) as connection:
         views = {view: connection.sql(f"FROM {view}").to_arrow_table() for view in _VIEWS}
     views["cells"] = in_order_of_grids(views["cells"], results)
     known = outcomes(results)
     tables = made_of(views["cells"], views["worst_case"], known)
-    return Facts(stores, results, warnings, views, known, tables)
+    return Facts(stores, results, warnings, views, known, tables, data_dir)

@@ -22,6 +22,7 @@ from orchestrator.report import answer, sections
 from orchestrator.report.charts import specs
 from orchestrator.report.contest import contests
 from orchestrator.report.facts import Facts
+from orchestrator.report.gallery import gallery
 from orchestrator.report.series import series
 from orchestrator.results.export import replacing
 from orchestrator.results.text.base import finite
@@ -126,6 +127,7 @@ def body(facts: Facts) -> str:
             tables=list(sections.robustness(facts)),
             worst_cases=list(sections.worst_cases(facts)),
             comparison=sections.comparison(facts),
+            gallery=gallery(facts),
             victims=sections.victims(facts),
             checks=sections.checks(facts),
             failures=sections.failures(facts),

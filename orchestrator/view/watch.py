@@ -36,6 +36,7 @@ class Watched:
     """What some folders hold, from a thread that looks for more."""
 
     stores: Mapping[str, Store]
+    data_dir: str | None = None  # where datasets are looked for, for clean images
     version: int = 0
     problem: str = ""  # why the page could not be made anew; what is shown is what was read before
     _parts: dict[str, str] = field(default_factory=dict)
@@ -87,7 +88,7 @@ class Watched:
 
     def _read(self) -> None:
         results, warnings = read_results(self.stores)
-        facts = gather(self.stores, results, warnings)
+        facts = gather(self.stores, results, warnings, self.data_dir)
         parts = {"body": body(facts), "data": as_json(data(facts))}
         self._results, self._parts = results, parts
         self.version += 1

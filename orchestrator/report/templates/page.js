@@ -2,7 +2,7 @@
 /* A report's filters, sorting and charts; where it is served, what is going on and a box for SQL.
    Names are only ever set as text: nothing here writes HTML. */
 (() => {
-  const COLOURS = 8;
+  const COLOURS = 7;
   const DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 3], [1, 3]];
   const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke"];
   const LINES = { heatmap: "line", bars: "name", differences: "pair" };  // charts with a line for each of these
@@ -99,7 +99,7 @@
       if (own.length && table.closest(".scroll")) table.closest(".scroll").hidden = own.every((row) => row.hidden);
     }
     byId("shown").textContent = shown === there ? "" : `${shown} of ${there} rows shown`;
-    for (const one of all("[data-filtered]")) one.hidden = !isShown(JSON.parse(one.dataset.filtered));
+    for (const group of all(".filtered-group")) group.hidden = !isShown(group.dataset);
     drawCurves();
     drawHeatmaps();
     drawDifferences();
@@ -306,8 +306,8 @@
     const shown = data.classes.filter(isShown);
     byEpsilon("class-panels", group(shown, (one) => JSON.stringify([one.dataset, one.norm])), (own, title, at) =>
       chart("heatmap", own.map((one) => ({
-        line: one.victim, column: one.name, text: one.text, value: one.value, n: one.n,
-        shown: `${one.value.toFixed(1)}%`, doubt: one.doubt || "none", label: one.value.toFixed(0) + (one.doubt ? "?" : ""),
+        line: one.doubt ? `${one.victim} ?` : one.victim, column: one.name, text: one.text, value: one.value, n: one.n,
+        shown: `${one.value.toFixed(1)}%`, doubt: one.doubt || "none", label: one.value.toFixed(0),
       })), `Robust accuracy by class: ${title}, epsilon ${at}`));
   }
 
@@ -331,10 +331,15 @@
       .map(([name, bars]) => panel(titles[name], chart("bars", bars.slice(0, 20), `Seconds ${titles[name]}`))));
   }
 
+  const opened = [];
   window.addEventListener("beforeprint", () => {
-    for (const closed of all("main details:not([open]):not(.filter)")) closed.open = true;
+    for (const closed of all("details.rule:not([open]), #origin details:not([open])")) {
+      closed.open = true;
+      opened.push(closed);
+    }
     drawAll();
   });
+  window.addEventListener("afterprint", () => { while (opened.length) opened.pop().open = false; });
 
   function begin(kept = { known: {} }) {
     read(byId("data").textContent);
