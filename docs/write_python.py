@@ -28,11 +28,13 @@ sweep = robustsweep.open("outputs/digits")  # or several, or a glob; in a notebo
 sweep.cells.df()  # pandas; .arrow() and .pl() too
 sweep.sql("SELECT model, epsilon, robust_accuracy FROM worst_case ORDER BY ALL").arrow()
 print(sweep.table(attack="fgsm", digits=2).text("latex"))
+sweep.plot.curves(attack="fgsm").savefig("curves.pdf")  # figures: docs/figures.md
 ```
 
 A relation such as `sweep.cells` is computed when its rows are taken. `df()` needs pandas and `pl()` Polars
 (the extras `pandas` and `polars`). What the columns mean:
-[What does each column mean?](columns.md) Every error that you can mend is a `robustsweep.UserError`.
+[What does each column mean?](columns.md) Figures: [What can I draw?](figures.md) Every error that you can mend
+is a `robustsweep.UserError`.
 
 Adversarial images that a cell has kept (`keep:` in a grid), with their clean ones:
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator import completion
+from orchestrator.results.figures import FORMATS as DRAWN_AS
+from orchestrator.results.figures import KINDS
 from orchestrator.results.metrics import BY, METRICS
 from orchestrator.results.text import BINARY, FORMATS
 from orchestrator.run.backends.registry import BACKENDS
@@ -170,6 +172,38 @@ MetricOption = Annotated[
 DigitsOption = Annotated[int, typer.Option(min=0, max=6, help="Of percentages, behind the point.")]
 
 
+FigureArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="KIND",
+        help="What to draw: " + "; ".join(f"{name}: {kind.shows}" for name, kind in KINDS.items()) + ".",
+        autocompletion=completion.one_of(KINDS),
+    ),
+]
+DrawnOption = Annotated[
+    str,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILE",
+        help=f"The file to write, which is replaced: its name ends in .{', .'.join(DRAWN_AS)}.",
+    ),
+]
+EpsilonOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="EPSILON",
+        help="On the [0, 1] scale, as 0.1 or 8/255, for figures of one epsilon. [default: one in the middle]",
+    ),
+]
+WidthOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="INCHES", help="How wide. [default: 3.3, a paper's column, or 6.9, its page, as needed]"
+    ),
+]
+
+
 def chosen_by(what: str) -> Any:
     """The option to show only the rows of some model, dataset, defence or attack."""
     return typer.Option(f"--{what}", metavar="NAME", help=f"Only this {what}. Repeat it for more.")
@@ -211,6 +245,21 @@ def parse_duration(text: str, option: str) -> float:
         raise UserError(f'{option}: found "{text}"; a time such as 90s, 10m or 1h30m is allowed')
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(hours * 3600 + minutes * 60 + seconds)
+
+
+def parse_epsilon(text: str) -> float:
+    """The float of an epsilon as a grid writes it, "0.1" or "8/255"; UserError for anything else."""
+    from fractions import Fraction
+
+    from orchestrator.errors import UserError
+
+    try:
+        epsilon = Fraction(text.replace(" ", ""))
+    except (ValueError, ZeroDivisionError):
+        raise UserError(f'--epsilon: found "{text}"; a number such as 0.1 or 8/255 is allowed') from None
+    if epsilon < 0:
+        raise UserError(f'--epsilon: found "{text}"; 0 or more is allowed')
+    return float(epsilon)
 
 
 def check_format(name: str, allowed: Collection[str]) -> None:

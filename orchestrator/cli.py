@@ -21,7 +21,10 @@ from orchestrator.arguments import (
     CpusOption,
     DataOption,
     DigitsOption,
+    DrawnOption,
     DryRunOption,
+    EpsilonOption,
+    FigureArgument,
     FormatOption,
     GpusOption,
     GridArgument,
@@ -41,6 +44,7 @@ from orchestrator.arguments import (
     StopOption,
     TimeoutOption,
     WaitOption,
+    WidthOption,
     WithinOption,
     WorkersOption,
     answer_format,
@@ -48,6 +52,7 @@ from orchestrator.arguments import (
     chosen_by,
     outputs_and_sql,
     parse_duration,
+    parse_epsilon,
     query_text,
 )
 from orchestrator.console import make_console, print_record, saying, text_form, user_errors, warn
@@ -292,6 +297,38 @@ def view(
         finally:
             server.server_close()
             watched.close()
+
+
+@app.command()
+def figure(
+    kind: FigureArgument,
+    outputs: OutputsArgument,
+    out: DrawnOption,
+    dataset: Annotated[list[str] | None, chosen_by("dataset")] = None,
+    model: Annotated[list[str] | None, chosen_by("model")] = None,
+    defence: Annotated[list[str] | None, chosen_by("defence")] = None,
+    attack: Annotated[list[str] | None, chosen_by("attack")] = None,
+    norm: Annotated[list[str] | None, chosen_by("norm")] = None,
+    by: ByOption = None,
+    epsilon: EpsilonOption = None,
+    width: WidthOption = None,
+) -> None:
+    """Draw a figure of one or more sweeps, from every shard there is by now.
+
+    What is missing is a gap, what a check calls wrong has no number, and both are said below.
+    """
+    with user_errors():
+        from orchestrator.results.figures import Choice, draw, form_of, save
+
+        form_of(out)  # a wrong name is said before anything is read
+        wanted = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
+        choice = Choice(
+            wanted={key: names for key, names in wanted.items() if names},
+            by=by or (),
+            epsilon=None if epsilon is None else parse_epsilon(epsilon),
+            width=width,
+        )
+        save(draw(kind, _results(outputs), choice), out)
 
 
 @app.command()

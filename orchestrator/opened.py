@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.clean_images import clean_images
 from orchestrator.errors import LibraryError, UserError
+from orchestrator.plots import Names, Plots, several
 from orchestrator.results.choice import choose, made
 from orchestrator.results.compare import compare
 from orchestrator.results.fence import VIEWS
@@ -29,9 +30,6 @@ from orchestrator.store.locate import existing_outputs, read_results
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
-
-Names = str | Sequence[str]
-"""A name, or several."""
 
 _SHOWN = 20  # rows of a relation in a notebook
 
@@ -206,9 +204,14 @@ class Sweep:
         """Robustness tables, as `robustsweep table` shows them: of some names only, and one for each value of
         what they are made `by` (sweep, model, defence, attack). UserError for a name that is not there."""
         asked = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
-        wanted = {key: found for key, names in asked.items() if (found := _several(names))}
+        wanted = {key: found for key, names in asked.items() if (found := several(names))}
         tables = made(self._results, metric) if metric != "robust_accuracy" else self._tables
-        return Tables(choose(tables, wanted, _several(by)), digits)
+        return Tables(choose(tables, wanted, several(by)), digits)
+
+    @property
+    def plot(self) -> Plots:
+        """Figures: `plot.curves()`, `plot.heatmap()`, …"""
+        return Plots(self._results)
 
     def report(self, path: str | os.PathLike[str], *, data_dir: str | None = None) -> None:
         """Write all of it as a page in HTML that stands alone, as `robustsweep report` does. Clean images are
@@ -293,7 +296,7 @@ class Sweep:
         return found[0]
 
     def __repr__(self) -> str:
-        return f"<sweep {', '.join(self.names)}: {', '.join(VIEWS)}, sql(), table(), images()>"
+        return f"<sweep {', '.join(self.names)}: {', '.join(VIEWS)}, sql(), table(), plot, images()>"
 
     def _repr_html_(self) -> str:
         """The robustness table, for notebooks."""
@@ -302,11 +305,7 @@ class Sweep:
 
 def open_sweeps(where: Names) -> Sweep:
     """Output folders by path, URI, name in `outputs/` or glob; StoreError where there is none."""
-    return Sweep(existing_outputs(_several(where)))
-
-
-def _several(names: Names) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
+    return Sweep(existing_outputs(several(where)))
 
 
 def _library(name: str, wanted_by: str) -> Any:

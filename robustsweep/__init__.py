@@ -6,6 +6,7 @@
     sweep = robustsweep.open("outputs/digits")         # in a notebook: the robustness table
     sweep.cells.df()                                   # a row for each cell, as pandas
     sweep.sql("SELECT * FROM worst_case").arrow()
+    sweep.plot.curves().savefig("curves.pdf")          # robust accuracy against epsilon
     sweep.checks.df()                                  # what is wrong with the numbers, if anything
     robustsweep.strengthen("outputs/digits")           # what stronger attacks break of the survivors
     robustsweep.attack(model, images, labels, "pgd", epsilons=[0.1, 0.2], steps=20)
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
 
     from orchestrator.grid.entries import Grid
     from orchestrator.opened import Images, Relation, Sweep, Tables
+    from orchestrator.plots import Plots
     from orchestrator.run.sweep import Summary
     from workers.attacks import AttackResult
 
 __all__ = [
     "Grid",
     "Images",
+    "Plots",
     "Relation",
     "Sweep",
     "Tables",
@@ -218,6 +221,7 @@ def attack(
 
 _LATE = {
     "Grid": "orchestrator.grid.entries",
+    "Plots": "orchestrator.plots",
     **dict.fromkeys(("Images", "Relation", "Sweep", "Tables"), "orchestrator.opened"),
 }
 """Where types are that take a while to import."""

@@ -27,7 +27,6 @@ from orchestrator.cli import app
 from orchestrator.grid.load import load_grid
 from orchestrator.results.checks import RULES
 from orchestrator.results.checks.rule import CHECKS
-from orchestrator.results.checks.statistics import binomial_tail, holm, mcnemar
 from orchestrator.results.query import connect, run_query
 from orchestrator.results.schemas import Results
 from orchestrator.results.strengthened import of_cell, of_worst_case
@@ -39,6 +38,7 @@ from tests.support.results import Cell, results_of
 from tests.support.sweeps import sweep, write_grid
 from workers.flags import Flag
 from workers.probes import ATTACKS, FIGURES
+from workers.statistics import binomial_tail, holm, mcnemar
 
 N = 400
 GRADIENTS = {"forward_calls": 10, "gradient_calls": 10}

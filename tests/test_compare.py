@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.errors import QueryError, UserError
 from orchestrator.grid.load import load_grid
-from orchestrator.results.checks.statistics import holm, holm_adjusted
 from orchestrator.results.compare import compare
 from orchestrator.results.pairing import Outcome, Pair, pair
 from orchestrator.results.require import require
 from orchestrator.results.text import comparison as words
 from tests.support.results import Cell, results_of
 from tests.support.sweeps import sweep
+from workers.statistics import holm, holm_adjusted
 
 BROKEN = {"success": True, "distance": 0.005}
 WRONG = {"clean_correct": False}
@@ -81,8 +81,15 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(gained, lost, n, seed)
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=12), st.floats(0.001, 0.5))
 def test_adjusted_probabilities_say_what_holm_says(probabilities, alpha):
+    """Who takes the least first, and stops at the first that is above alpha over those that are left."""
     adjusted = holm_adjusted(probabilities)
-    assert [p <= alpha for p in adjusted] == holm(probabilities, alpha)
+    significant = set()
+    for rank, i in enumerate(sorted(range(len(probabilities)), key=probabilities.__getitem__)):
+        if probabilities[i] * (len(probabilities) - rank) > alpha:
+            break
+        significant.add(i)
+    assert {i for i, p in enumerate(adjusted) if p <= alpha} == significant
+    assert [i in significant for i in range(len(adjusted))] == holm(probabilities, alpha)
     assert all(one >= p for one, p in zip(adjusted, probabilities, strict=True))
 
 

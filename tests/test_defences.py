@@ -95,7 +95,7 @@ def test_median_smoothing_is_scipys(shape: tuple[int, int, int], size: int) -> N
 
 def test_noise_is_gaussian_and_each_images_own() -> None:
     images = np.full((64, *COLOUR), 0.5, np.float32)
-    noise = transformed("gaussian_noise", images, stddev=0.2) - images
+    noise = transformed("gaussian_noise", images, sigma=0.2) - images
     assert abs(noise.mean()) < 0.005 and noise.std() == pytest.approx(0.2, rel=0.02)
     assert len(np.unique(noise[:, 0, 0, 0])) == 64
     assert np.mean(np.abs(noise) < 0.2) == pytest.approx(0.6827, abs=0.01)
@@ -396,7 +396,7 @@ def test_oblivious_images_are_those_of_the_undefended_network(name: str) -> None
 def test_random_defences_are_attacked_by_expectation() -> None:
     digits = digits_cnn()
     images, labels = digits.images[:20], digits.labels[:20]
-    defended = defend(digits.model, spec("gaussian_noise", stddev=0.2), (8, 8, 1))
+    defended = defend(digits.model, spec("gaussian_noise", sigma=0.2), (8, 8, 1))
     result = build({"name": "bim"})(defended, images, labels, [0.2])
     assert result.flags[Flag.RANDOMISED].all()
     assert (result.gradient_calls[result.clean_correct] % 20 == 0).all() and result.success.any()

@@ -126,8 +126,8 @@ def test_all_problems_come_at_once_each_with_its_line(tmp_path: Path) -> None:
         ("defences: [{name: jpeg, quality: 75.5}]", "defences[0].quality: found 75.5; allowed: a valid int"),
         ("defences: [{name: bit_depth, bits: 9}]", "defences[0].bits: found 9; allowed: less than or equal"),
         ("defences: [{name: median_smoothing, size: 1}]", "defences[0].size: found 1; allowed: greater"),
-        ("defences: [{name: gaussian_noise, stddev: 0}]", "defences[0].stddev: found 0.0; allowed: greater"),
-        ("defences: [{name: gaussian_noise, stddev: much}]", 'defences[0].stddev: found "much"; a number or'),
+        ("defences: [{name: gaussian_noise, sigma: 0}]", "defences[0].sigma: found 0.0; allowed: greater"),
+        ("defences: [{name: gaussian_noise, sigma: much}]", 'defences[0].sigma: found "much"; a number or'),
         ("defences: [{name: random_resize_pad, least: 1}]", "defences[0].least: found 1"),
         (
             "defences: [{name: random_resize_pad, least: 0.1}]",

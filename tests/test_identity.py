@@ -130,7 +130,7 @@ models: [small_cnn]
 datasets: [digits]
 attacks: [fgsm, {name: fgsm, adaptive: false}]
 epsilons: [0.1]
-defences: [none, jpeg, {name: bit_depth, bits: 1}, {name: gaussian_noise, stddev: 0.2}]
+defences: [none, jpeg, {name: bit_depth, bits: 1}, {name: gaussian_noise, sigma: 0.2}]
 """
 
 GOLDEN_DEFENDED = [
@@ -139,8 +139,8 @@ GOLDEN_DEFENDED = [
     "small_cnn-digits-jpeg-s0-fgsm-linf-0.1-c5847c7beaaac005",
     "small_cnn-digits-bit_depth-s0-fgsm-linf-0.1-17226dec82fa3679",
     "small_cnn-digits-bit_depth-s0-fgsm-linf-0.1-fb0fa88fb7f137d9",
-    "small_cnn-digits-gaussian_noise-s0-fgsm-linf-0.1-bf25e0fdaaefb7d6",
-    "small_cnn-digits-gaussian_noise-s0-fgsm-linf-0.1-1b5ad42d0316b416",
+    "small_cnn-digits-gaussian_noise-s0-fgsm-linf-0.1-9592bc633a922267",
+    "small_cnn-digits-gaussian_noise-s0-fgsm-linf-0.1-b77dc96fa1ccc02b",
 ]
 
 
@@ -149,7 +149,7 @@ def test_golden_ids_of_defences_and_oblivious_attacks(tmp_path: Path) -> None:
     assert ids(tmp_path, DEFENDED) == GOLDEN_DEFENDED
     spelled = "defences=[{name: jpeg, quality: 75}, {name: bit_depth, bits: 1}, null]"
     assert set(ids(tmp_path, DEFENDED, spelled)) < set(GOLDEN_DEFENDED)
-    scaled = ["pixel_range=[0, 255]", "epsilons=[25.5]", "defences=[{name: gaussian_noise, stddev: 51}]"]
+    scaled = ["pixel_range=[0, 255]", "epsilons=[25.5]", "defences=[{name: gaussian_noise, sigma: 51}]"]
     assert ids(tmp_path, DEFENDED, *scaled) == GOLDEN_DEFENDED[-2:]
 
 

@@ -28,6 +28,7 @@ ROOMS = (
     "orchestrator.view",
     "orchestrator.report",
     "orchestrator.clean_images",
+    "orchestrator.plots",
     "orchestrator.run",
     "orchestrator.plan",
     "orchestrator.grid",

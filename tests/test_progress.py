@@ -93,6 +93,32 @@ def test_time_left_does_not_grow_under_way() -> None:
     assert seconds[10:] == pytest.approx([90.0 - 10.0 * i for i in range(10)])
 
 
+def test_what_runs_says_how_long_its_kind_takes_at_least() -> None:
+    """Four units of an attack that has never ended, the first for a minute now: not "1 s left" for ever."""
+    estimate = Estimate({"cheap": 100, "dear": 400})
+    assert estimate.seconds(1, [({"dear": 100}, 60.0)]) == pytest.approx(3 * 60.0)
+    estimate.done("cheap", 100, 1.0)
+    running = [({"dear": 100}, 60.0)]
+    assert estimate.seconds(1, running) == pytest.approx(3 * 60.0) and not estimate.complete
+    estimate.done("dear", 100, 60.0)
+    assert estimate.seconds(1, [({"dear": 100}, 20.0)]) == pytest.approx(3 * 60.0 - 20.0)
+    assert estimate.seconds(2, [({"dear": 100}, 90.0)]) == pytest.approx(3 * 90.0 / 2 - 45.0)
+
+
+def test_time_left_falls_while_the_last_unit_runs() -> None:
+    estimate = Estimate({"fgsm": 1000})
+    estimate.done("fgsm", 900, 90.0)
+    left = [estimate.seconds(2, [({"fgsm": 100}, seconds)]) for seconds in (0.0, 4.0, 9.0, 10.0, 30.0)]
+    assert left == pytest.approx([10.0, 6.0, 1.0, 0.0, 0.0])
+
+
+def test_a_minute_is_left_is_never_said_for_ever() -> None:
+    unknown = Estimate({"fgsm": 10, "bim": 10})
+    unknown.done("fgsm", 10, 0.1)
+    line = summary_line(state(seconds=60.0, estimate=unknown, workers={"w1": "bim"}))
+    assert "at least" not in line and "left" not in line
+
+
 @pytest.mark.parametrize("workers", [{}, {"w1": "", "w2": ""}])
 def test_no_time_is_left_while_nothing_runs(workers: dict[str, str]) -> None:
     idle = state(seconds=60.0, estimate=halfway(), workers=workers)

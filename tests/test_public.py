@@ -18,6 +18,7 @@ def test_what_is_exported() -> None:
     assert robustsweep.__all__ == [
         "Grid",
         "Images",
+        "Plots",
         "Relation",
         "Sweep",
         "Tables",

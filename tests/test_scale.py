@@ -181,17 +181,20 @@ def test_a_model_that_normalises_each_image_is_not_asked_for_its_scale(digits: D
 
 @MARKS[0]
 @MARKS[1]
-def test_mnist_normalised_as_published_is_never_measured_without_a_word() -> None:
+def test_mnist_normalised_as_published_is_never_trusted_on_plain_pixels() -> None:
+    """Though clean test images hardly tell: all but a handful of them are answered alike on both."""
     mnist = load(DatasetSpec(name="mnist"), str(REAL_DATA))
     model = net(mnist, MNIST, epochs=4)
     try:
         found = check(model, mnist)
-        assert found and found.flag == Flag.SCALE_UNSETTLED
+        assert found and found.flag == Flag.SCALE_DOUBTED
         message = found.message
     except ArchitectureError as error:
         message = str(error)
     assert "normalise: mnist" in message and "give it pixel_range: [0, 255]" not in message
     assert check(model, mnist, MNIST) is None
+    healthy = check(net(mnist, UNIT, epochs=4), mnist)
+    assert healthy is None or healthy.flag == Flag.SCALE_UNSETTLED
 
 
 @MARKS[0]
@@ -333,7 +336,7 @@ def test_a_victim_as_it_is_is_asked_for_its_scale(saved: Path, digits: Dataset) 
     mean, std = NORMALISATIONS["mnist"]
     assert victim(normalise={"mean": mean, "std": std}).flags == ()
     try:
-        assert Flag.SCALE_UNSETTLED in victim().flags
+        assert {Flag.SCALE_UNSETTLED, Flag.SCALE_DOUBTED} & set(victim().flags)
     except ArchitectureError as error:
         assert "normalise: " in str(error)
     assert Flag.SCALE_UNSETTLED not in victim(pixel_range=[0.0, 1.0]).flags

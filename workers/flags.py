@@ -92,7 +92,7 @@ class Flag(StrEnum):
         "scale_doubted",
         "≠",
         "suspicious",
-        "clearly better on pixels of another scale than the grid says",
+        "clearly better, or surer, on pixels of another scale than the grid says",
     )
     SCALE_UNSETTLED = (
         "scale_unsettled",

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from workers import layout
 from workers.storage import Folder
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a figure changes its meaning: a victim with figures of another version is probed again."""
 
 EXAMPLES = 64
@@ -48,7 +48,8 @@ FIGURES: dict[str, str] = {
     "zero_gradients": "share of right answers whose margin has no gradient at all",
     "non_finite_gradients": "share of right answers whose margin has a NaN or infinite gradient",
     "gradient_size": "median L2 length of the margin's gradient, as a share of the logits' spread",
-    "gradient_gain": "median rise of the margin over a small step, as a share of what its gradient promises",
+    "gradient_gain": "median rise of the margin over a step of 0.5, 2 or 8 grey levels, whichever is most, "
+    "as a share of what its gradient promises",
     "gradient_agreement": "median cosine between the margin's gradients at an image and a hair beside it",
     "eot_agreement": "median cosine between the mean gradients of two halves of the draws; null: no draws",
     "robust_at_1": "share of right answers that survive Linf epsilon 1",

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.errors import UserError, did_you_mean
-from orchestrator.results.checks.statistics import holm_adjusted
 from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.pairing import ALPHA, Outcome, Pair, outcomes, pair, same_data
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Place, cells_and_worst_cases
+from workers.statistics import holm_adjusted
 from workers.unit import label
 
 COMPARED = pa.schema(

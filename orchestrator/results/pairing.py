@@ -10,18 +10,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.results.checks.statistics import binomial_tail, holm
 from orchestrator.results.metrics import ROBUST_ACCURACY
 from orchestrator.results.query import Several
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Entry, Place, RobustnessTable
+from orchestrator.results.wilson import Z
 from orchestrator.results.witnesses import unpacked
 from orchestrator.results.worst_case import worst_cases
+from workers.statistics import holm, mcnemar
 
 ALPHA = 0.05
 """How often chance alone may make anything of all that is tested together better or worse."""
-
-_Z = 1.959963984540054  # the 97.5% quantile of the standard normal
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,14 @@ class Pair(NamedTuple):
     def probability(self) -> float:
         """The exact two-sided McNemar test (McNemar, 1947; its exact form is a sign test)."""
         more, fewer = sorted((self.only_first, self.only_second), reverse=True)
-        return min(1.0, 2 * binomial_tail(more, more + fewer))
+        return min(1.0, 2 * mcnemar(more, fewer))
 
     @property
     def interval(self) -> tuple[float, float]:
         """95% of the difference, for the sampling of test images (Bonett and Price, 2012: Wald's interval
         with an example added to each of the four kinds of pairs that differ or not, two by two)."""
         gained, lost = (self.only_second + 1) / (self.n + 2), (self.only_first + 1) / (self.n + 2)
-        half = _Z * float(np.sqrt((gained + lost - (gained - lost) ** 2) / (self.n + 2)))
+        half = Z * float(np.sqrt((gained + lost - (gained - lost) ** 2) / (self.n + 2)))
         low, high = gained - lost - half, gained - lost + half
         return max(-1.0, min(low, self.difference)), min(1.0, max(high, self.difference))
 

@@ -124,6 +124,7 @@ class Row:
     targeted: bool = False
     model_label: str = ""
     defence_label: str = ""
+    cell_ids: tuple[str, ...] = ()  # of all seeds; of a worst case, those of all its attacks
     attack_label: str = ""  # marked where it is oblivious, which flatters, or targeted: no robust accuracy
 
 
@@ -331,6 +332,7 @@ def _row(key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[float], 
         model_label=key.texts.model,
         defence_label=key.texts.defence,
         attack_label=key.texts.attack,
+        cell_ids=tuple(cell["cell_id"] for cell in cells),
     )
 
 
@@ -413,6 +415,7 @@ def _worst_row(key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[fl
         model_label=key.texts.model,
         defence_label=key.texts.defence,
         attack_label=WORST_CASE,
+        cell_ids=tuple(cell["cell_id"] for cell in cells),
     )
 
 

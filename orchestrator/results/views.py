@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from orchestrator.results.schemas import LABELS, VICTIM_COLUMNS
+from orchestrator.results.wilson import Z
 from workers.flags import Flag
 from workers.shards import DIMENSIONS, SCHEMA
-
-_Z = 1.959963984540054  # the 97.5% quantile of the standard normal
 
 EXAMPLE_COLUMNS = tuple(name for name in SCHEMA.names if name not in ("image", "image_shape"))
 """The columns of the `examples` view. Kept images stay out: a query is about numbers, not pixels."""
@@ -31,9 +30,9 @@ def _columns(table: str, names: Iterable[str]) -> str:
 def _wilson(sign: str, k: str, n: str) -> str:
     """One end of the 95% Wilson score interval of `k` in `n`; null where `n` is 0 (Wilson, 1927)."""
     p = f"({k} / {n}::DOUBLE)"
-    centre = f"{p} + {_Z**2 / 2} / {n}"
-    half = f"{_Z} * sqrt({p} * (1 - {p}) / {n} + {_Z**2 / 4} / ({n}::DOUBLE * {n}))"
-    end = f"({centre} {sign} {half}) / (1 + {_Z**2} / {n})"
+    centre = f"{p} + {Z**2 / 2} / {n}"
+    half = f"{Z} * sqrt({p} * (1 - {p}) / {n} + {Z**2 / 4} / ({n}::DOUBLE * {n}))"
+    end = f"({centre} {sign} {half}) / (1 + {Z**2} / {n})"
     # Exactly, the ends enclose p, and one is 0 or 1 where k is 0 or n; a rounding error must not show.
     inner = f"least({p}, {end})" if sign == "-" else f"greatest({p}, {end})"
     return f"CASE WHEN {n} > 0 THEN least(1.0::DOUBLE, greatest(0.0::DOUBLE, {inner})) END"

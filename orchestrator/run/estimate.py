@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
 from workers.unit import Preparation
@@ -39,18 +39,29 @@ class Estimate:
         """Whether something of all that is left has been done; else `seconds` is a lower bound."""
         return self._left().keys() <= self._known().keys()
 
-    def seconds(self, workers: int) -> float | None:
-        """With so many workers at it; None before an attack has done anything, and without workers.
+    def seconds(self, workers: int, running: Iterable[tuple[Mapping[str, int], float]] = ()) -> float | None:
+        """With so many workers at it; None before anything is known of an attack, and without workers.
 
-        An attack that nothing is known of counts as the cheapest of the others, a training as nothing.
+        `running`: what is being done, which is left too, and for how many seconds. A kind takes at least as
+        long as what runs has taken so far. An attack that nothing is known of counts as the cheapest of the
+        others, a training as nothing.
         """
+        under_way = [(kind, amount, since) for work, since in running for kind, amount in work.items()]
         left, known = self._left(), self._known()
         cheapest = min((rate for kind, rate in known.items() if kind not in _TRAININGS), default=None)
-        if cheapest is None or not workers:
+        if not workers or (cheapest is None and all(kind in _TRAININGS for kind, _, _ in under_way)):
             return None
-        unknown = {kind: 0.0 if kind in _TRAININGS else cheapest for kind in left}
-        rates = unknown | known
-        return sum(amount * rates[kind] for kind, amount in left.items()) / workers
+        rates = {kind: 0.0 if kind in _TRAININGS else cheapest or 0.0 for kind in left} | known
+        for kind, amount, since in under_way:
+            if amount:
+                rates[kind] = max(rates.get(kind, 0.0), since / amount)
+        total = sum(amount * rates[kind] for kind, amount in left.items())
+        longest = 0.0
+        for kind, amount, since in under_way:
+            takes = amount * rates.get(kind, 0.0)
+            total -= min(since, takes)
+            longest = max(longest, takes - since)
+        return max(total / workers, longest)
 
     def _known(self) -> dict[str, float]:
         return {kind: spent / amount for kind, (spent, amount) in self._rates.copy().items() if amount}

@@ -169,7 +169,8 @@ class Loop:
             if unit is None:
                 continue
             del self.idle[worker]
-            self.since[worker] = self.clock()
+            self.since[worker] = now = self.clock()
+            self.state.running[worker] = _work(unit), now - self.began
             self.state.workers[worker] = unit.label
             self.training.began(worker, unit)
             self.backend.submit(worker, unit)
@@ -203,6 +204,7 @@ class Loop:
     def _finished(self, event: Finished) -> None:
         report, worker = event.report, event.worker
         self.training.ended(worker)
+        self.state.running.pop(worker, None)
         self.idle[worker] = None
         self.state.workers[worker] = ""
         if isinstance(report, Failed) and report.disk_full:
@@ -244,6 +246,7 @@ class Loop:
     def _lost(self, worker: str, reason: str, *, charged: bool) -> None:
         self.idle.pop(worker, None)
         self.since.pop(worker, None)
+        self.state.running.pop(worker, None)
         self.training.ended(worker)
         self.state.workers.pop(worker, None)
         self.last_loss = reason

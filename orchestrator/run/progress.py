@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
@@ -47,13 +47,17 @@ class SweepState:
     )  # the latest, in words
     phases: dict[str, float] = field(default_factory=dict)  # seconds of all workers together, by phase
     estimate: Estimate = field(default_factory=Estimate)
+    running: dict[str, tuple[Mapping[str, int], float]] = field(
+        default_factory=dict
+    )  # worker -> how much of which kind of work it is on, since so many `seconds`
     seconds: float = 0.0
 
     @property
     def seconds_left(self) -> float | None:
         """None before there is anything to go by, and while nothing runs."""
         workers = self.workers.copy().values()
-        return self.estimate.seconds(len(workers)) if any(workers) else None
+        running = [(work, self.seconds - begun) for work, begun in self.running.copy().values()]
+        return self.estimate.seconds(len(workers), running) if any(workers) else None
 
     @property
     def notes(self) -> str:
@@ -85,7 +89,9 @@ def duration(seconds: float | None) -> str:
 
 def time_left(seconds: float | None, *, at_least: bool) -> str:
     """For people; empty where nothing is known."""
-    return "" if seconds is None else f"{'at least' if at_least else 'about'} {duration(seconds)} left"
+    if seconds is None or (at_least and seconds < 1):
+        return ""
+    return f"{'at least' if at_least else 'about'} {duration(seconds)} left"
 
 
 class Progress(Protocol):

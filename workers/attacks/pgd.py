@@ -26,9 +26,9 @@ class PGD(Attack):
     (`dlr`). Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (arXiv:1706.06083).
 
     `like: foolbox` gives the images of Foolbox's `LinfProjectedGradientDescentAttack` and
-    `L2ProjectedGradientDescentAttack`: steps of 1/30 (linf) or 1/40 (l2) of epsilon unless a size is given,
-    and in L2 a projection that leaves a part of the radius unspent. Robust networks look more robust to
-    it than to BIM (`docs/attacks.md`).
+    `L2ProjectedGradientDescentAttack` of as many `steps`, where Foolbox's own number is 50 in L2: steps of
+    1/30 (linf) or 1/40 (l2) of epsilon unless a size is given, and in L2 a projection that leaves a part of
+    the radius unspent. Robust networks look more robust to it than to BIM (`docs/attacks.md`).
     """
 
     name: ClassVar[str] = "pgd"

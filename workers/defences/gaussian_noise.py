@@ -12,18 +12,18 @@ from workers.defences.base import OPTIONS_CONFIG, InputTransformation
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS_CONFIG)
 class GaussianNoise(InputTransformation):
-    """Noise of standard deviation `stddev` added to every pixel of every channel, which may leave [0, 1].
+    """Noise of standard deviation `sigma` added to every pixel of every channel, which may leave [0, 1].
 
     Li, Chen, Wang and Carin, "Certified Adversarial Robustness with Additive Noise" (arXiv:1809.03113). Its
     gradient is the identity's, and attacks take its mean over draws.
     """
 
     name: ClassVar[str] = "gaussian_noise"
-    PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset({"stddev"})
+    PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset({"sigma"})
 
-    stddev: Annotated[float, Field(gt=0, le=1)] = 0.1
+    sigma: Annotated[float, Field(gt=0, le=1)] = 0.1
 
     def transform(self, images: Any, seed: Any) -> Any:
         import keras
 
-        return images + keras.random.normal(keras.ops.shape(images), stddev=self.stddev, seed=seed)
+        return images + keras.random.normal(keras.ops.shape(images), stddev=self.sigma, seed=seed)

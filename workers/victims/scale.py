@@ -21,11 +21,13 @@ from workers.datasets import Dataset
 from workers.flags import Flag
 from workers.network import Network
 from workers.norms import Images
+from workers.statistics import mcnemar
 from workers.victims.base import ArchitectureError
 from workers.victims.pixels import NORMALISATIONS, UNIT, PixelScale
 
-FIRST, ALL = 256, 2048
-"""Images: so many for all candidates, then so many for those that these do not rule out."""
+FIRST, ALL, MOST = 256, 2048, 8192
+"""Images: so many for all candidates, then so many for those that these do not rule out, and up to so many
+for those on which a model is surer of its answers than on its own."""
 
 _CLEARLY = 1e-3  # p of McNemar's test, for all candidates together
 _CERTAINLY = 5.0  # standard errors of the mean difference in cross-entropy
@@ -33,6 +35,8 @@ _DOUBTFUL = 0.05  # p of McNemar's test, for what a person is told to do
 _LIKELY = (0.01, 3.0)  # the same two, for what need not be named to a person
 _MUCH = 0.25  # more right answers, or fewer wrong ones
 _SURE = (_CLEARLY, _CERTAINLY)
+_SURER = 0.05  # less cross-entropy
+_HOPEFUL = 2.0  # standard errors, for looking at more images
 _ALIKE = 0.05  # relative difference of the median distance to the decision boundary
 _STATISTICS_FROM = 2000  # training images
 _STEPS = (0.2, 1.5)  # to a neighbour: in brightness, of the range of pixels; in contrast, a factor
@@ -109,7 +113,7 @@ class _ScaleCheck:
         given: PixelScale | None,
     ) -> None:
         self._network, self._name, self._given, self._dataset = network, name, given, dataset
-        self._tested, self._trained = rows, _drawn(len(dataset.y_train), ALL - len(rows))
+        self._tested, self._trained = rows, _drawn(len(dataset.y_train), MOST - len(rows))
         self._labels = np.concatenate(
             [dataset.labels("test", self._tested), dataset.labels("train", self._trained)]
         )
@@ -128,6 +132,10 @@ class _ScaleCheck:
             if self._given is None:
                 raise ArchitectureError(message)
             return ScaleFinding(Flag.SCALE_DOUBTED, message)
+        surer = [one.scale for one in trials if self._surer(own, one)]
+        if surer:
+            own, better = self._try(self._scale, MOST), [self._try(scale, MOST) for scale in surer]
+            return ScaleFinding(Flag.SCALE_DOUBTED, self._advice(own, better))
         if self._given is not None:
             return None
         rivals = [one for one in trials if not _rules_out(own, one, *_LIKELY) and not self._alike(own, one)]
@@ -175,11 +183,25 @@ class _ScaleCheck:
         chance = float(np.bincount(self._labels).max() / len(self._labels))
         return best.accuracy >= min(2 * chance, (1 + chance) / 2)
 
+    def _surer(self, own: _Trial, other: _Trial) -> bool:
+        """Whether a model is surer of its answers on another scale, though hardly more often right.
+
+        Trained on that, it would not be: training leaves the loss on training images least where it was done.
+        Looks at twice as many images as long as those do not tell.
+        """
+        number = len(own.losses)
+        while number < min(MOST, len(self._labels)) and _HOPEFUL < _certainty(other, own) <= _CERTAINLY:
+            number *= 2
+            own, other = self._try(own.scale, number), self._try(other.scale, number)
+        less = _loss(other) < (1 - _SURER) * _loss(own)
+        surely = _certainty(other, own) > _CERTAINLY
+        return less and surely and other.accuracy >= own.accuracy and not self._alike(own, other)
+
     def _beside(self, trial: _Trial, p: float) -> bool:
         """Whether a model is better a step beside a scale, in both respects: so that is not its own."""
         return any(
             _mcnemar(one, trial) < p and _certainty(one, trial) > _CERTAINLY
-            for one in map(self._try, self._neighbours(trial.scale))
+            for one in (self._try(scale, len(trial.right)) for scale in self._neighbours(trial.scale))
         )
 
     def _neighbours(self, scale: PixelScale) -> Iterable[PixelScale]:
@@ -226,7 +248,8 @@ class _ScaleCheck:
         best = peers[0]
         seen = _list([f"{_share(one)} with {one.scale.option}" for one in peers], "and")
         assumed = "" if self._given else ", which is assumed where a grid does not say"
-        text = f"{self._right(own)} with {own.scale.option}{assumed}; on {seen}"
+        surer = "" if _beats(best, own, _DOUBTFUL) else ", and surer of its answers"
+        text = f"{self._right(own)} with {own.scale.option}{assumed}; on {seen}{surer}"
         keep = f"{own.scale.option} if that is what it was trained on"
         if self._beside(best, _DOUBTFUL):
             return (
@@ -314,8 +337,7 @@ def _mcnemar(better: _Trial, worse: _Trial) -> float:
     lost = int((worse.right & ~better.right).sum())
     if gained <= lost:
         return 1.0
-    differ = gained + lost
-    return float(min(1.0, 2 * sum(math.comb(differ, k) for k in range(lost + 1)) / 2**differ))
+    return min(1.0, 2 * mcnemar(gained, lost))
 
 
 def _certainty(better: _Trial, worse: _Trial) -> float:

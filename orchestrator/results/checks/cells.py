@@ -60,7 +60,7 @@ def _outside(evidence: Evidence) -> Iterator[Found]:
 
 
 def _not_found(evidence: Evidence) -> Iterator[Found]:
-    for cells in evidence.runs():
+    for cells in evidence.runs:
         # One search serves all epsilons; the cell with most examples knows most of it.
         cell = max(cells, key=lambda cell: int(cell.correct))
         if cell.not_found is None or not cell.correct or cell.targeted:
@@ -78,7 +78,7 @@ def _not_found(evidence: Evidence) -> Iterator[Found]:
 
 def _distances_rise(evidence: Evidence) -> Iterator[Found]:
     """One search decides every epsilon, so that what is broken at one is broken at all larger ones."""
-    for cells in evidence.runs():
+    for cells in evidence.runs:
         if not cells[0].minimum_norm:
             continue
         for before, cell in pairwise(cells):
@@ -96,7 +96,7 @@ def _distances_rise(evidence: Evidence) -> Iterator[Found]:
 def _rising(evidence: Evidence, *, single_step: bool) -> Iterator[Found]:
     """Robust accuracy that rises with epsilon more than chance explains, from its lowest before."""
     pairs = []
-    for cells in evidence.runs():
+    for cells in evidence.runs:
         if cells[0].minimum_norm or cells[0].kind.name == "stored" or cells[0].targeted:
             continue
         if (cells[0].kind.iterative or cells[0].kind.black_box) == single_step:
@@ -166,7 +166,7 @@ def _grey_in_reach(evidence: Evidence) -> Iterator[Found]:
 def _oblivious_alone(evidence: Evidence) -> Iterator[Found]:
     names = ("victim_id", "attack", "attack_options", "norm", "epsilon")
     adaptive = {tuple(cell[name] for name in names) for cell in evidence.wanted if cell["adaptive"]}
-    for cells in evidence.runs():
+    for cells in evidence.runs:
         alone = [cell for cell in cells if tuple(cell.values[name] for name in names) not in adaptive]
         alone = [cell for cell in alone if cell.epsilon > 0 and cell.defence != "none"]
         if alone and not cells[0].adaptive:

@@ -14,10 +14,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.results.checks.rule import Place
-from orchestrator.results.checks.statistics import holm, mcnemar
 from orchestrator.results.schemas import Results
 from orchestrator.results.witnesses import unpacked
+from workers.statistics import holm, mcnemar
 from workers.unit import label
+
+ALPHA = 0.01
+"""How often a rule may fire by chance in a whole folder where nothing is wrong."""
 
 SINGLE_STEP = ("fgsm",)
 AT_RANDOM = ("noise",)
@@ -117,7 +120,9 @@ class Pair:
     def of(cls, one: Cell, other: Cell) -> Pair:
         both = _common(one.correct_at, other.correct_at)
         first, second = one.broken_at[: len(both)] & both, other.broken_at[: len(both)] & both
-        return cls(one, other, int(both.sum()), int((first & ~second).sum()), int((second & ~first).sum()))
+        shared, broken = int(np.count_nonzero(both)), int(np.count_nonzero(first & second))
+        only_one, only_other = (int(np.count_nonzero(each)) - broken for each in (first, second))
+        return cls(one, other, shared, only_one, only_other)
 
     @property
     def gain(self) -> float:
@@ -127,7 +132,7 @@ class Pair:
 
 def clearly_ahead(pairs: Sequence[Pair], least: float) -> Iterator[Pair]:
     """The pairs whose first breaks a share of more than `least` more, and not by chance in any of them."""
-    significant = holm([mcnemar(pair.only_one, pair.only_other) for pair in pairs])
+    significant = holm([mcnemar(pair.only_one, pair.only_other) for pair in pairs], ALPHA)
     for pair, sure in zip(pairs, significant, strict=True):
         if sure and pair.gain > least:
             yield pair
@@ -162,21 +167,22 @@ class Evidence:
             kind.gradient_calls += values["gradient_calls"]
         return kinds
 
-    def runs(self) -> Iterator[list[Cell]]:
+    @cached_property
+    def runs(self) -> list[list[Cell]]:
         """The cells of each attack on each victim, ascending in epsilon."""
         found: dict[tuple[str, str], list[Cell]] = defaultdict(list)
         for cell in self.cells:
             found[_run(cell.values)].append(cell)
-        for cells in found.values():
-            yield sorted(cells, key=lambda cell: cell.values["epsilon"])
+        return [sorted(cells, key=lambda cell: cell.values["epsilon"]) for cells in found.values()]
 
-    def points(self) -> Iterator[list[Cell]]:
+    @cached_property
+    def points(self) -> list[list[Cell]]:
         """The cells that may be held against each other: of one victim, norm and epsilon above 0."""
         found: dict[tuple[str, str, float], list[Cell]] = defaultdict(list)
         for cell in self.cells:
             if cell.searched and cell.epsilon > 0:
                 found[cell.victim_id, cell.norm, cell.epsilon].append(cell)
-        yield from found.values()
+        return list(found.values())
 
     def probed(self) -> Iterator[tuple[Place, dict[str, float]]]:
         """Every victim that has figures: what it is, and those that could be measured."""

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.results.checks.cells import POINT
-from orchestrator.results.checks.evidence import Cell, Evidence, Pair, clearly_ahead
+from orchestrator.results.checks.evidence import ALPHA, Cell, Evidence, Pair, clearly_ahead
 from orchestrator.results.checks.rule import Found, Rule
-from orchestrator.results.checks.statistics import binomial_tail, holm, mcnemar
 from orchestrator.results.checks.victims import weaker_on_probes
+from workers.statistics import binomial_tail, holm, mcnemar
 
 _LOST = 0.02  # to a single step: default searches lose a point to it on small images, and hide nothing
 _MASKED = 0.05  # of the correct examples: on small images square breaks some that ten steps of bim do not
@@ -29,7 +29,7 @@ def _weaker_than_fgsm(evidence: Evidence) -> Iterator[Found]:
     yield from weaker_on_probes("bim", "fgsm", ("bim", "fgsm"))(evidence)
     pairs = [
         Pair.of(single, cell)
-        for cells in evidence.points()
+        for cells in evidence.points
         for single in cells
         if single.kind.name == "fgsm"
         for cell in cells
@@ -59,7 +59,7 @@ def _black_box_helps(evidence: Evidence) -> Iterator[Found]:
 def _only_black_box(evidence: Evidence, allowed: float) -> Iterator[Found]:
     """Where an attack without gradients breaks more than `allowed` that all those by gradients miss."""
     found: list[tuple[Cell, Cell, int, int]] = []
-    for cells in evidence.points():
+    for cells in evidence.points:
         white = [cell for cell in cells if cell.kind.white_box]
         if not any(cell.kind.iterative for cell in white):
             continue
@@ -71,7 +71,7 @@ def _only_black_box(evidence: Evidence, allowed: float) -> Iterator[Found]:
             missed = both & ~broken[: len(both)]
             best = max(white, key=lambda cell: int(cell.successes))
             found.append((black, best, int((black.broken_at[: len(both)] & missed).sum()), int(both.sum())))
-    significant = holm([binomial_tail(only, n, allowed) for _, _, only, n in found])
+    significant = holm([binomial_tail(only, n, allowed) for _, _, only, n in found], ALPHA)
     for (black, best, only, n), sure in zip(found, significant, strict=True):
         if sure and only > allowed * n:
             yield Found(
@@ -115,7 +115,7 @@ def _oblivious_better(evidence: Evidence) -> Iterator[Found]:
 
 def _noise_as_good(evidence: Evidence) -> Iterator[Found]:
     """Where noise breaks anything to speak of, a search breaks far more; where neither does, who knows."""
-    for cells in evidence.points():
+    for cells in evidence.points:
         for noise in (cell for cell in cells if cell.kind.name == "noise"):
             for cell in cells:
                 if not (cell.kind.iterative or cell.kind.black_box):
@@ -138,7 +138,7 @@ def _noise_as_good(evidence: Evidence) -> Iterator[Found]:
 def _farther_than_deepfool(evidence: Evidence) -> Iterator[Found]:
     """The first step to the boundary bounds what a search for the nearest image should come to."""
     runs: dict[str, dict[str, list[Cell]]] = {}
-    for cells in evidence.runs():
+    for cells in evidence.runs:
         if cells[0].minimum_norm and cells[0].norm == "l2" and cells[0].searched:
             runs.setdefault(cells[0].victim_id, {}).setdefault(cells[0].kind.name, []).append(cells[-1])
     for found in runs.values():
@@ -159,7 +159,7 @@ def _has_median(cell: Cell) -> bool:
 
 
 def _catastrophic(evidence: Evidence) -> Iterator[Found]:
-    for cells in evidence.points():
+    for cells in evidence.points:
         iterative = [cell for cell in cells if cell.kind.iterative and cell.done]
         for fgsm in (cell for cell in cells if cell.kind.name == "fgsm" and cell.done and iterative):
             best = min(iterative, key=lambda cell: float(cell.robust / cell.n))

@@ -1,13 +1,10 @@
-"""Exact tests of counts, so that a difference which chance explains is no finding."""
+"""Exact tests of counts, so that a difference which chance explains is taken for none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-
-ALPHA = 0.01
-"""How often a rule may fire by chance in a whole folder where nothing is wrong."""
 
 
 def binomial_tail(successes: int, trials: int, share: float = 0.5) -> float:
@@ -23,8 +20,8 @@ def binomial_tail(successes: int, trials: int, share: float = 0.5) -> float:
 def mcnemar(more: int, fewer: int) -> float:
     """The exact one-sided McNemar test (McNemar, 1947; its exact form is a sign test).
 
-    The probability of `more` or more among the examples that only one of two attacks breaks, if either were
-    as likely to be that one.
+    The probability of `more` or more among the examples that only one of two breaks, or answers rightly, if
+    either were as likely to be that one.
     """
     return binomial_tail(more, more + fewer)
 
@@ -39,11 +36,6 @@ def holm_adjusted(probabilities: Sequence[float]) -> list[float]:
     return found
 
 
-def holm(probabilities: Sequence[float], alpha: float = ALPHA) -> list[bool]:
+def holm(probabilities: Sequence[float], alpha: float) -> list[bool]:
     """Which of several tests are significant together, any by chance with `alpha` (Holm, 1979)."""
-    found = [False] * len(probabilities)
-    for rank, i in enumerate(sorted(range(len(probabilities)), key=probabilities.__getitem__)):
-        if probabilities[i] > alpha / (len(probabilities) - rank):
-            break
-        found[i] = True
-    return found
+    return [probability <= alpha for probability in holm_adjusted(probabilities)]

@@ -1,0 +1,104 @@
+"""Figures of sweeps from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.results.figures import Choice, draw
+from orchestrator.results.schemas import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Names = str | Sequence[str]
+"""A name, or several."""
+
+
+class Plots:
+    """Figures, as `robustsweep figure` writes them: each a matplotlib figure, which a notebook shows.
+
+    All take names as `Sweep.table` does (`dataset`, `model`, `defence`, `attack`, `norm`, `by`) and a `width`
+    in inches; UserError for a name that is not there, and where there is nothing to draw.
+    """
+
+    def __init__(self, results: Sequence[Results]) -> None:
+        self._results = results
+
+    def curves(
+        self,
+        *,
+        dataset: Names = (),
+        model: Names = (),
+        defence: Names = (),
+        attack: Names = (),
+        norm: Names = (),
+        by: Names = (),
+        width: float | None = None,
+    ) -> Figure:
+        """Robust accuracy against epsilon: of the worst case where there is one, or of the attacks named."""
+        return self._draw("curves", _chosen(dataset, model, defence, attack, norm), by, None, width)
+
+    def distances(
+        self,
+        *,
+        dataset: Names = (),
+        model: Names = (),
+        defence: Names = (),
+        attack: Names = (),
+        norm: Names = (),
+        by: Names = (),
+        width: float | None = None,
+    ) -> Figure:
+        """Robust accuracy at any epsilon under minimum-norm attacks, a step for each image."""
+        return self._draw("distances", _chosen(dataset, model, defence, attack, norm), by, None, width)
+
+    def heatmap(
+        self,
+        *,
+        dataset: Names = (),
+        model: Names = (),
+        defence: Names = (),
+        attack: Names = (),
+        norm: Names = (),
+        by: Names = (),
+        epsilon: float | None = None,
+        width: float | None = None,
+    ) -> Figure:
+        """Every model under every attack at one epsilon, by default one in the middle of the grid's."""
+        return self._draw("heatmap", _chosen(dataset, model, defence, attack, norm), by, epsilon, width)
+
+    def training(
+        self,
+        *,
+        dataset: Names = (),
+        model: Names = (),
+        defence: Names = (),
+        by: Names = (),
+        width: float | None = None,
+    ) -> Figure:
+        """Loss and accuracy by epoch, on training and validation images."""
+        return self._draw("training", _chosen(dataset, model, defence, (), ()), by, None, width)
+
+    def _draw(
+        self,
+        kind: str,
+        wanted: Mapping[str, Sequence[str]],
+        by: Names,
+        epsilon: float | None,
+        width: float | None,
+    ) -> Figure:
+        choice = Choice(wanted=wanted, by=several(by), epsilon=epsilon, width=width)
+        return draw(kind, self._results, choice)
+
+    def __repr__(self) -> str:
+        return "<figures: .curves(), .distances(), .heatmap(), .training()>"
+
+
+def several(names: Names) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _chosen(dataset: Names, model: Names, defence: Names, attack: Names, norm: Names) -> dict[str, list[str]]:
+    asked = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
+    return {key: found for key, names in asked.items() if (found := several(names))}

@@ -1,0 +1,163 @@
+"""Robust accuracy against epsilon: a panel for each dataset and norm, a line for each model and defence."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from orchestrator.results.figures import Choice
+from orchestrator.results.figures.axes import epsilon_axis, share_axis
+from orchestrator.results.figures.page import Drawing, Page
+from orchestrator.results.figures.series import (
+    Panel,
+    Remarks,
+    chosen,
+    look_of,
+    name_of,
+    panels,
+)
+from orchestrator.results.figures.style import INK, Look, looks
+from orchestrator.results.metrics import WORST_CASE
+from orchestrator.results.schemas import Results
+from orchestrator.results.tables import Entry
+from orchestrator.results.text.robustness import epsilon_text
+
+_STEP = 0.075  # of the height: between marks of what has no number
+_MISSED = "right and not driven to the target (%)"
+_ROBUST = "robust accuracy (%)"
+
+Point = tuple[float, Entry]
+"""An epsilon, and the number there."""
+
+
+def curves(results: Sequence[Results], choice: Choice) -> Drawing:
+    """Draw robust accuracy against epsilon, with 95% intervals as bands.
+
+    Of the worst case where there is one, unless attacks are asked for: then a panel for each. A line has a
+    gap where a number is missing or a check calls it wrong, and a mark.
+    """
+    notes: list[str] = []
+    drawn = panels(chosen(results, choice).tables, choice, notes)
+    look = looks(list(dict.fromkeys(look_of(one.table, row) for one in drawn for row in one.rows)))
+    page = Page(len(drawn), width=choice.width, panel_width=2.2, panel_height=1.75)
+    remarks = Remarks()
+    for panel, axes in zip(drawn, page.panels, strict=True):
+        _panel(page, axes, panel, look, remarks)
+    _explain(page, drawn)
+    remarks.say(page)
+    for note in [*notes, *_worst_case(drawn)]:
+        page.note(note)
+    return page.finished()
+
+
+def _panel(page: Page, axes: Axes, panel: Panel, look: dict[tuple[str, str], Look], remarks: Remarks) -> None:
+    marked: dict[float, int] = defaultdict(int)
+    for row in panel.rows:
+        style, name = look[look_of(panel.table, row)], name_of(panel.table, row)
+        points = [
+            (epsilon, entry)
+            for epsilon, entry in zip(panel.table.epsilons, row.entries, strict=True)
+            if entry is not None  # not in the grid: nothing is missing
+        ]
+        for epsilon, entry in points:
+            remarks.see(entry, f"{name}, {panel.title} at {epsilon_text(epsilon)}")
+            if entry.mark:
+                height = -_STEP * (marked[epsilon] + 0.6)
+                marked[epsilon] += 1
+                axes.plot(epsilon, 100 * height, clip_on=False, **mark(entry.mark, style.colour))
+        for run in runs(points):
+            _line(axes, run, style)
+        page.legend(name, handle(style))
+    epsilon_axis(axes, panel.table.epsilons, panel.table.norm, page.panel_width, label=True)
+    below = _STEP * max(marked.values(), default=0)
+    share_axis(axes, _MISSED if panel.targeted else _ROBUST, label=page.leftmost(axes), floor=-below)
+    page.title(axes, panel.title)
+
+
+def runs(points: Sequence[Point]) -> Iterator[list[Point]]:
+    """The stretches of a line without a hole: nothing is drawn across one."""
+    run: list[Point] = []
+    for epsilon, entry in points:
+        if entry.value is None:
+            if run:
+                yield run
+            run = []
+        else:
+            run.append((epsilon, entry))
+    if run:
+        yield run
+
+
+def _line(axes: Axes, run: Sequence[Point], style: Look) -> None:
+    x = [epsilon for epsilon, _ in run]
+    value, low, high = (
+        100 * np.array([getattr(entry, name) for _, entry in run], np.float64)
+        for name in ("value", "low", "high")
+    )
+    if len(run) > 1:
+        axes.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
+    else:  # a band of one point has no width
+        axes.errorbar(x, value, [value - low, high - value], color=style.colour, linewidth=0.8, capsize=1.5)
+    axes.plot(x, value, color=style.colour, dashes=style.dashes or (None, None))
+    if any(entry.sd is not None for _, entry in run):
+        spread = 100 * np.array([entry.sd or 0.0 for _, entry in run])
+        axes.errorbar(x, value, spread, fmt="none", color=style.colour, linewidth=0.8, capsize=1.5)
+    for (epsilon, entry), y in zip(run, value, strict=True):
+        hollow = entry.verdict == "suspicious"
+        axes.plot(
+            epsilon,
+            y,
+            marker=style.marker,
+            color=style.colour,
+            markerfacecolor="white" if hollow else style.colour,
+            markeredgewidth=0.8 if hollow else 0.3,
+            markeredgecolor=style.colour if hollow else "white",
+        )
+
+
+def handle(style: Look) -> Line2D:
+    """How a series is shown in a legend."""
+    line = Line2D(
+        [], [], color=style.colour, marker=style.marker, markeredgecolor="white", markeredgewidth=0.3
+    )
+    if style.dashes:
+        line.set_dashes(style.dashes)
+    return line
+
+
+def mark(why: str, colour: str) -> dict[str, Any]:
+    """How it is shown that there is no number: by a cross where it is wrong, else by a question mark."""
+    marker = "x" if why == "wrong" else "$?$"
+    return {"marker": marker, "color": colour, "linestyle": "none", "markersize": 3.5, "markeredgewidth": 0.9}
+
+
+def _explain(page: Page, drawn: Sequence[Panel]) -> None:
+    entries = [entry for panel in drawn for row in panel.rows for entry in row.entries if entry]
+    if any(entry.mark == "wrong" for entry in entries):
+        page.legend("wrong: no number", Line2D([], [], **mark("wrong", INK)))
+    if any(entry.mark not in ("", "wrong") for entry in entries):
+        page.legend("not done", Line2D([], [], **mark("missing", INK)))
+
+
+def _worst_case(drawn: Sequence[Panel]) -> Iterator[str]:
+    """What worst cases are of, where that is not the same for all of them."""
+    of = [panel for panel in drawn if panel.attack == WORST_CASE]
+    if of:
+        yield "worst case: broken by any of the adaptive, untargeted attacks"
+    for panel in of:
+        at: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for row in panel.rows:
+            for epsilon, entry in zip(panel.table.epsilons, row.entries, strict=True):
+                if entry and not entry.mark:
+                    at[entry.attacks].append(f"{name_of(panel.table, row)} at {epsilon_text(epsilon)}")
+        most = max(at, key=lambda attacks: len(at[attacks]), default=())
+        for attacks, where in at.items():
+            if attacks != most:
+                shown = ", ".join(dict.fromkeys(where))
+                place = f"{panel.table.dataset_label}, {panel.table.norm}"
+                yield f"{place}: {' and '.join(attacks)} alone for {shown}"

@@ -1,0 +1,181 @@
+"""Rows of robustness tables as series of a figure: which are drawn where, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.results.checks import RULES
+from orchestrator.results.choice import choose
+from orchestrator.results.figures import Choice
+from orchestrator.results.figures.page import Page
+from orchestrator.results.metrics import WORST_CASE
+from orchestrator.results.schemas import Results
+from orchestrator.results.tables import (
+    Entry,
+    RobustnessTable,
+    Row,
+    cells_and_worst_cases,
+    robustness_tables,
+)
+from orchestrator.results.text.robustness import epsilon_text
+from workers.unit import NO_DEFENCE
+
+_RULES = 5  # how many rules a figure explains; `verify` knows them all
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one panel shows: rows of one table under one attack."""
+
+    table: RobustnessTable
+    attack: str  # as people read it
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        by = [value for key, value in self.table.by if key != "attack"]
+        return ", ".join([self.table.dataset_label, self.table.norm, *by, self.attack])
+
+    @property
+    def targeted(self) -> bool:
+        return any(row.targeted for row in self.rows)
+
+
+def model_of(table: RobustnessTable, row: Row) -> str:
+    """What a row's colour stands for."""
+    return f"{row.sweep}: {row.model_label}" if table.sweeps else row.model_label
+
+
+def name_of(table: RobustnessTable, row: Row) -> str:
+    """What a legend calls a row."""
+    undefended = row.defence == NO_DEFENCE.name == row.defence_label
+    return model_of(table, row) if undefended else f"{model_of(table, row)}, {row.defence_label}"
+
+
+def look_of(table: RobustnessTable, row: Row) -> tuple[str, str]:
+    """Its key of `style.looks`."""
+    return model_of(table, row), row.defence_label
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The part of some sweeps that is to be drawn."""
+
+    tables: list[RobustnessTable]
+    cells: dict[tuple[str, str], dict[str, Any]]  # rows of the view `cells`, by sweep and cell id
+
+    def cells_of(self, row: Row) -> list[dict[str, Any]]:
+        return [self.cells[row.sweep, cell_id] for cell_id in row.cell_ids]
+
+
+def chosen(results: Sequence[Results], choice: Choice) -> Chosen:
+    """What of the sweeps is asked for; UserError where there is none of it."""
+    cells, worst = cells_and_worst_cases(results)
+    tables = choose(robustness_tables(cells, worst), choice.wanted, choice.by)
+    if not tables:
+        raise UserError("nothing to draw: there is no cell")
+    return Chosen(tables, {(cell["sweep"], cell["cell_id"]): cell for cell in cells.to_pylist()})
+
+
+def epsilon_of(table: RobustnessTable, asked: float | None) -> float | None:
+    """The one epsilon that a figure shows of a table: the one asked for, None where the table has it not; or
+    the one in the middle of those above 0."""
+    if asked is not None:
+        return next((one for one in table.epsilons if abs(one - asked) <= 1e-9), None)
+    above = [one for one in table.epsilons if one > 0] or list(table.epsilons)
+    return above[(len(above) - 1) // 2]
+
+
+def no_epsilon(tables: Sequence[RobustnessTable], asked: float) -> UserError:
+    """The error where no table has the epsilon that is asked for."""
+    there = sorted({epsilon for table in tables for epsilon in table.epsilons})
+    return UserError(
+        f"--epsilon: found {epsilon_text(asked)}; there are: {', '.join(map(epsilon_text, there))}"
+    )
+
+
+def panels(tables: Sequence[RobustnessTable], choice: Choice, page_note: list[str]) -> list[Panel]:
+    """A panel for each table and attack; unless attacks are asked for, of the worst case where there is one.
+
+    What is left out so is said in `page_note`.
+    """
+    found: list[Panel] = []
+    for table in tables:
+        rows = {name: [row for row in table.rows if row.attack_label == name] for name in _attacks(table)}
+        if not (choice.wanted.get("attack") or "attack" in choice.by) and WORST_CASE in rows:
+            worst = rows[WORST_CASE]
+            drawn = {name_of(table, row) for row in worst}
+            left = dict.fromkeys(name_of(table, row) for row in table.rows)
+            if others := [name for name in left if name not in drawn]:
+                page_note.append(
+                    f"{table.dataset_label}, {table.norm}: without {', '.join(others)}, of one attack alone"
+                )
+            rows = {WORST_CASE: worst}
+        found += [Panel(table, name, tuple(some)) for name, some in rows.items()]
+    return found
+
+
+def _attacks(table: RobustnessTable) -> list[str]:
+    return list(dict.fromkeys(row.attack_label for row in table.rows))
+
+
+@dataclass
+class Remarks:
+    """What has to be said of what is drawn, and of what is not."""
+
+    holes: dict[str, list[str]] = field(default_factory=dict)  # why -> where
+    rules: dict[str, None] = field(default_factory=dict)
+    examples: set[int] = field(default_factory=set)
+    seeds: bool = False
+    intervals: bool = False
+    attacks: dict[str, dict[tuple[str, ...], list[str]]] = field(default_factory=dict)
+
+    def see(self, entry: Entry, where: str) -> None:
+        """Take note of an entry that is, or should be, drawn."""
+        if entry.verdict in ("wrong", "suspicious") and entry.status == "done":
+            for name in entry.checks:
+                if RULES[name].severity in ("wrong", "suspicious"):
+                    self.rules[name] = None
+        if entry.mark:
+            self.holes.setdefault(entry.mark.partition(" ")[0], []).append(
+                f"{where} ({entry.n}/{entry.examples})" if entry.mark.startswith("partial") else where
+            )
+        elif entry.status == "done":
+            self.examples.add(entry.n // entry.seeds)
+        self.seeds |= entry.sd is not None
+        self.intervals |= entry.low is not None
+
+    def say(self, page: Page, *, bands: str | None = "bands", suspicious: str = "hollow points") -> None:
+        """Put it below a figure; `bands` is what shows intervals, `suspicious` what such numbers have."""
+        if self.examples:
+            counts = sorted(self.examples)
+            shown = "–".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
+            text = f"n = {shown} test images"
+            if self.intervals and bands:
+                text += f"; {bands}: 95% intervals (test sampling only)"
+            if self.seeds:
+                text += "; mean over training seeds, bars: ± SD"
+            page.note(text)
+        for why, places in self.holes.items():
+            if why != "wrong":
+                page.note(f"{why}, no number: {_some(places)}")
+        wrong = [name for name in RULES if name in self.rules and RULES[name].severity == "wrong"]
+        if self.holes.get("wrong"):
+            page.note(f"wrong, no number: {_some(self.holes['wrong'])}")
+        for i, name in enumerate([*wrong, *(n for n in RULES if n in self.rules and n not in wrong)]):
+            if i == _RULES:
+                page.note(f"{len(self.rules) - _RULES} more checks: robustsweep verify")
+                break
+            rule = RULES[name]
+            said = f"{suspicious}, suspicious" if rule.severity == "suspicious" else rule.severity
+            page.note(f"{said}: {rule.meaning}")
+
+
+def _some(places: Sequence[str], most: int = 4) -> str:
+    """Some places in words, and how many more there are."""
+    each = list(dict.fromkeys(places))
+    more = f" and {len(each) - most} more" if len(each) > most else ""
+    return "; ".join(each[:most]) + more

@@ -1,0 +1,345 @@
+"""Figures: what is drawn is what is there, holes are gaps that are named, and all of it can be read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import matplotlib as mpl
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from numpy.testing import assert_allclose
+
+import robustsweep
+from orchestrator.errors import UserError
+from orchestrator.results.figures import KINDS, Choice, draw, save
+from orchestrator.results.figures.distances import steps
+from orchestrator.results.figures.page import image_bytes, wrapped
+from orchestrator.results.figures.style import DASHES, MARKERS, PALETTE, contrast, looks
+from orchestrator.results.schemas import Results
+from orchestrator.results.views import _wilson
+from orchestrator.results.wilson import wilson
+from tests.support.figures import faults
+from tests.support.results import Cell, results_of
+
+EPSILONS = (0.0, 0.05, 0.1, 0.2)
+
+
+def rows(broken: int, n: int = 20, **every: Any) -> list[dict[str, Any]]:
+    """Of `n` examples the first so many are broken, near the clean image."""
+    hit = {"success": True, "success_uint8": True, "distance": 0.001, **every}
+    return [hit if i < broken else dict(every) for i in range(n)]
+
+
+def cells(**of: Any) -> list[Cell]:
+    """Cells at all epsilons, broken on 0, 5, 10 and 15 of 20 examples."""
+    return [Cell(epsilon=epsilon, examples=20, rows=rows(5 * i), **of) for i, epsilon in enumerate(EPSILONS)]
+
+
+def with_weak(results: list[Cell]) -> Results:
+    """Of victims that answer no better than chance: what checks call suspicious."""
+    victims = {cell.victim_id: cell for cell in results}
+    return results_of(
+        results,
+        victims=[
+            {
+                "victim_id": victim,
+                "model": cell.model,
+                "dataset": cell.dataset,
+                "defence": cell.defence,
+                "seed": cell.seed,
+                "test_accuracy": 0.12,
+                "chance": 0.1,
+            }
+            for victim, cell in victims.items()
+        ],
+    )
+
+
+def texts(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(mpl.text.Text))
+
+
+def lines(figure: Figure, colour: str) -> list[np.ndarray]:
+    """The lines (not points) of one colour, each as (points, 2)."""
+    return [
+        line.get_xydata()
+        for axes in figure.axes
+        for line in axes.get_lines()
+        if line.get_color() == colour and line.get_linestyle() != "None" and len(line.get_xdata()) > 1
+    ]
+
+
+def test_a_curve_is_the_numbers_of_the_table() -> None:
+    figure = draw("curves", [results_of(cells())], Choice())
+    [line] = lines(figure, PALETTE[0])
+    assert_allclose(line, [(0, 100), (0.05, 75), (0.1, 50), (0.2, 25)])
+    assert "n = 20 test images; bands: 95% intervals" in texts(figure) and faults(figure) == []
+
+
+def test_nothing_is_drawn_across_a_hole() -> None:
+    """Where a cell is missing, partial or wrong, a line ends, and what is so is said."""
+    some = cells()
+    for hole, said in ((some[2], "missing, no number"), (some[1], "partial, no number")):
+        held = [cell for cell in some if cell is not hole]
+        partial = Cell(epsilon=hole.epsilon, examples=20, rows=rows(0, 7) if hole is some[1] else ())
+        figure = draw("curves", [results_of([*held, partial])], Choice())
+        found = [x for line in lines(figure, PALETTE[0]) for x, _ in line]
+        assert hole.epsilon not in found
+        # No stretch passes over it either.
+        assert all(not line[0, 0] < hole.epsilon < line[-1, 0] for line in lines(figure, PALETTE[0]))
+        assert said in texts(figure) and "not done" in texts(figure)
+        assert f"at {hole.epsilon:g}" in texts(figure) and faults(figure) == []
+
+
+def test_a_number_that_a_check_calls_wrong_is_not_drawn() -> None:
+    some = cells()
+    # Successes beyond epsilon contradict their own rows.
+    wrong = Cell(epsilon=0.1, examples=20, rows=rows(10, distance=0.15))
+    sweep = [results_of([*(cell for cell in some if cell.epsilon != 0.1), wrong])]
+    for kind in ("curves", "heatmap"):
+        figure = draw(kind, sweep, Choice(epsilon=0.1 if kind == "heatmap" else None))
+        assert "wrong, no number: resnet50_v2" in texts(figure) and faults(figure) == []
+    assert "wrong" in texts(figure).split("\n") and "50" not in texts(figure).split("\n")
+    assert 0.1 not in {x for line in lines(draw("curves", sweep, Choice()), PALETTE[0]) for x, _ in line}
+
+
+def test_what_a_check_calls_suspicious_is_hollow() -> None:
+    figure = draw("curves", [with_weak(cells())], Choice())
+    points = [
+        line.get_markerfacecolor()
+        for axes in figure.axes
+        for line in axes.get_lines()
+        if line.get_marker() == MARKERS[0] and len(line.get_xdata()) == 1
+    ]
+    assert points == ["white"] * 4 and "hollow points, suspicious: " in texts(figure)
+    assert "25*" in texts(draw("heatmap", [with_weak(cells())], Choice(epsilon=0.2)))
+
+
+def test_an_incomplete_worst_case_has_no_number() -> None:
+    half = Cell(attack="bim", epsilon=0.1, examples=20)
+    figure = draw("curves", [results_of([*cells(), *cells(attack="bim")[:2], half])], Choice())
+    assert "incomplete, no number: resnet50_v2, mnist, linf, worst case at 0.1" in texts(figure)
+    # At 0.2 it is of FGSM alone, which is less than elsewhere.
+    assert "mnist, linf: fgsm alone for resnet50_v2 at 0.2" in texts(figure)
+
+
+def test_attacks_that_are_asked_for_have_panels() -> None:
+    sweep = [
+        results_of([*cells(), *cells(attack="bim"), *cells(attack="pgd", adaptive=False, defence="jpeg")])
+    ]
+    assert [axes.get_title(loc="left") for axes in draw("curves", sweep, Choice()).axes] == [
+        "mnist, linf, worst case"
+    ]
+    asked = draw("curves", sweep, Choice(wanted={"attack": ["fgsm", "pgd"]}))
+    assert [axes.get_title(loc="left") for axes in asked.axes] == [
+        "mnist, linf, fgsm",
+        "mnist, linf, pgd (oblivious)",
+    ]
+    assert len(draw("curves", sweep, Choice(by=["attack"])).axes) == 4
+
+
+def test_targeted_attacks_say_so() -> None:
+    figure = draw("curves", [results_of(cells(targeted=True, attack_options="targeted=True"))], Choice())
+    assert "right and not driven to the target (%)" in texts(figure) and "robust accuracy" not in texts(
+        figure
+    )
+
+
+def test_labels_are_read_in_figures() -> None:
+    named = cells(model_label="Net $x_1$", dataset_label="Digits", attack_label="FGM", defence_label="bare")
+    text = texts(draw("curves", [results_of(named)], Choice()))
+    assert "Digits, linf, FGM" in text and "Net $x_1$, bare" in text and "resnet50_v2" not in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_long_names_can_be_read_at_the_width_of_a_column(kind: str) -> None:
+    some: list[Cell] = []
+    for model in ("a_model_of_a_rather_long_name", "another_one_that_is_longer_still_and_has_no_end_of_it"):
+        for defence in ("none", "random_resize_pad (least=0.8)"):
+            for attack, nearest in (
+                ("fgsm", False),
+                ("carlini_wagner", True),
+                ("a_very_long_name_of_an_attack", False),
+            ):
+                some += cells(
+                    model=model,
+                    model_options="width=64, depth=7",
+                    defence=defence,
+                    attack=attack,
+                    attack_options="binary_search_steps=5, steps=50",
+                    minimum_norm=nearest,
+                )
+    history = [
+        {"victim_id": victim, "epoch": epoch, "phase": "scratch", "loss": 1.0, "accuracy": 0.5,
+         "validation_loss": 1.2, "validation_accuracy": 0.4}
+        for victim in dict.fromkeys(cell.victim_id for cell in some)
+        for epoch in (1, 2)
+    ]  # fmt: skip
+    victims = [{"victim_id": victim, "weights": victim} for victim in {one["victim_id"] for one in history}]
+    sweep = results_of(some, history=history, victims=victims)
+    for width in (3.3, 6.9):
+        figure = draw(kind, [sweep], Choice(width=width))
+        assert figure.get_figwidth() == width and faults(figure) == []
+
+
+@given(
+    distances=st.lists(st.one_of(st.floats(0, 3), st.just(np.inf)), min_size=1, max_size=30),
+    epsilon=st.floats(0, 4),
+)
+@settings(deadline=None, max_examples=100)
+def test_steps_are_the_share_that_is_farther(distances: list[float], epsilon: float) -> None:
+    found = steps([np.array(distances)])
+    place = np.searchsorted(found.at, epsilon, side="right") - 1
+    assert_allclose(found.share[place], np.mean(np.array(distances) > epsilon))
+
+
+def test_distances_meet_the_table_at_its_epsilons() -> None:
+    nearest = [0.0, 0.03, 0.07, 0.15, 0.3, np.inf, None, None]
+    at = [
+        {"clean_correct": False}
+        if d is None
+        else {"success": d <= e, "distance": d if d <= e else np.inf, "nearest": d}
+        for e in (0.1,)
+        for d in nearest
+    ]
+    cell = Cell(attack="deepfool", minimum_norm=True, norm="l2", epsilon=0.1, examples=8, rows=at)
+    figure = draw("distances", [results_of([cell])], Choice())
+    [line] = lines(figure, PALETTE[0])
+    place = np.searchsorted(line[:, 0], 0.1, side="right") - 1
+    assert_allclose(line[place, 1], 100 * 3 / 8)
+    assert_allclose(line[-1], (1e6, 100 / 8))  # what no distance reaches stays
+
+
+def test_distances_of_a_cell_that_is_not_done_are_not_drawn() -> None:
+    some = Cell(
+        attack="deepfool",
+        minimum_norm=True,
+        norm="l2",
+        examples=8,
+        rows=[{"distance": 0.3, "nearest": 0.3}] * 5,
+    )
+    figure = draw("distances", [results_of([some])], Choice())
+    assert lines(figure, PALETTE[0]) == [] and "partial, no number: resnet50_v2" in texts(figure)
+    with pytest.raises(
+        UserError, match=r"distances are of minimum-norm attacks, such as deepfool; there are: fgsm"
+    ):
+        draw("distances", [results_of(cells())], Choice())
+
+
+def test_training_draws_a_network_once() -> None:
+    some = [*cells(), *cells(defence="jpeg")]
+    victims = dict.fromkeys(cell.victim_id for cell in some)
+    history = [
+        {"victim_id": victim, "epoch": epoch, "phase": "head" if epoch < 3 else "fine_tune",
+         "loss": 2.0 / epoch, "accuracy": 0.2 * epoch,
+         "validation_loss": None, "validation_accuracy": 0.1 * epoch}
+        for victim in victims
+        for epoch in (1, 2, 3)
+    ]  # fmt: skip
+    same = [{"victim_id": victim, "weights": "same"} for victim in victims]
+    figure = draw("training", [results_of(some, history=history, victims=same)], Choice())
+    assert "jpeg" not in texts(figure) and "dotted: from head to fine_tune" in texts(figure)
+    found = lines(figure, PALETTE[0])
+    assert_allclose(found[0], [(1, 2), (2, 1), (3, 2 / 3)])
+    assert_allclose(found[2], [(1, 20), (2, 40), (3, 60)])
+    with pytest.raises(UserError, match="all are used as they are"):
+        draw("training", [results_of(some)], Choice())
+
+
+def test_looks_tell_apart_without_colour() -> None:
+    series = [(f"m{i}", f"d{j}") for i in range(11) for j in range(6)]
+    found = looks(series)
+    assert len({(look.marker, look.dashes) for look in found.values()}) == len(series)
+    assert len(set(PALETTE)) == 7 and len(set(MARKERS)) == 11 and len(set(DASHES)) == 6
+    assert all(contrast(colour, "white") > 1.9 for colour in PALETTE)
+
+
+@given(st.integers(0, 500), st.integers(1, 500))
+@settings(deadline=None, max_examples=25)
+def test_intervals_are_those_of_the_views(successes: int, n: int) -> None:
+    k = min(successes, n)
+    sql = ", ".join(_wilson(sign, str(k), str(n)) for sign in "-+")
+    assert_allclose(wilson(k, n), duckdb.sql(f"SELECT {sql}").fetchall()[0], atol=1e-12)
+
+
+@given(st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=80))
+@settings(deadline=None, max_examples=20)
+def test_wrapping_loses_no_letter(text: str) -> None:
+    assert "".join(wrapped(text, 0.5, 7)).replace(" ", "") == text.replace(" ", "")
+
+
+def test_files_by_their_ends_and_the_same_figure_is_the_same_file(tmp_path: Path) -> None:
+    sweep = [results_of(cells())]
+    begins = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    for form, begin in begins.items():
+        path = tmp_path / f"x.{form}"
+        save(draw("curves", sweep, Choice()), str(path))
+        data = path.read_bytes()
+        assert data.startswith(begin)
+        assert data == image_bytes(draw("curves", sweep, Choice()), form)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.pdf", "x.png", "x.svg"]
+    with pytest.raises(
+        UserError, match=r'--out: found "x.gif"; a name that ends in .png, .svg, .pdf is allowed'
+    ):
+        save(draw("curves", sweep, Choice()), str(tmp_path / "x.gif"))
+
+
+def test_settings_of_matplotlib_are_left_as_they_were() -> None:
+    before = dict(mpl.rcParams)
+    draw("curves", [results_of(cells())], Choice())
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "choice", "message"),
+    [
+        ("curve", {}, 'no figure "curve"; did you mean "curves"?'),
+        ("curves", {"epsilon": 0.1}, "--epsilon means nothing to curves"),
+        ("heatmap", {"epsilon": 0.15}, "--epsilon: found 0.15; there are: 0, 0.05, 0.1, 0.2"),
+        ("curves", {"wanted": {"attack": ["fgsn"]}}, '--attack: found "fgsn"; did you mean "fgsm"?'),
+        ("curves", {"width": 1.0}, "--width: found 1; 2.5 to 40 inches"),
+    ],
+)
+def test_bad_input_is_one_clear_error(kind: str, choice: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        draw(kind, [results_of(cells())], Choice(**choice))
+    assert message in str(caught.value)
+
+
+def test_from_python_and_in_notebooks() -> None:
+    from orchestrator.plots import Plots
+
+    plot = Plots([results_of(cells())])
+    figure = plot.curves(dataset="mnist", width=3.3)
+    assert isinstance(figure, Figure) and figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+    assert isinstance(plot.heatmap(epsilon=0.1), Figure)
+    assert set(KINDS) == {name for name in vars(Plots) if not name.startswith("_")}
+    assert isinstance(robustsweep.Plots, type)
+
+
+def test_a_figure_imports_neither_tensorflow_nor_ray(tmp_path: Path) -> None:
+    output, drawn = tmp_path / "out", tmp_path / "x.svg"
+    code = (
+        "import sys; from pathlib import Path; from tests.support.sweeps import sweep, write_grid\n"
+        f"sweep(write_grid(Path({str(tmp_path / 'g.yaml')!r})), {str(output)!r})"
+    )
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, check=True)
+    code = (
+        "import sys, orchestrator.cli\n"
+        f"sys.argv = ['robustsweep', 'figure', 'curves', {str(output)!r}, '-o', {str(drawn)!r}]\n"
+        "try:\n    orchestrator.cli.main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'tensorflow', 'keras', 'ray', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, check=True)
+    assert drawn.read_bytes().startswith(b"<?xml")
