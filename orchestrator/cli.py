@@ -62,6 +62,7 @@ from orchestrator.store import OUTPUTS
 from workers.version import VERSION
 
 if TYPE_CHECKING:
+    from orchestrator.report.facts import Facts
     from orchestrator.results.schemas import Results
 
 app = typer.Typer(
@@ -260,10 +261,16 @@ def report(
 
         with saying("reading shards"):
             stores = existing_outputs(outputs)
-            results, warnings = read_results(stores)
             path = out or f"{'-'.join(name.rpartition('/')[2] for name in stores)}.html"
-            write_report(gather(stores, results, warnings, data_dir), path)
-        warn(warnings)
+            read: list[str] = []
+
+            def ask() -> Facts:
+                results, warnings = read_results(stores)
+                read.extend(warnings)
+                return gather(stores, results, warnings, data_dir)
+
+            write_report(ask, path)
+        warn(read)
         size = Path(path).expanduser().stat().st_size
         print(f"wrote {path} ({size / 1e6:.1f} MB): it opens in any browser, and fetches nothing")
 
@@ -289,8 +296,8 @@ def view(
         server = Server(watched, port)
         with saying("reading shards"):
             watched.start()
-        print(f"{server.address}  (Ctrl-C ends it)", flush=True)
         try:
+            print(f"{server.address}  (Ctrl-C ends it)", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             pass

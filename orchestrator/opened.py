@@ -219,7 +219,7 @@ class Sweep:
         from orchestrator.report.facts import gather
         from orchestrator.report.page import write_report
 
-        write_report(gather(self._stores, self._results, self.warnings, data_dir), os.fspath(path))
+        write_report(lambda: gather(self._stores, self._results, self.warnings, data_dir), os.fspath(path))
 
     def compare(self, first: str, second: str) -> Relation:
         """Two models, defences or sweeps among these, example by example: see `robustsweep.compare`."""

@@ -57,7 +57,7 @@ def _field(name: str, kind: str, title: str, **more: Any) -> alt.Tooltip:
 def _curves() -> Any:
     """Robust accuracy against epsilon: a band for the interval, a line that breaks at a hole, a hollow point
     where a check doubts the number, a cross on the axis where there is none."""
-    hover = alt.selection_point(fields=["line"], on="pointerover", nearest=True, clear="pointerout")
+    hover = alt.selection_point(fields=["line"], on="pointerover", clear="pointerout")
     faded = alt.when(hover).then(alt.value(1)).otherwise(alt.value(0.25))
     base = alt.Chart(_POINTS, height=_HEIGHT, width="container").encode(
         x=alt.X("epsilon:Q", title="epsilon", axis=alt.Axis(grid=False, tickCount=6)),
@@ -86,14 +86,15 @@ def _curves() -> Any:
         shape=alt.Shape("shape:N", scale=None),
         fill=alt.Fill("fill:N", scale=None),
         opacity=faded,
-        tooltip=told,
     )
+    # Points that are easier to meet. (Vega-Lite's `nearest` finds no text for its tooltips.)
+    near = numbers.mark_circle(size=400, opacity=0).encode(y=y, tooltip=told).add_params(hover)
     holes = (
         base.transform_filter("!isValid(datum.value)")
         .mark_text(text="×", fontSize=17, fontWeight="bold")
         .encode(y=alt.datum(2), tooltip=told)
     )
-    return alt.layer(band, line, holes, points.add_params(hover)).resolve_scale(y="shared")
+    return alt.layer(band, line, holes, points, near).resolve_scale(y="shared")
 
 
 def _heatmap() -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
@@ -60,11 +60,11 @@ def _inline(script: str) -> str:
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-def write_report(facts: Facts, path: str) -> None:
-    """Write the page to a file, whole or not at all; UserError where it cannot be written."""
-    page = report_page(facts)
+def write_report(ask: Callable[[], Facts], path: str) -> None:
+    """Write the page of what `ask` reads to a file, whole or not at all; UserError where it cannot be
+    written, before anything is read."""
     with replacing(path) as stream:
-        stream.write(page.encode())
+        stream.write(report_page(ask()).encode())
 
 
 def report_page(facts: Facts) -> str:

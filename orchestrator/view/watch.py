@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from orchestrator.errors import QueryError, UserError
+from orchestrator.errors import QueryError, StoreError, UserError
 from orchestrator.report.facts import gather
 from orchestrator.report.page import as_json, body, data
 from orchestrator.results.query import Answer, answering
@@ -31,6 +31,14 @@ ROWS, BYTES, SECONDS, MEMORY = 1000, 2_000_000, 30.0, "1GB"
 _RUNS = 5
 
 
+class _Heard(NamedTuple):
+    """What a run last said."""
+
+    sequence: int
+    at: float  # when it was first seen, by this process's clock
+    goes_on: bool  # there was another before it
+
+
 @dataclass
 class Watched:
     """What some folders hold, from a thread that looks for more."""
@@ -42,7 +50,7 @@ class Watched:
     _parts: dict[str, str] = field(default_factory=dict)
     _results: Sequence[Results] = ()
     _seen: Any = None
-    _sequences: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _sequences: dict[str, _Heard] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _asking: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
@@ -77,13 +85,15 @@ class Watched:
         """What changes when there is something new: names and sizes of files, no contents."""
         found = []
         for store in self.stores.values():
+            if not (runs := store.run_ids()):
+                raise StoreError(f"{store.shown} is not there any more")
             shards = [(file.path, file.size) for file in store.shards.files(recursive=True)]
             others = (
                 (file.path, file.size, file.mtime_ns)
                 for name in ("pins", "failures", "probes")
                 for file in store.folder.files(name, recursive=True)
             )
-            found.append((sorted(shards), sorted(others), store.run_ids()))
+            found.append((sorted(shards), sorted(others), runs))
         return found
 
     def _read(self) -> None:
@@ -129,14 +139,15 @@ class Watched:
     def _life(self, status: Status) -> str:
         """Whether a run lives: where one look cannot tell, whether its sequence number goes on."""
         answer, now = life(status), time.monotonic()
-        sequence, since = self._sequences.get(status.run_id, (-1, now))
-        if sequence != status.sequence:
-            known = sequence != -1
-            self._sequences[status.run_id] = (status.sequence, now)
-            return "live" if answer == "unknown" and known else answer
-        if answer == "unknown":
-            return "dead" if now - since > SILENT_SECONDS else "unknown"
-        return answer
+        known = self._sequences.get(status.run_id)
+        if known is None or known.sequence != status.sequence:
+            known = _Heard(status.sequence, now, goes_on=known is not None)
+            self._sequences[status.run_id] = known
+        if answer != "unknown":
+            return answer
+        if now - known.at > SILENT_SECONDS:
+            return "dead"
+        return "live" if known.goes_on else "unknown"
 
     def ask(self, sql: str) -> dict[str, Any]:
         """The answer to one SELECT, as much of it as a page takes. UserError for anything else; one at a

@@ -4,7 +4,7 @@
 (() => {
   const COLOURS = 7;
   const DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 3], [1, 3]];
-  const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke"];
+  const SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-left", "triangle-right"];
   const LINES = { heatmap: "line", bars: "name", differences: "pair" };  // charts with a line for each of these
   const BORDERS = ["solid", "dashed", "dotted", "double"];
   const MOST_PANELS = 24;
