@@ -21,7 +21,7 @@ from orchestrator.grid.load import load_grid
 from orchestrator.report import answer, gallery
 from orchestrator.report.contest import contests
 from orchestrator.report.facts import Facts, gather
-from orchestrator.report.page import as_json, body, data, write_report
+from orchestrator.report.page import as_json, content, write_report
 from orchestrator.report.sections import comparison, per_class
 from orchestrator.results.schemas import Results
 from tests.support.browser import Watched, needs_chromium, opened, running
@@ -113,13 +113,13 @@ def test_oblivious_and_targeted_numbers_sum_no_model_up() -> None:
     assert contest.rows == [] and "nothing sums a model up" in answer.best(contest, facts.known)[0]
     texts = [one.text for one in answer.distrust(facts)]
     assert any("(oblivious)" in text for text in texts) and any("(targeted)" in text for text in texts)
-    assert per_class(facts) == [] and data(facts)["pairs"] == []
+    assert per_class(facts) == [] and comparison(facts)["rows"] == []
 
 
 def test_a_wrong_number_is_nowhere_in_the_page() -> None:
     wrong = cell(37, epsilon=0.0, attack="bim")  # nothing can be broken there
     facts = facts_of(wrong, cell(60, epsilon=0.1, attack="bim"))
-    sections = body(facts)
+    sections, drawn = content(facts)
     # But where it is said what is wrong with it.
     shown = re.sub(
         r"<li><span class=\"badge wrong\">.*?</li>|<section id=\"checks\".*?</section>",
@@ -128,7 +128,7 @@ def test_a_wrong_number_is_nowhere_in_the_page() -> None:
         flags=re.S,
     )
     for number in ("76.5", "0.765"):  # (200 - 10 - 37) / 200
-        assert number not in shown and number not in as_json(data(facts))
+        assert number not in shown and number not in drawn
     assert "65.0%" in shown and "epsilon_zero" in sections and ">wrong" in shown
 
 

@@ -204,14 +204,14 @@ def test_it_reads_again_what_has_changed_and_only_then(folder: Path, monkeypatch
     watched = Watched(existing_outputs([str(folder)]))
     watched.start()
     try:
-        assert "2 of 4 cells are done; 2 missing." in watched.content()["body"]
+        assert "2 of 4 cells are done; 2 missing." in watched.content.body
         time.sleep(1.0)
         assert watched.version == 1
         finish(folder)
-        eventually(lambda: "All 4 cells are done." in watched.content()["body"])
+        eventually(lambda: "All 4 cells are done." in watched.content.body)
         os.rename(folder, f"{folder}-away")
         eventually(lambda: watched.problem != "")
-        assert "All 4 cells are done." in watched.content()["body"]  # what was read before
+        assert "All 4 cells are done." in watched.content.body  # what was read before
         os.rename(f"{folder}-away", folder)
         eventually(lambda: watched.problem == "")
     finally:

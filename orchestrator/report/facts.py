@@ -35,6 +35,7 @@ class Facts:
     known: Mapping[Place, Outcome]
     tables: Sequence[RobustnessTable]  # of robust accuracy, the best of each told
     data_dir: str | None = None  # where datasets are looked for, for clean images
+    _rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     _labels: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
 
     @cached_property
@@ -84,9 +85,10 @@ class Facts:
         return self._labels[sweep, dataset]
 
     def rows(self, view: str) -> list[dict[str, Any]]:
-        """The rows of a view."""
-        found: list[dict[str, Any]] = self.views[view].to_pylist()
-        return found
+        """The rows of a view, to be looked at only."""
+        if view not in self._rows:
+            self._rows[view] = self.views[view].to_pylist()
+        return self._rows[view]
 
 
 def gather(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -69,20 +69,20 @@ def write_report(ask: Callable[[], Facts], path: str) -> None:
 
 def report_page(facts: Facts) -> str:
     """The whole page, to be written to a file."""
-    return page(body(facts), as_json(data(facts)), list(facts.stores))
+    return page(content(facts), [results.sweep for results in facts.results])
 
 
-def page(sections: str, values: str, names: Sequence[str], *, live: Mapping[str, Any] | None = None) -> str:
-    """A page from its `body` and its `data` as JSON; `live`: what its script asks where it is served, which
-    then shows what is going on at its top, and a box for SQL at its end."""
+def page(filled: Content, names: Sequence[str], *, live: Mapping[str, Any] | None = None) -> str:
+    """A page of the sweeps of those names. `live`: what its script knows where it is served; it then shows
+    what is going on at its top, and a box for SQL at its end."""
     vega, script, style = _scripts()
     return (
         _environment()
         .get_template("page.html")
         .render(
             title=", ".join(names),
-            body=sections,
-            data=values,
+            body=filled.body,
+            data=filled.data,
             live=live,
             vega=vega,
             script=script,
@@ -107,49 +107,54 @@ def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def body(facts: Facts) -> str:
-    """All sections, as HTML."""
+class Content(NamedTuple):
+    """What a page shows of some facts: the rest of it is the same in every page."""
+
+    body: str  # all sections, as HTML
+    data: str  # what the page's script draws charts from, as JSON
+
+
+def content(facts: Facts) -> Content:
+    """Fill the sections."""
     found = contests(facts.tables)
-    return (
+    effort, comparison, keys = sections.effort(facts), sections.comparison(facts), sections.keys(facts)
+    body = (
         _environment()
         .get_template("body.html")
         .render(
             made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            several=len(facts.stores) > 1,
+            several=len(facts.results) > 1,
             asked=answer.asked(facts),
             best=[text for contest in found for text in answer.best(contest, facts.known)],
             breaking=[
-                (f"{contest.table.dataset}, {contest.table.norm}", answer.breaking(contest))
+                (f"{contest.table.dataset_label}, {contest.table.norm}", answer.breaking(contest))
                 for contest in found
                 if contest.rows
             ],
             distrust=answer.distrust(facts),
             tables=list(sections.robustness(facts)),
             worst_cases=list(sections.worst_cases(facts)),
-            comparison=sections.comparison(facts),
+            comparison=comparison,
             gallery=gallery(facts),
             victims=sections.victims(facts),
             checks=sections.checks(facts),
             failures=sections.failures(facts),
-            effort=sections.effort(facts),
+            effort=effort,
             origin=sections.origin(facts),
             papers=sections.papers(facts),
-            keys=sections.keys(facts),
+            keys=keys,
         )
     )
-
-
-def data(facts: Facts) -> dict[str, Any]:
-    """What the page's script draws charts from."""
-    return {
+    data = {
         **series(facts.tables),
         "specs": specs(),
         "classes": sections.per_class(facts),
         "training": sections.training(facts),
-        "effort": sections.effort(facts)["bars"],
-        "pairs": sections.comparison(facts)["rows"],
-        "values": sections.keys(facts),
+        "effort": effort["bars"],
+        "pairs": comparison["rows"],
+        "values": keys,
     }
+    return Content(body, as_json(data))
 
 
 def as_json(value: Any) -> str:

@@ -65,15 +65,15 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self._asked()
         if asked == "":
-            watched, where = self.server.watched, {"example": _EXAMPLE}
-            found = watched.content()
-            where["version"] = found["version"]
-            text = page(found["body"], found["data"], list(watched.stores), live=where)
+            watched = self.server.watched
+            where = {"example": _EXAMPLE, "version": watched.version}
+            text = page(watched.content, list(watched.stores), live=where)
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", text.encode())
         elif asked == "status":
             self._json(HTTPStatus.OK, self.server.watched.status())
         elif asked == "content":
-            self._json(HTTPStatus.OK, self.server.watched.content())
+            version = self.server.watched.version
+            self._json(HTTPStatus.OK, {"version": version, **self.server.watched.content._asdict()})
         elif asked is not None:
             self._refuse(HTTPStatus.NOT_FOUND)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.errors import QueryError, StoreError, UserError
 from orchestrator.report.facts import gather
-from orchestrator.report.page import as_json, body, data
+from orchestrator.report.page import Content, content
 from orchestrator.results.query import Answer, answering
 from orchestrator.results.schemas import Results
 from orchestrator.results.text.base import Columns, finite, plain
@@ -47,7 +47,7 @@ class Watched:
     data_dir: str | None = None  # where datasets are looked for, for clean images
     version: int = 0
     problem: str = ""  # why the page could not be made anew; what is shown is what was read before
-    _parts: dict[str, str] = field(default_factory=dict)
+    content: Content = field(default_factory=lambda: Content("", "{}"))
     _results: Sequence[Results] = ()
     _seen: Any = None
     _sequences: dict[str, _Heard] = field(default_factory=dict)
@@ -99,13 +99,8 @@ class Watched:
     def _read(self) -> None:
         results, warnings = read_results(self.stores)
         facts = gather(self.stores, results, warnings, self.data_dir)
-        parts = {"body": body(facts), "data": as_json(data(facts))}
-        self._results, self._parts = results, parts
+        self._results, self.content = results, content(facts)
         self.version += 1
-
-    def content(self) -> dict[str, Any]:
-        """What a page puts in place of what it shows."""
-        return {"version": self.version, **self._parts}
 
     def status(self) -> dict[str, Any]:
         """What goes on now, as runs say."""
