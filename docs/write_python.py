@@ -33,8 +33,8 @@ sweep.plot.curves(attack="fgsm").savefig("curves.pdf")  # figures: docs/figures.
 
 A relation such as `sweep.cells` is computed when its rows are taken. `df()` needs pandas and `pl()` Polars
 (the extras `pandas` and `polars`). What the columns mean:
-[What does each column mean?](columns.md) Figures: [What can I draw?](figures.md) Every error that you can mend
-is a `robustsweep.UserError`.
+[What does each column mean?](columns.md) Figures: [What can I draw?](figures.md) Every error that you can
+mend is a `robustsweep.UserError`.
 
 Adversarial images that a cell has kept (`keep:` in a grid), with their clean ones:
 

@@ -43,6 +43,7 @@ from orchestrator.arguments import (
     SetOption,
     StopOption,
     TimeoutOption,
+    TransferOption,
     WaitOption,
     WidthOption,
     WithinOption,
@@ -62,6 +63,8 @@ from orchestrator.store import OUTPUTS
 from workers.version import VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.report.facts import Facts
     from orchestrator.results.schemas import Results
 
@@ -230,15 +233,26 @@ def table(
     norm: Annotated[list[str] | None, chosen_by("norm")] = None,
     metric: MetricOption = "robust_accuracy",
     digits: DigitsOption = 1,
+    transfer: TransferOption = False,
 ) -> None:
-    """Show the robustness table of one or more sweeps, from every shard there is by now."""
+    """Show the robustness table of one or more sweeps, from every shard there is by now.
+
+    With --transfer: who falls to whose images, a row for each victim that they were made against, a column
+    for each that they were tried on.
+    """
     with user_errors():
         check_format(format, FORMATS)
         from orchestrator.results.choice import choose, made
 
-        wanted = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
+        given = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
+        wanted = {key: names for key, names in given.items() if names}
+        if transfer:
+            if by:
+                raise UserError("--by does not go with --transfer, which is one matrix")
+            _transfers(outputs, wanted, metric, format, digits)
+            return
         tables = made(_results(outputs), metric)
-        chosen = choose(tables, {key: names for key, names in wanted.items() if names}, by or ())
+        chosen = choose(tables, wanted, by or ())
         print(text_form(format, digits=digits).robustness(chosen), end="")
 
 
@@ -354,8 +368,8 @@ def query(
 ) -> None:
     """Ask the results of one or more sweeps in SQL.
 
-    Views: examples, cells, worst_case, distances, victims, history, failures, checks, strengthened; the
-    column `sweep` of each says which sweep a row is of. For instance:
+    Views: examples, cells, worst_case, distances, victims, history, failures, checks, strengthened,
+    transfer, transferred; the column `sweep` of each says which sweep a row is of. For instance:
     "SELECT model, avg(robust_accuracy) FROM cells WHERE epsilon = 0.1 GROUP BY model".
     """
     with user_errors():
@@ -620,6 +634,25 @@ def _look(prepared, data_dir: str | None, cache_dir: str | None):  # type: ignor
     options = RunOptions(output=prepared.store.location, data_dir=data_dir, cache_dir=cache_dir)
     with saying("probing victims"):
         return look(prepared, options, lambda text: console.print(text, highlight=False, style="dim"))
+
+
+def _transfers(
+    outputs: list[str], wanted: Mapping[str, list[str]], metric: str, format: str, digits: int
+) -> None:
+    """Print the matrix of transfers; for programs, the rows behind it."""
+    from orchestrator.results.matrix import chosen_transfers, matrix
+    from orchestrator.results.text import transfer as words
+    from orchestrator.results.text.base import ForPrograms
+
+    transfers, own, table = chosen_transfers(_results(outputs), wanted)
+    found = matrix(transfers, own, metric)
+    form = text_form(format, digits=digits)
+    if isinstance(form, ForPrograms):
+        print(form.table(table), end="")
+        return
+    prose = format in ("rich", "md")
+    print(form.columns(words.columns(found, digits, whole=not prose)), end="")
+    make_console(stderr=not prose).print(words.caption(found), highlight=False, soft_wrap=True, markup=False)
 
 
 def _sides(

@@ -21,7 +21,7 @@ from orchestrator.results.compare import compare
 from orchestrator.results.fence import VIEWS
 from orchestrator.results.query import check_query, run_query
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import RobustnessTable, cells_table, robustness_records
+from orchestrator.results.tables import RobustnessTable, cells_table, robustness_records, transfer_table
 from orchestrator.results.text import text_format
 from orchestrator.results.text.html import HTML
 from orchestrator.store.folder import Store
@@ -174,6 +174,16 @@ class Sweep:
     def strengthened(self) -> Relation:
         """A row for each cell or worst case and each stronger attack on what survived there."""
         return self._view("strengthened")
+
+    @property
+    def transfer(self) -> Relation:
+        """A row for each cell of images that were made against one victim and tried on another."""
+        return Relation("transfer", partial(transfer_table, self._results))
+
+    @property
+    def transferred(self) -> Relation:
+        """A row for each example at each epsilon of those."""
+        return self._view("transferred")
 
     @property
     def failures(self) -> Relation:

@@ -18,32 +18,35 @@ from workers.unit import AttackSpec, Preparation, VictimSpec, label
 
 @dataclass
 class PlanRow:
-    """One victim, its seeds together, under one attack."""
+    """One victim, its seeds together, under one attack; or under its images from other victims, together."""
 
     victim: VictimSpec  # that of the first seed
-    attack: AttackSpec
+    attack: AttackSpec  # as run on the victim itself, or on the first of the others
     examples: int
     seeds: list[int] = field(default_factory=list)
     epsilons: set[Fraction] = field(default_factory=set)  # exact, on the [0, 1] scale
     cells: int = 0
     todo: int = 0
+    sources: set[str] = field(default_factory=set)  # the other victims, by id; empty: it is no transfer
 
 
 def plan_rows(prepared: Prepared) -> list[PlanRow]:
     """Keyed by what is run, never by its label: two things may share one."""
     plan = prepared.plan
-    left = {victim.victim.victim_id: victim for victim in plan.todo}
-    rows: dict[tuple[str, str], PlanRow] = {}
+    rows: dict[tuple[str, str, bool], PlanRow] = {}
     for victim, runs in plan.selected:
         but_for_seed = repr(replace(victim, victim_id="", network_id="", seed=0))
         for attack, cells in runs:
             new = PlanRow(victim, attack, plan.examples[victim.dataset.name])
-            row = rows.setdefault((but_for_seed, attack.attack_id), new)
-            row.seeds.append(victim.seed)
+            key = but_for_seed, attack.made_by, attack.made_against is not None
+            row = rows.setdefault(key, new)
+            if attack.made_against is not None:
+                row.sources.add(attack.made_against.victim_id)
+            if victim.seed not in row.seeds:
+                row.seeds.append(victim.seed)
             row.epsilons.update(cell.exact for cell in cells)
             row.cells += len(cells)
-            if victim.victim_id in left:
-                row.todo += left[victim.victim_id].missing(attack)
+            row.todo += sum(cell.cell_id in plan.missing for cell in cells)
     return list(rows.values())
 
 
@@ -70,6 +73,7 @@ def plan_record(prepared: Prepared) -> dict[str, Any]:
                 "attack_options": row.attack.shown,
                 "norm": row.attack.norm,
                 "adaptive": row.attack.adaptive,
+                "sources": len(row.sources),
                 "epsilons": [float(epsilon) for epsilon in sorted(row.epsilons)],
                 "examples": row.examples,
                 "cells": row.cells,

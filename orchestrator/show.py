@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import chain
 
@@ -101,11 +101,13 @@ def _plan_table(prepared: Prepared, width: int | None) -> Iterator[layout.Line]:
     victims = _told_apart(
         (row.victim.victim_id, _victim(row.victim), row.victim.dataset.name) for row in rows
     )
-    attacks = _told_apart((row.attack.attack_id, _attack(row.attack), "") for row in rows)
+    attacks = _told_apart((row.attack.made_by, _attack(row.attack), "") for row in rows)
     columns = [
         layout.Column("model", [victims[row.victim.victim_id] for row in rows], breaks=True),
         layout.Column("dataset", [row.victim.dataset.name for row in rows], breaks=True),
-        layout.Column("attack", [attacks[row.attack.attack_id] for row in rows], breaks=True),
+        layout.Column(
+            "attack", [attacks[row.attack.made_by] + _sources(row.sources) for row in rows], breaks=True
+        ),
         layout.Column("epsilon", [_epsilons(row.epsilons, prepared.grid) for row in rows], breaks=True),
         layout.Column("examples", [f"{row.examples:,}" for row in rows], right=True),
         layout.Column("cells", [f"{row.cells:,}" for row in rows], right=True),
@@ -125,7 +127,12 @@ def _victim(victim: VictimSpec) -> str:
 
 
 def _attack(attack: AttackSpec) -> str:
-    return f"{label(attack.name, attack.shown)} {attack.norm}{attack.mark}"
+    mark = "" if attack.made_against else attack.mark
+    return f"{label(attack.name, attack.shown)} {attack.norm}{mark}"
+
+
+def _sources(victims: Collection[str]) -> str:
+    return f", made against {_count(len(victims), 'other victim')}" if victims else ""
 
 
 def _told_apart(things: Iterable[tuple[str, str, str]]) -> dict[str, str]:
@@ -189,7 +196,7 @@ def survivors(console: Console, found: Strengthen) -> None:
     """What is attacked again, and why the rest is not."""
     plan = found.prepared.plan
     table = plain_table("victim", "attack", "on what survives", "epsilon", "survivors", "to do", right=2)
-    missing = {cell for left in plan.todo for gap in left.gaps for cell, _ in gap.cells}
+    missing = plan.missing
     for victim, runs in plan.selected:
         for run in runs:
             whose = "its own cell" if source(run.cells[0].cell_id) else "the worst case"

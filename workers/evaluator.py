@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
 from cachetools import LRUCache
 
 from workers import datasets, layout
@@ -17,7 +18,17 @@ from workers.probing import probe
 from workers.runtime import device_name, library_versions, set_up_tensorflow
 from workers.shards import publish_shard
 from workers.storage import Folder
-from workers.unit import DatasetSpec, Done, Training, Unit, VictimSpec, WorkerSettings
+from workers.transfer import Tried, made_against
+from workers.unit import (
+    DatasetSpec,
+    Done,
+    Evaluation,
+    Training,
+    Transfer,
+    Unit,
+    VictimSpec,
+    WorkerSettings,
+)
 from workers.victims.base import DataMismatchError, WeightsMismatchError
 from workers.victims.cache import VictimCache
 from workers.victims.manifest import Manifest
@@ -62,6 +73,8 @@ class Evaluator:
     def __call__(self, unit: Unit) -> Done:
         """Run a unit.
 
+        Of a transfer, what was measured on one target is published before the next is begun.
+
         Raises DatasetError, ArchitectureError, TrainingError, DefenceError, CacheError, DataMismatchError,
         WeightsMismatchError or AttackError, and whatever a user's own code raises.
         """
@@ -71,22 +84,53 @@ class Evaluator:
         if isinstance(unit, Training):
             self._probe(unit.victim.victim_id, victim, clock)
             return Done(unit_id=unit.unit_id, weights=victim.weights, trained=trained, phases=clock.phases)
+        if isinstance(unit, Transfer):
+            return self._transfer(unit, victim, clock)
         rows = Measurement(unit, victim, clock).rows()
+        shard = self._publish(unit, rows, victim.weights, clock.phases)
+        return Done(
+            unit_id=unit.unit_id,
+            weights=victim.weights,
+            shard=shard,
+            rows=rows.num_rows,
+            phases=clock.phases,
+        )
+
+    def _transfer(self, unit: Transfer, source: Victim, clock: Clock) -> Done:
+        with clock.phase("load"):
+            targets = [self._victim(each.victim)[0] for each in unit.into]
+        made = made_against(source, unit, targets, clock)
+        shared = {phase: seconds / len(targets) for phase, seconds in clock.phases.items()}
+        shard, count = None, 0
+        for each, target in zip(unit.into, targets, strict=True):
+            own = Clock(dict(shared))
+            rows = Tried(each, target, own, made).rows()
+            shard = self._publish(each, rows, target.weights, own.phases, source_weights=source.weights)
+            count += rows.num_rows
+            for phase, seconds in own.phases.items():
+                clock.phases[phase] = clock.phases.get(phase, 0.0) + seconds - shared.get(phase, 0.0)
+        return Done(
+            unit_id=unit.unit_id, weights=source.weights, shard=shard, rows=count, phases=clock.phases
+        )
+
+    def _publish(
+        self,
+        unit: Evaluation,
+        rows: pa.Table,
+        weights: str,
+        phases: Mapping[str, float],
+        source_weights: str = "",
+    ) -> str:
         name = publish_shard(
             self._output.folder(layout.SHARDS),
             unit,
             rows,
-            weights=victim.weights,
-            phases=clock.phases,
+            weights=weights,
+            phases=phases,
             provenance=self._provenance,
+            source_weights=source_weights,
         )
-        return Done(
-            unit_id=unit.unit_id,
-            weights=victim.weights,
-            shard=f"{layout.SHARDS}/{name}",
-            rows=rows.num_rows,
-            phases=clock.phases,
-        )
+        return f"{layout.SHARDS}/{name}"
 
     def _probe(self, victim_id: str, victim: Victim, clock: Clock) -> None:
         """Leave the figures of a victim before anything expensive is run on it, unless they are there."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -48,8 +48,21 @@ class Clock:
             self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - begun
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FullBudget:
+    """The images that an attack came to against one victim, for others to be tried with."""
+
+    examples: NDArray[np.int64]  # (N,), ascending: places in the unit
+    epsilons: list[float]  # (E,)
+    images: Images  # (E, N, H, W, C)
+    targets: NDArray[np.int32] | None  # (N,), of a targeted attack
+    flags: Mapping[str, NDArray[np.bool_]]  # as of `AttackResult`: of the victim that they were made against
+
+
 class Measurement:
     """One evaluation unit: attack, measure what came back independently, and lay it out as rows."""
+
+    claims: ClassVar[bool] = True  # whoever made the images says where they succeed
 
     def __init__(self, unit: Evaluation, victim: Victim, clock: Clock) -> None:
         if not 0 <= unit.start < unit.stop <= len(victim.order):
@@ -88,6 +101,19 @@ class Measurement:
         if len(attacked):
             self._attack(attacked, images)
         return pa.concat_tables([self._cell(k) for k in range(len(self._epsilons))])
+
+    def full_budget(self, examples: NDArray[np.int64]) -> FullBudget:
+        """The attack on some of the unit's examples, by their places in it, whatever the victim answers to
+        the clean image: never stopped early, the image of highest loss taken."""
+        images = self._victim.dataset.images("test", self._indices[examples])
+        images.setflags(write=False)
+        with self._clock.phase("attack"):
+            result = self._call(attacks.build(self._spec.config), examples, images, choose="strongest")
+            found, _ = self._checked(result, len(examples))
+        ours = isinstance(result, AttackResult)
+        return FullBudget(
+            examples, self._epsilons, found, result.targets if ours else None, result.flags if ours else {}
+        )
 
     def _chosen(self) -> NDArray[np.bool_]:
         """The examples that are to be attacked, if their clean image is answered rightly, (N,)."""
@@ -239,7 +265,8 @@ class Measurement:
             troubled[Flag.NON_FINITE_LOGITS][example[~answers.finite]] = True
             if self._victim.randomised:
                 columns["wrong_draws"][level, attacked[example]] = answers.share
-                troubled[Flag.LOST_CLAIMS][example[allowed & ~answers.mostly]] = True
+                if self.claims:
+                    troubled[Flag.LOST_CLAIMS][example[allowed & ~answers.mostly]] = True
             rounded, inside = rounded_within(other[success], clean[success], epsilon, NORMS[self._spec.norm])
             still = self._victim.judged(
                 positions[success], rounded, partial(judge, example[success]), _ROUNDED

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from workers import layout
 from workers.code import this_code
 from workers.storage import Folder, redacted
-from workers.unit import AttackSpec, Evaluation, VictimSpec, label, recorded
+from workers.unit import AttackSpec, Evaluation, Kind, VictimSpec, label, recorded
 
 SCHEMA_VERSION = 3
 FOOTER_KEY = b"robustsweep"
@@ -112,6 +112,9 @@ class ShardInfo:
     device: str
     code: str  # hash of the source that made it; "" where it does not say
     versions: str  # of the libraries that it was made with: "keras 3.15, …"; "" where it does not say
+    kind: Kind = "attack"
+    source_id: str = ""  # of a transfer: the victim that its images were made against, and its weights
+    source_weights: str = ""
 
 
 def dimensions(victim: VictimSpec, attack: AttackSpec, cell_id: str, epsilon: float) -> dict[str, Any]:
@@ -141,12 +144,14 @@ def publish_shard(
     weights: str,
     phases: Mapping[str, float],
     provenance: Mapping[str, Any],
+    source_weights: str = "",
 ) -> str:
     """Publish a unit's rows as one file and return its name below `shards`.
 
     `rows` must have exactly `SCHEMA` and one row for each of the unit's examples × cells; raises
     ValueError otherwise, so that no reader ever meets a shard that says one thing and holds another.
-    `provenance` has at least `device`.
+    `provenance` has at least `device`. `source_weights` are those of the victim that the attack's images
+    were made against, where it is another.
     """
     attack = unit.attack
     if rows.num_rows != unit.rows:
@@ -158,6 +163,12 @@ def publish_shard(
         "unit_id": unit.unit_id,
         "victim_id": unit.victim.victim_id,
         "attack_id": attack.attack_id,
+        "kind": attack.kind,
+        **(
+            {"source_id": attack.made_against.victim_id, "source_weights": source_weights}
+            if attack.made_against
+            else {}
+        ),
         "start": unit.start,
         "stop": unit.stop,
         "cells": [cell_id for cell_id, _ in unit.cells],
@@ -231,6 +242,9 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
             device=str(footer["provenance"].get("device", "")),
             code=str(footer["provenance"].get("code", "")),
             versions=_versions(footer["provenance"].get("versions")),
+            kind=_kind(footer.get("kind", "attack")),
+            source_id=str(footer.get("source_id", "")),
+            source_weights=str(footer.get("source_weights", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
@@ -248,6 +262,12 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
     if not name.startswith(f"{info.victim_id}/"):
         raise InvalidShardError(f"it belongs to victim {info.victim_id}, not to this folder")
     return info
+
+
+def _kind(recorded: object) -> Kind:
+    if recorded not in get_args(Kind):
+        raise ValueError(f"its kind, {recorded!r}")
+    return cast(Kind, recorded)
 
 
 def _versions(recorded: object) -> str:

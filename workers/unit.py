@@ -3,6 +3,7 @@
 ```
 Unit    Training(victim)                                  Report   Done
         Evaluation(victim, attack, cells, [start, stop))           Failed
+        Transfer(victim, attack, into others, [start, stop))
 ```
 
 Everything here is small, picklable and free of TensorFlow, so that the driver can hold and send it.
@@ -10,7 +11,7 @@ Everything here is small, picklable and free of TensorFlow, so that the driver c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,6 +22,9 @@ DEFAULT_RUNNER = "workers.evaluator:Evaluator"
 
 Preparation = Literal["train", "fine-tune", "load"]
 """What a victim's weights take: training from scratch, from pretrained weights, or nothing."""
+
+Kind = Literal["attack", "transfer"]
+"""What rows are of: an attack on the victim itself, or images that were made against another."""
 
 Inference = Literal["as_called", "off"]
 """How a model is called: by `model(images)`, or by `model(images, training=False)`."""
@@ -124,11 +128,15 @@ class VictimSpec:
         return f"{self.model.name} on {self.dataset.name}{defence}{seed}"
 
 
+_FROM = "-from-"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackSpec:
     """An attack under one norm. Its `options` are spelled out, all of them, pixels on the [0, 1] scale.
 
-    `seed` is the grid's `attack_seed`, 0 for an attack without randomness.
+    `seed` is the grid's `attack_seed`, 0 for an attack without randomness. `made_against` is the
+    victim that its images are made against, where it is another than the one that they are tried on.
     """
 
     attack_id: str
@@ -141,10 +149,27 @@ class AttackSpec:
     shown: str = ""  # the options that differ from their defaults, for people: "steps=20"
     adaptive: bool = True
     seed: int = 0
+    made_against: VictimSpec | None = None
+
+    def against(self, source: VictimSpec, identity: str) -> AttackSpec:
+        """The same, its images made against a victim and tried on others; told from others by `identity`."""
+        return replace(self, attack_id=f"{self.attack_id}{_FROM}{identity}", made_against=source)
+
+    @property
+    def made_by(self) -> str:
+        """The id of the attack on the source that makes its images; of any other attack its own."""
+        return self.attack_id if self.made_against is None else self.attack_id.rpartition(_FROM)[0]
+
+    @property
+    def kind(self) -> Kind:
+        return "attack" if self.made_against is None else "transfer"
 
     @property
     def mark(self) -> str:
-        """What is said behind it wherever it is named: that its gradients are not the defended victim's."""
+        """What is said behind it wherever it is named: that its gradients are not the defended victim's, or
+        not the victim's at all."""
+        if self.made_against is not None:
+            return f" (from {self.made_against.label})"
         return "" if self.adaptive else " (oblivious)"
 
     @property
@@ -201,12 +226,54 @@ class Evaluation:
         return f"{self.attack.name} {self.attack.norm}{self.attack.mark} {place}"
 
 
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Make an attack's images against one victim, its whole budget spent, and try them on others.
+
+    `into`: for each of the others what is to be measured there, at the same positions [start, stop); the
+    attack of each is `made_against` the victim.
+    """
+
+    unit_id: str
+    victim: VictimSpec
+    attack: AttackSpec
+    into: tuple[Evaluation, ...]
+    start: int
+    stop: int
+
+    @property
+    def cells(self) -> tuple[tuple[str, float], ...]:
+        """Of all the others."""
+        return tuple(cell for each in self.into for cell in each.cells)
+
+    @property
+    def epsilons(self) -> tuple[float, ...]:
+        """Ascending: those at which images are made."""
+        return tuple(sorted({epsilon for _, epsilon in self.cells}))
+
+    @property
+    def work(self) -> int:
+        """Examples × cells."""
+        return sum(each.work for each in self.into)
+
+    @property
+    def label(self) -> str:
+        place = f"{self.victim.label}, tried on {len(self.into)} others [{self.start}, {self.stop})"
+        return f"{self.attack.name} {self.attack.norm} on {place}"
+
+    def without(self, victims: Collection[str]) -> Transfer:
+        """The same, less what can be of no victim with these ids; nothing is left if its own is one."""
+        lost = self.victim.victim_id in victims
+        into = tuple(each for each in self.into if not lost and each.victim.victim_id not in victims)
+        return replace(self, into=into)
+
+
 def recorded(part: ModelSpec | DatasetSpec | DefenceSpec | AttackSpec) -> dict[str, Any]:
     """A part of a victim, or an attack, as JSON records hold it: the fields that say something."""
     return {name: value for name, value in asdict(part).items() if value not in (None, "", {})}
 
 
-Unit = Training | Evaluation
+Unit = Training | Evaluation | Transfer
 """What one worker does at a time."""
 
 
@@ -216,7 +283,7 @@ class Done:
 
     unit_id: str
     weights: str = ""  # SHA-256 of the victim's weights
-    shard: str | None = None  # of an evaluation: its path below the output folder
+    shard: str | None = None  # of an evaluation: its path below the output folder; of a transfer, its last
     rows: int = 0
     trained: bool = False  # a training that really trained, rather than found its victim cached
     phases: Mapping[str, float] = field(default_factory=dict)  # seconds per phase

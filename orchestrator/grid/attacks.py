@@ -23,10 +23,12 @@ def parse_attack(
     datasets: Sequence[str],
     *,
     defended: bool,
+    transfer: bool,
 ) -> tuple[AttackEntry, StoredImages | None] | None:
     """A registered name, or a mapping with one, or a user's own; the images of `stored` come along.
 
-    `shared` are the grid's epsilons by norm and dataset; `defended`: it has a defence at inference.
+    `shared` are the grid's epsilons by norm and dataset; `defended`: it has a defence at inference;
+    `transfer`: images are tried on other victims, where an attack does not say otherwise and has such.
     None, with the problems noted, for anything else.
     """
     entry = check.named(raw, "attack", REGISTRY)
@@ -43,6 +45,7 @@ def parse_attack(
         norm = norms[0]
     radii = _epsilons(check, entry, name, norm, epsilons, shared, datasets)
     adaptive = _adaptive(check, name, attack, entry.pop("adaptive", True), defended)
+    tried = _transfer(check, name, attack, entry.pop("transfer", None), adaptive, transfer)
     path, images = None, None
     if attack is None:
         options = given = check.plain_options(entry)
@@ -73,6 +76,7 @@ def parse_attack(
         given=given,
         randomised=attack.randomised if attack else True,
         adaptive=adaptive,
+        transfer=tried,
         epsilons=radii,
     )
     return parsed, images
@@ -90,6 +94,36 @@ def _adaptive(check: Checker, name: str, attack: type[Attack] | None, raw: Any, 
                 "found false; an oblivious evaluation needs a defence at inference, such as defences: [jpeg]"
             )
     return raw is not False
+
+
+def _transfer(
+    check: Checker, name: str, attack: type[Attack] | None, raw: Any, adaptive: bool, shared: bool
+) -> bool:
+    """Whether its images are tried on other victims; one that has none such says so where it is asked."""
+    why = attack.no_transfer() if attack else ""
+    if not why and not adaptive:
+        why = "with adaptive: false makes the undefended network's images, which that victim has already"
+    if raw is None:
+        return shared and not why
+    with check.at("transfer"):
+        if not isinstance(raw, bool):
+            check.problem(f"found {show(raw)}; true or false is allowed")
+        elif raw and why:
+            check.problem(f"found true; {name} {why}")
+    return raw is True
+
+
+def transfer_warnings(grid: Mapping[str, Any], attacks: Sequence[AttackEntry], victims: int) -> list[str]:
+    """What `transfer: true` in a document leaves out, and whether there is anybody to try images on."""
+    tried = [attack for attack in attacks if attack.transfer]
+    found = []
+    if grid.get("transfer") is True:
+        for name in dict.fromkeys(attack.name for attack in attacks if not attack.factory):
+            if why := REGISTRY[name].no_transfer():
+                found.append(f"transfer: {name} {why}, so it is left out")
+    if (tried or grid.get("transfer") is True) and victims < 2:
+        found.append("transfer: there is one victim only, and no other to try its images on")
+    return found
 
 
 def _epsilons(

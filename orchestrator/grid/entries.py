@@ -105,6 +105,7 @@ class AttackEntry(_Frozen):
     given: Mapping[str, Any]
     randomised: bool = False
     adaptive: bool = True
+    transfer: bool = False  # the images made against one victim are tried on the others of its dataset
     epsilons: Mapping[str, EpsilonList]  # by dataset name, on the [0, 1] scale, ascending
 
     @property
@@ -153,6 +154,7 @@ class Grid(_Frozen):
     keep: int | Literal["all"] = 8
     seeds: tuple[int, ...] = (0,)
     attack_seed: int = 0
+    transfer: bool = False  # that of attacks that do not say
     exclude: tuple[Selector, ...] = ()
     warnings: tuple[str, ...] = ()
     text: str = ""  # the YAML of the grid as run, overrides applied

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from orchestrator.errors import GridError, Problem
-from orchestrator.grid.attacks import check_stored, parse_attack
+from orchestrator.grid.attacks import check_stored, parse_attack, transfer_warnings
 from orchestrator.grid.checker import WORD, Checker, kind, show
 from orchestrator.grid.datasets import parse_dataset
 from orchestrator.grid.defences import check_defences, parse_defence
@@ -66,8 +66,12 @@ class _Parser(Checker):
         shared = epsilons.shared(data.get("epsilons"), names)
         defences = self._entries("defences", lambda raw: parse_defence(self, raw, epsilons), ["none"])
         defended = self.broken("defences") or any(defence.at_inference for defence in defences)
+        transfer = self._flag("transfer")
         found = self._entries(
-            "attacks", lambda raw: parse_attack(self, raw, epsilons, shared, names, defended=defended)
+            "attacks",
+            lambda raw: parse_attack(
+                self, raw, epsilons, shared, names, defended=defended, transfer=transfer
+            ),
         )
         attacks = [attack for attack, _ in found]
         self._distinct("models", [(m.name, _key(m.factory, m.options, m.train, m.inference)) for m in models])
@@ -113,12 +117,28 @@ class _Parser(Checker):
             pixel_range=epsilons.pixel_range,
             keep=keep,
             seeds=tuple(seeds),
+            transfer=transfer,
             exclude=tuple(excludes.values()),
-            warnings=tuple(dict.fromkeys([*epsilons.warnings, *(m.warning for m in models if m.warning)])),
+            warnings=tuple(
+                dict.fromkeys(
+                    [
+                        *epsilons.warnings,
+                        *(m.warning for m in models if m.warning),
+                        *transfer_warnings(data, attacks, len(models) * len(defences) * len(seeds)),
+                    ]
+                )
+            ),
             text=yaml.safe_dump(data, sort_keys=False, allow_unicode=True),
             python_path=self.python_path,
             **whole,
         )
+
+    def _flag(self, key: str) -> bool:
+        raw = self.document.data.get(key, False)
+        if not isinstance(raw, bool):
+            with self.at(key):
+                self.problem(f"found {show(raw)}; true or false is allowed")
+        return raw is True
 
     def _items(self, key: str, default: list[Any] | None = None) -> list[tuple[Keys, Any]]:
         """The entries of a list, with their places; one lone entry may stand without its brackets."""

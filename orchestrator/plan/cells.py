@@ -28,6 +28,9 @@ from workers.datasets import ORDER_VERSION
 from workers.recipe import Recipe
 from workers.unit import NO_DEFENCE, AttackSpec, ModelSpec, VictimSpec, Weights
 
+TRANSFER_VERSION = 1
+"""Raised whenever results of transfers change: part of the identity of each of their cells."""
+
 _NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9_.+-]")  # tfds:name/config has such
 
 
@@ -53,8 +56,63 @@ class VictimCells(NamedTuple):
     attacks: tuple[AttackCells, ...]
 
 
+class _Identified(NamedTuple):
+    """A victim with its cells, and what both are hashed from: canonical JSON."""
+
+    cells: VictimCells
+    identity: str
+    on_others: dict[str, tuple[AttackSpec, str]]  # attack id -> its images as tried on others, their identity
+
+
 def expand(grid: Grid) -> Iterator[VictimCells]:
-    """Every victim of a grid with its cells; excluded ones left out, and victims and attacks without any."""
+    """Every victim of a grid with its cells; excluded ones left out, and victims and attacks without any.
+
+    Behind its own cells come those of transfers to it: the images of each attack of each other victim of its
+    dataset, at the epsilons above 0 that both are attacked at.
+    """
+    found = list(_attacked(grid))
+    sources: dict[str, list[_Identified]] = {}
+    for one in found:
+        if one.on_others:
+            sources.setdefault(one.cells.victim.dataset.name, []).append(one)
+    for one in found:
+        victim, runs = one.cells
+        into = [
+            run
+            for source in sources.get(victim.dataset.name, ())
+            if source.cells.victim.victim_id != victim.victim_id
+            for run in _transfers(source, one)
+        ]
+        yield VictimCells(victim, (*runs, *into))
+
+
+def _transfers(source: _Identified, target: _Identified) -> Iterator[AttackCells]:
+    """The attacks of one victim as tried on another."""
+    own = {run.attack.attack_id: {cell.epsilon for cell in run.cells} for run in target.cells.attacks}
+    victim = target.cells.victim
+    for run in source.cells.attacks:
+        if run.attack.attack_id not in source.on_others:
+            continue
+        attack, identity = source.on_others[run.attack.attack_id]
+        cells = tuple(
+            cell._replace(cell_id=_cell_id(victim, target.identity, attack, identity, cell.epsilon))
+            for cell in run.cells
+            if cell.epsilon > 0 and cell.epsilon in own.get(run.attack.attack_id, ())
+        )
+        if cells:
+            yield AttackCells(attack, cells)
+
+
+def transferred(
+    attack: AttackSpec, identity: str, source: VictimSpec, source_identity: str
+) -> tuple[AttackSpec, str]:
+    """An attack whose images are made against `source` and tried on others, and its canonical identity."""
+    whole = f'{{"attack":{identity},"source":{source_identity},"transfer":{TRANSFER_VERSION}}}'
+    return attack.against(source, short_hash(whole, 10)), whole
+
+
+def _attacked(grid: Grid) -> Iterator[_Identified]:
+    """The victims with the cells of attacks on themselves."""
     attacks = [(entry, *attack_spec(entry, attack_seed=grid.attack_seed)) for entry in grid.attacks]
     for model in grid.models:
         for dataset in grid.datasets:
@@ -63,6 +121,7 @@ def expand(grid: Grid) -> Iterator[VictimCells]:
                 for seed in (0,) if model.as_it_is else grid.seeds:
                     victim, identity = victim_spec(grid, model, dataset, defence, seed)
                     runs = []
+                    on_others = {}
                     for entry, attack, attack_identity in attacks:
                         # Without a defence at inference its gradients are those of the adaptive attack.
                         if not (attack.adaptive or victim.network_id):
@@ -77,8 +136,12 @@ def expand(grid: Grid) -> Iterator[VictimCells]:
                         )
                         if cells:
                             runs.append(AttackCells(attack, cells))
+                            if entry.transfer:
+                                on_others[attack.attack_id] = transferred(
+                                    attack, attack_identity, victim, identity
+                                )
                     if runs:
-                        yield VictimCells(victim, tuple(runs))
+                        yield _Identified(VictimCells(victim, tuple(runs)), identity, on_others)
 
 
 def count(victims: Iterable[VictimCells]) -> int:

@@ -86,11 +86,18 @@ def _selected(victims: Iterable[VictimCells], selectors: Sequence[Selector]) -> 
         kept = []
         for run in runs:
             where = place(victim, run.attack)
-            near = [selector for selector in selectors if selector.concerns(**where)]
+            # A transfer is asked for where both of its victims are: else one would be trained unasked.
+            of = (
+                [where]
+                if run.attack.made_against is None
+                else [where, place(run.attack.made_against, run.attack)]
+            )
             cells = tuple(
                 cell
                 for cell in run.cells
-                if any(selector.covers(**where, epsilon=cell.exact) for selector in near)
+                if all(
+                    any(selector.covers(**each, epsilon=cell.exact) for selector in selectors) for each in of
+                )
             )
             if cells:
                 kept.append(AttackCells(run.attack, cells))

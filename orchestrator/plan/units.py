@@ -6,12 +6,13 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import NamedTuple, overload
 
 from orchestrator.intervals import Interval, subtract
 from orchestrator.plan.cells import AttackCells, Cell, VictimCells, count, short_hash
-from workers.unit import AttackSpec, Evaluation, Preparation, Training, VictimSpec
+from workers.unit import AttackSpec, Evaluation, Preparation, Training, Transfer, VictimSpec
 
 
 class Gap(NamedTuple):
@@ -49,10 +50,62 @@ class Gap(NamedTuple):
         return self.attacked[bisect_left(self.attacked, start) : bisect_left(self.attacked, stop)]
 
 
-class Units(Sequence[Evaluation]):
+class TransferGap(NamedTuple):
+    """Examples on which images of one attack on one victim have not been tried on others yet."""
+
+    gap: Gap  # of the victim and attack that images are made with; its cells are those of all the others
+    into: Mapping[str, tuple[VictimSpec, AttackSpec]]  # by cell id: whose it is
+
+    @property
+    def cells(self) -> tuple[tuple[str, float], ...]:
+        return self.gap.cells
+
+    @property
+    def start(self) -> int:
+        return self.gap.start
+
+    @property
+    def stop(self) -> int:
+        return self.gap.stop
+
+    @property
+    def work(self) -> int:
+        return self.gap.work
+
+    @property
+    def victims(self) -> set[str]:
+        """All that have to be there: by id."""
+        others = (self.into[cell_id][0].victim_id for cell_id, _ in self.cells)
+        return {self.gap.victim.victim_id, *others}
+
+    def count(self, slice_size: int) -> int:
+        """How many units it makes."""
+        return self.gap.count(slice_size)
+
+    def unit(self, index: int, slice_size: int, keep: int) -> Transfer:
+        """Cut as the units of the attack itself are."""
+        whole = self.gap.unit(index, slice_size, keep)
+        into: dict[tuple[str, str], list[tuple[str, float]]] = {}
+        for cell in self.cells:
+            victim, attack = self.into[cell[0]]
+            into.setdefault((victim.victim_id, attack.attack_id), []).append(cell)
+        parts = []
+        for cells in into.values():
+            victim, attack = self.into[cells[0][0]]
+            part = Gap(victim, attack, tuple(cells), whole.start, whole.stop)
+            (unit,) = (part.unit(i, slice_size, 0) for i in range(part.count(slice_size)))
+            parts.append(unit)
+        unit_id = f"{whole.unit_id}.transfer"
+        return Transfer(unit_id, whole.victim, whole.attack, tuple(parts), whole.start, whole.stop)
+
+
+AnyGap = Gap | TransferGap
+
+
+class Units(Sequence[Evaluation | Transfer]):
     """The units of some gaps, in order: each made when it is asked for, none kept."""
 
-    def __init__(self, gaps: Sequence[Gap], slice_size: int, keep: int) -> None:
+    def __init__(self, gaps: Sequence[AnyGap], slice_size: int, keep: int) -> None:
         self._gaps = gaps
         self._slice_size = slice_size
         self._keep = keep
@@ -62,12 +115,12 @@ class Units(Sequence[Evaluation]):
         return self._ends[-1] if self._ends else 0
 
     @overload
-    def __getitem__(self, index: int) -> Evaluation: ...
+    def __getitem__(self, index: int) -> Evaluation | Transfer: ...
 
     @overload
-    def __getitem__(self, index: slice) -> list[Evaluation]: ...
+    def __getitem__(self, index: slice) -> list[Evaluation | Transfer]: ...
 
-    def __getitem__(self, index: int | slice) -> Evaluation | list[Evaluation]:
+    def __getitem__(self, index: int | slice) -> Evaluation | Transfer | list[Evaluation | Transfer]:
         place = range(len(self))[index]
         if isinstance(place, range):
             return [self[one] for one in place]
@@ -98,9 +151,39 @@ class VictimPlan:
             work[gap.attack.attack_id] += gap.work
         return work
 
-    def missing(self, attack: AttackSpec) -> int:
-        """How many cells of an attack lack something."""
-        return len({cell_id for gap in self.gaps if gap.attack is attack for cell_id, _ in gap.cells})
+
+@dataclass
+class SourcePlan:
+    """What is left to try on others of the images that are made against one victim."""
+
+    victim: VictimSpec
+    gaps: list[TransferGap] = field(default_factory=list)
+
+    @property
+    def work_id(self) -> str:
+        """What the scheduler calls it, beside the victim's own work."""
+        return f"{self.victim.victim_id}/transfer"
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The victims that have to be there first, by id."""
+        return frozenset().union(*(gap.victims for gap in self.gaps))
+
+    def count(self, slice_size: int) -> int:
+        return sum(gap.count(slice_size) for gap in self.gaps)
+
+    @property
+    def work(self) -> Counter[str]:
+        """Examples × cells that are missing, by what `Estimate` calls a transfer of an attack."""
+        work: Counter[str] = Counter()
+        for gap in self.gaps:
+            work[transfer_kind(gap.gap.attack)] += gap.work
+        return work
+
+
+def transfer_kind(attack: AttackSpec) -> str:
+    """What work of transfers of an attack is counted under."""
+    return f"{attack.attack_id}/transfer"
 
 
 @dataclass
@@ -110,7 +193,8 @@ class Plan:
     victims: list[VictimCells]  # the whole grid
     selected: list[VictimCells]  # what of it is to be done now: all, or what --only asks for
     examples: Mapping[str, int]  # wanted, by dataset name: the grid's, capped at the test split
-    todo: list[VictimPlan]  # the victims with something left to do
+    todo: list[VictimPlan]  # the victims with something left to do, or that a transfer needs
+    sources: list[SourcePlan]  # those whose images have others left to be tried on
     slice_size: int
     keep: int
     cell_count: int = 0  # selected ones, like the two below
@@ -127,13 +211,23 @@ class Plan:
         return self.cell_count - self.done_cells - self.failed_cells
 
     @property
+    def _parts(self) -> list[VictimPlan | SourcePlan]:
+        return [*self.todo, *self.sources]
+
+    @property
     def unit_count(self) -> int:
-        return sum(victim.count(self.slice_size) for victim in self.todo)
+        return sum(each.count(self.slice_size) for each in self._parts)
 
     @property
     def work(self) -> Counter[str]:
-        """Examples × epsilons that are missing, by the attack's id."""
-        return sum((victim.work for victim in self.todo), Counter())
+        """Examples × epsilons that are missing, by the attack's id, or as a transfer's are called."""
+        return sum((each.work for each in self._parts), Counter())
+
+    @cached_property
+    def missing(self) -> frozenset[str]:
+        """The cells that lack something which is to be done now, by id."""
+        gaps: list[AnyGap] = [gap for each in self._parts for gap in each.gaps]
+        return frozenset(cell_id for gap in gaps for cell_id, _ in gap.cells)
 
     @property
     def preparations(self) -> Counter[Preparation]:
@@ -144,8 +238,8 @@ class Plan:
         networks = {victim.victim.network.victim_id: victim.victim for victim in self.todo}
         return Counter(victim.preparation for victim in networks.values())
 
-    def units(self, victim: VictimPlan) -> Units:
-        """The evaluation units of one victim."""
+    def units(self, victim: VictimPlan | SourcePlan) -> Units:
+        """The units of one victim, but for its training."""
         return Units(victim.gaps, self.slice_size, self.keep)
 
     def wanted(self, victim: VictimSpec) -> list[Interval]:
@@ -172,19 +266,52 @@ def make_plan(
     attack of the cells in which it is not all of them; cells that differ in that are in no unit together.
     """
     chosen = list(victims if selected is None else selected)
-    plan = Plan(list(victims), chosen, examples, [], slice_size, keep, cell_count=count(chosen))
+    plan = Plan(list(victims), chosen, examples, [], [], slice_size, keep, cell_count=count(chosen))
+    tried: dict[str, list[_Tried]] = {}  # by source
+    plans: list[VictimPlan] = []
     for victim, runs in chosen:
         todo = VictimPlan(victim)
+        plans.append(todo)
         for run in runs:
-            missing = _missing(plan, victim, run, coverage, failed or {}, victim.victim_id in failed_victims)
+            source = run.attack.made_against
+            lost = victim.victim_id in failed_victims or (source and source.victim_id in failed_victims)
+            missing = _missing(plan, victim, run, coverage, failed or {}, bool(lost))
+            if source:
+                tried.setdefault(source.victim_id, []).append((victim, run.attack, missing))
+                continue
             alike: dict[tuple[int, ...] | None, list[tuple[Cell, list[Interval]]]] = {}
             for cell, left in missing:
                 alike.setdefault((attacked or {}).get(cell.cell_id), []).append((cell, left))
             for positions, group in alike.items():
                 todo.gaps.extend(_gaps(victim, run.attack, group, positions))
-        if todo.gaps:
-            plan.todo.append(todo)
+    plan.sources = list(_sources(victims, tried))
+    needed = {victim_id for source in plan.sources for victim_id in source.needed}
+    plan.todo = [each for each in plans if each.gaps or each.victim.victim_id in needed]
     return plan
+
+
+_Tried = tuple[VictimSpec, AttackSpec, list[tuple[Cell, list[Interval]]]]
+"""A victim that images are tried on, the attack with its source, and what its cells lack."""
+
+
+def _sources(victims: Sequence[VictimCells], tried: Mapping[str, Sequence[_Tried]]) -> Iterator[SourcePlan]:
+    """What is missing, by the victim and the attack that its images are made with."""
+    for source, runs in victims:
+        plan = SourcePlan(source)
+        targets = tried.get(source.victim_id, ())
+        for run in runs if targets else ():
+            if run.attack.made_against is not None:
+                continue
+            here = [
+                (victim, attack, missing)
+                for victim, attack, missing in targets
+                if attack.made_by == run.attack.attack_id
+            ]
+            into = {cell.cell_id: (victim, attack) for victim, attack, missing in here for cell, _ in missing}
+            every = [one for _, _, missing in here for one in missing]
+            plan.gaps += [TransferGap(gap, into) for gap in _gaps(source, run.attack, every, None)]
+        if plan.gaps:
+            yield plan
 
 
 def _missing(
@@ -193,14 +320,15 @@ def _missing(
     run: AttackCells,
     coverage: Mapping[str, Sequence[Interval]],
     failed: Mapping[str, Sequence[Interval]],
-    victim_failed: bool,
+    lost: bool,
 ) -> list[tuple[Cell, list[Interval]]]:
-    """The cells of one attack on one victim that lack something, counted in the plan."""
+    """The cells of one attack on one victim that lack something, counted in the plan; `lost`: they cannot be
+    had, as a victim has failed."""
     wanted = plan.wanted(victim)
     missing = []
     for cell in run.cells:
         left = subtract(wanted, coverage.get(cell.cell_id, ()))
-        todo = [] if victim_failed else subtract(left, failed.get(cell.cell_id, ()))
+        todo = [] if lost else subtract(left, failed.get(cell.cell_id, ()))
         if not left:
             plan.done_cells += 1
         elif todo != left:

@@ -11,7 +11,7 @@ from orchestrator.report.contest import Contest, victim_key, victim_name
 from orchestrator.report.facts import Facts
 from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.pairing import Outcome, against, untold
-from orchestrator.results.tables import Entry, Place, RobustnessTable, Row
+from orchestrator.results.tables import WITH_TRANSFER, Entry, Place, RobustnessTable, Row
 from orchestrator.results.text import findings
 from orchestrator.results.text import robustness as words
 
@@ -35,7 +35,10 @@ def asked(facts: Facts) -> list[str]:
     verb = "do" if len({victim_key(row) for table in facts.tables for row in table.rows}) > 1 else "does"
     attacks = listed(
         dict.fromkeys(
-            row.attack_label for table in facts.tables for row in table.rows if row.attack != WORST_CASE
+            row.attack_label
+            for table in facts.tables
+            for row in table.rows
+            if row.attack not in (WORST_CASE, WITH_TRANSFER)
         )
     )
     datasets = listed(dict.fromkeys(table.dataset_label for table in facts.tables))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from orchestrator.results.metrics import WORST_CASE
-from orchestrator.results.tables import Entry, RobustnessTable, Row
+from orchestrator.results.tables import WITH_TRANSFER, Entry, RobustnessTable, Row
 from workers.unit import NO_DEFENCE
 
 
@@ -32,7 +32,7 @@ def _summing_up(table: RobustnessTable) -> Iterator[Row]:
         victims.setdefault(victim_key(row), []).append(row)
     for rows in victims.values():
         worst = [row for row in rows if row.attack == WORST_CASE]
-        counted = [row for row in rows if row.adaptive and not row.targeted]
+        counted = [row for row in rows if row.adaptive and not row.targeted and row.attack != WITH_TRANSFER]
         yield from worst or (counted if len(counted) == 1 else ())
 
 

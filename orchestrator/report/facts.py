@@ -21,7 +21,7 @@ from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Place, RobustnessTable, in_order_of_grids
 from orchestrator.store.folder import Run, Store
 
-_VIEWS = ("cells", "worst_case", "checks", "victims", "history", "failures", "strengthened")
+_VIEWS = ("cells", "worst_case", "checks", "victims", "history", "failures", "strengthened", "transfer")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ def gather(
     """Read what a report needs from folders and what they hold (`store.locate.read_results`)."""
     with connect(results) as connection:
         views = {view: connection.sql(f"FROM {view}").to_arrow_table() for view in _VIEWS}
-    views["cells"] = in_order_of_grids(views["cells"], results)
+    for view in ("cells", "transfer"):
+        views[view] = in_order_of_grids(views[view], results)
     known = outcomes(results)
     tables = made_of(views["cells"], views["worst_case"], known)
     return Facts(stores, results, warnings, views, known, tables, data_dir)

@@ -117,6 +117,7 @@ class Content(NamedTuple):
 def content(facts: Facts) -> Content:
     """Fill the sections."""
     found = contests(facts.tables)
+    transfers = sections.transfers(facts)
     effort, comparison, keys = sections.effort(facts), sections.comparison(facts), sections.keys(facts)
     body = (
         _environment()
@@ -135,6 +136,7 @@ def content(facts: Facts) -> Content:
             tables=list(sections.robustness(facts)),
             worst_cases=list(sections.worst_cases(facts)),
             comparison=comparison,
+            transfers=bool(transfers),
             gallery=gallery(facts),
             victims=sections.victims(facts),
             checks=sections.checks(facts),
@@ -149,6 +151,7 @@ def content(facts: Facts) -> Content:
         **series(facts.tables),
         "specs": specs(),
         "classes": sections.per_class(facts),
+        "transfers": transfers,
         "training": sections.training(facts),
         "effort": effort["bars"],
         "pairs": comparison["rows"],

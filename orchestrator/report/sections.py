@@ -14,11 +14,12 @@ from orchestrator.report.contest import contests, victim_key, victim_name
 from orchestrator.report.facts import Facts
 from orchestrator.report.series import percent, row_keys
 from orchestrator.results.checks import RULES
+from orchestrator.results.matrix import matrix
 from orchestrator.results.text import findings
 from orchestrator.results.text import robustness as words
 from orchestrator.results.text.comparison import difference
 from orchestrator.run.progress import duration
-from workers.unit import NO_DEFENCE
+from workers.unit import NO_DEFENCE, label
 from workers.version import VERSION
 
 _FINDINGS = 200  # of a rule
@@ -166,6 +167,38 @@ def per_class(facts: Facts) -> list[dict[str, Any]]:
                         }
                     )
     return found
+
+
+def transfers(facts: Facts) -> list[dict[str, Any]]:
+    """Who falls to whose images: one row for each victim that images were made against, and each that they
+    were tried on; of an attack on the victim itself too."""
+    tried = [row for row in facts.rows("transfer") if not row["targeted"]]  # that is no robust accuracy
+    found = matrix(tried, facts.rows("cells"))
+    attacks = {
+        (cell["sweep"], label(cell["attack"], cell["attack_options"])): facts.attacks[
+            cell["sweep"], cell["attack_id"]
+        ]
+        for cell in facts.rows("cells")
+    }
+    datasets = {table.dataset: table.dataset_label for table in facts.tables}
+    return [
+        {
+            "sweep": row.sweep,
+            "dataset": datasets.get(row.dataset, row.dataset),
+            "norm": row.norm,
+            "attack": attacks.get((row.sweep, row.attack), row.attack),
+            "epsilon": row.epsilon,
+            "text": words.epsilon_text(row.epsilon),
+            "source": row.source,
+            "target": target,
+            "value": percent(number.value),
+            "mark": number.mark,
+            "white_box": number.white_box,
+            "same_network": number.same_network,
+        }
+        for row in found.rows
+        for target, number in row.numbers.items()
+    ]
 
 
 def training(facts: Facts) -> list[dict[str, Any]]:

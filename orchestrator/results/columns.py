@@ -44,6 +44,33 @@ def _robust(broken: str) -> dict[str, str]:
     return {name: meaning.format(broken=broken) for name, meaning in _ROBUST.items()}
 
 
+_SHARES = {
+    "targeted": "success of the attack is a given class, not any other than the label",
+    "n": "examples that are there, of those wanted",
+    "examples": "examples wanted: the first so many of the evaluation order",
+    "clean_accuracy": "share of the `n` examples whose clean image the victim gets right, in [0, 1]",
+    "robust_accuracy": "share of the `n` examples that the victim gets right and the images do not break, in "
+    "[0, 1]; null where the attack is targeted",
+    "robust_low": _ROBUST["robust_low"],
+    "robust_high": _ROBUST["robust_high"],
+    "target_missed": "of a targeted attack: share of the `n` examples that the victim gets right and the "
+    "images do not drive to their target class; null: not targeted",
+    "target_missed_low": "lower end of its 95% Wilson interval",
+    "target_missed_high": "upper end of that interval",
+    "attack_success_rate": "share broken of those that the victim gets right, whatever the source makes of "
+    "them, in [0, 1]",
+    "attack_success_rate_uint8": "the same with images rounded to 8 bits",
+}
+
+_FROM = {
+    "source_model": "the model of the source, the victim that the images were made against",
+    "source_model_options": "its options that differ from their defaults",
+    "source_recipe": "how it was trained",
+    "source_defence": "its defence; `none`: there is none",
+    "source_seed": "its training seed",
+    "source_id": "the source, a `victim_id`",
+}
+
 MEANINGS: dict[str, dict[str, str]] = {
     "examples": {
         **_SWEEP,
@@ -138,7 +165,14 @@ MEANINGS: dict[str, dict[str, str]] = {
         "examples": "examples wanted: the first so many of the evaluation order",
         **_robust("no adversarial image within epsilon has been found for, by any attack"),
         "complete": "all attacks that are to cover epsilon are done",
+        "robust_with_transfer": "robust accuracy where images that were made against other victims count "
+        "too: share of the `n` examples that these do not break either, within epsilon. Which other victims "
+        "there are differs from victim to victim: do not rank by it. Null: none were to be tried at epsilon, "
+        "or not all of them have been",
+        "with_transfer_low": "lower end of its 95% Wilson interval",
+        "with_transfer_high": "upper end of that interval",
         "robust_accuracy_unchecked": "robust accuracy as it was measured, also where a check calls it wrong",
+        "robust_with_transfer_unchecked": "`robust_with_transfer` likewise",
         "verdict": "the gravest that checks say of all its searches: `wrong`, and then robust accuracy and "
         "its interval are null; `suspicious`; `note`; null: nothing",
         "checks": "the rules that say so, the gravest first",
@@ -235,5 +269,45 @@ MEANINGS: dict[str, dict[str, str]] = {
         "message": "what was found, in one sentence",
         "advice": "what to do then",
     },
+    "transfer": {
+        **_SWEEP,
+        **_RECIPE,
+        **_CELL,
+        "cell_id": "the cell: two victims, an attack and an epsilon",
+        "victim_id": "the victim that the images are tried on, whose columns these are",
+        "attack_id": "the attack with its norm, options and seed, and the source",
+        **_FROM,
+        "same_network": "source and victim are one network, behind different defences at inference",
+        **_SHARES,
+        "white_box_robust_accuracy": "robust accuracy under the same attack on the victim itself, on the "
+        "same `n` examples; null where that has not been measured on as many, is wrong by a check, or is "
+        "targeted",
+        "white_box_cell_id": "its cell in `cells`; null: there is none",
+        "beyond": "examples that the images break and no attack of that norm on the victim itself does at "
+        "epsilon, of those that all of these have been run on; null: there is no such attack",
+        "seconds": "of the cell's shards, each divided among its cells; what making the images took is "
+        "divided among the victims that they were tried on",
+        "device": "what the shards were computed on",
+        "flags": "what makes the numbers mean less than they seem, by name; of gradients: where the images "
+        "were made",
+        "status": "as of `cells`",
+        "robust_accuracy_unchecked": "robust accuracy as it was measured, also where a check calls it wrong",
+        "target_missed_unchecked": "`target_missed` likewise",
+        "verdict": "the gravest that checks say of the cell, as of `cells`",
+        "checks": "the rules that say so, the gravest first",
+    },
 }
 """View -> column -> meaning."""
+
+_OF_EXAMPLE = (
+    *("position", "example_index", "label", "clean_label", "clean_confidence", "clean_correct", "adv_label"),
+    *("adv_confidence", "success", "success_uint8", "linf", "l2", "l0", "flags", "target"),
+    *("clean_wrong_draws", "wrong_draws"),
+)
+
+MEANINGS["transferred"] = {
+    **{name: MEANINGS["transfer"][name] for name in ("sweep", *_CELL, "source_id")},
+    **{name: MEANINGS["examples"][name] for name in _OF_EXAMPLE},
+    "success": "the victim is right on the clean image and wrong on the one made against the source, which "
+    "lies within epsilon",
+}

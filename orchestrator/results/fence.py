@@ -13,7 +13,7 @@ from orchestrator.errors import QueryError, did_you_mean
 
 VIEWS = (
     *("examples", "cells", "worst_case", "distances", "victims", "history", "failures", "checks"),
-    "strengthened",
+    *("strengthened", "transfer", "transferred"),
 )
 
 TABLE_FUNCTIONS = ("generate_series", "range", "unnest")

@@ -45,3 +45,8 @@ TARGET_MISSED = Metric(
     column="target_missed", title="share right and not driven to the target", ends="target_missed"
 )
 """What stands in place of robust accuracy where an attack is targeted."""
+
+WITH_TRANSFER_LEFT = Metric(
+    column="robust_with_transfer", title="right and broken by no image from anywhere", ends="with_transfer"
+)
+"""Of worst cases: where images that were made against other victims count too."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from orchestrator.results.metrics import ROBUST_ACCURACY
 from orchestrator.results.query import Several
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import Entry, Place, RobustnessTable
+from orchestrator.results.tables import WITH_TRANSFER, Entry, Place, RobustnessTable
 from orchestrator.results.wilson import Z
 from orchestrator.results.witnesses import unpacked
 from orchestrator.results.worst_case import worst_cases
@@ -137,7 +137,8 @@ def _with_best(table: RobustnessTable, known: Mapping[Place, Outcome]) -> Robust
 def _contests(table: RobustnessTable, column: int) -> list[_Rivals]:
     groups: dict[str, dict[int, Entry]] = defaultdict(dict)
     for i, row in enumerate(table.rows):
-        if (entry := row.entries[column]) is not None:
+        # Every victim has others that images come from: no two of these are of the same attacks.
+        if row.attack != WITH_TRANSFER and (entry := row.entries[column]) is not None:
             groups[row.attack_label][i] = entry
     return [rivals for rivals in groups.values() if len(rivals) > 1]
 

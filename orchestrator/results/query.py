@@ -25,6 +25,7 @@ from orchestrator.results.fence import ALLOWED, VIEWS, checked
 from orchestrator.results.measured import ATTACKS, MEASURED
 from orchestrator.results.schemas import Results
 from orchestrator.results.strengthened import STRENGTHENED, strengthened
+from orchestrator.results.transfers import BEYOND, beyond
 from orchestrator.results.worst_case import WORST_CASES, worst_cases
 from workers.machine import available_cpus
 
@@ -85,17 +86,20 @@ def _create_views(
 ) -> None:
     """The views of one sweep, in a schema of its own, and what they stand on in another."""
     connection.execute(f"CREATE SCHEMA {schema}; CREATE SCHEMA {inputs}; USE {inputs}")
-    stronger = STRENGTHENED.empty_table()
+    stronger, others = STRENGTHENED.empty_table(), BEYOND.empty_table()
     measured, attacks, worst = MEASURED.empty_table(), ATTACKS.empty_table(), WORST_CASES.empty_table()
     if cells:
         measured, attacks = found = results.measured()
-        worst = worst_cases(results.wanted, results.coverage, attacks)
+        worst = worst_cases(results.wanted, results.coverage, attacks, results.transfers)
         stronger = strengthened(results.wanted, found, worst, results.stronger())
+        others = beyond(results.transfers, measured, worst)
     connection.from_arrow(measured).create_view("measured")
     connection.from_arrow(attacks.drop_columns("closest")).create_view("attacks")
     connection.from_arrow(worst).create_view("worst_cases")
     connection.from_arrow(stronger).create_view("strengthened")
-    for name in ("wanted", "coverage", "victims", "failures"):
+    connection.from_arrow(others).create_view("beyond")
+    connection.from_arrow(results.transferred).create_view("tried")
+    for name in ("wanted", "transfers", "coverage", "victims", "failures"):
         connection.from_arrow(getattr(results, name)).create_view(name)
     connection.from_arrow(results.examples).select(*views.EXAMPLE_COLUMNS).create_view("examples")
     connection.from_arrow(results.history).create_view("history")

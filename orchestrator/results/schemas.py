@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from workers.shards import DIMENSIONS
+from workers.shards import DIMENSIONS, SCHEMA
+from workers.unit import Kind
 
 CELLS_FILE = "cells.parquet"
 """The table with a row for each cell, in an output folder's `tables/`."""
 
 CHECKS_FILE = "checks.parquet"
 """The table with a row for each finding, beside it."""
+
+TRANSFER_FILE = "transfer.parquet"
+"""The table with a row for each cell of a transfer, where there are any."""
 
 LABELS = pa.schema([(f"{of}_label", pa.string()) for of in ("model", "dataset", "defence", "attack")])
 """Display names that the grid gives: what people read in place of names; an empty text: none. They are no
@@ -30,9 +35,21 @@ WANTED = pa.schema(
         ("targeted", pa.bool_()),
         ("minimum_norm", pa.bool_()),
         *LABELS,
+        ("kind", pa.string()),  # of `workers.unit.Kind`; null in what earlier versions wrote: an attack
+        # Of a transfer: the victim that its images were made against, and the attack that made them there;
+        # of any other null, and the attack itself.
+        ("source_id", pa.string()),
+        ("made_by", pa.string()),
+        ("network_id", pa.string()),  # the victim without its defence at inference
     ]
 )
 """The cells of the grid as last run."""
+
+
+def of_kind(wanted: pa.Table, kind: Kind) -> pa.Table:
+    """The cells of one kind."""
+    return wanted.filter(pc.equal(pc.fill_null(wanted["kind"], "attack"), kind))
+
 
 VICTIM_COLUMNS = ("model", "model_options", "recipe", "dataset", "defence", "seed", "victim_id")
 """Those of `WANTED` that name a victim."""
@@ -142,7 +159,7 @@ class Results:
 
     sweep: str  # what it is called, here and in the column of that name
     examples: pads.Dataset  # rows of `workers.shards.SCHEMA`, each (cell, position) at most once
-    wanted: pa.Table  # `WANTED`
+    wanted: pa.Table  # `WANTED`, of attacks on the victim itself
     measured: Callable[[], Measured]  # read when asked for
     coverage: pa.Table  # `COVERAGE`
     victims: pa.Table  # `VICTIMS`
@@ -150,3 +167,7 @@ class Results:
     failures: pa.Table  # `FAILURES`
     probes: pa.Table  # `PROBES`
     stronger: Callable[[], pa.Table] = STRONGER.empty_table  # `STRONGER`, read when asked for
+    transfers: pa.Table = field(default_factory=WANTED.empty_table)  # `WANTED`, of transfers
+    transferred: pads.Dataset = field(
+        default_factory=lambda: pads.dataset(SCHEMA.empty_table())
+    )  # as `examples`, of transfers

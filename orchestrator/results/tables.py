@@ -13,10 +13,19 @@ import pyarrow.compute as pc
 
 from orchestrator.results.checks import RULES
 from orchestrator.results.display import Texts, display
-from orchestrator.results.metrics import ROBUST_ACCURACY, TARGET_MISSED, WORST_CASE, Metric
+from orchestrator.results.metrics import (
+    ROBUST_ACCURACY,
+    TARGET_MISSED,
+    WITH_TRANSFER_LEFT,
+    WORST_CASE,
+    Metric,
+)
 from orchestrator.results.query import Several, connect
 from orchestrator.results.schemas import Results
 from workers.flags import Flag
+
+WITH_TRANSFER = "worst case, with transfer"
+"""The same, where images that were made against other victims count too."""
 
 
 def cells_table(results: Several) -> pa.Table:
@@ -31,26 +40,35 @@ def cells_and_worst_cases(results: Several) -> tuple[pa.Table, pa.Table]:
     return judged_tables(results)[:2]
 
 
-def judged_tables(results: Several) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """The same, and the `checks` view as a table."""
+def transfer_table(results: Several) -> pa.Table:
+    """The `transfer` view as a table, in the order of the grids."""
+    return judged_tables(results)[2]
+
+
+def judged_tables(results: Several) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
+    """The views `cells`, `worst_case`, `transfer` and `checks` as tables."""
     found: list[list[pa.Table]] = []
     for one in [results] if isinstance(results, Results) else results:
         with connect(one) as connection:
-            cells, worst, checks = (
-                connection.sql(f"FROM {view}").to_arrow_table() for view in ("cells", "worst_case", "checks")
+            cells, worst, transfer, checks = (
+                connection.sql(f"FROM {view}").to_arrow_table()
+                for view in ("cells", "worst_case", "transfer", "checks")
             )
-        found.append([in_order_of_grids(cells, one), worst, checks])
-    cells, worst, checks = (pa.concat_tables(tables) for tables in zip(*found, strict=True))
-    return cells, worst, checks
+        found.append([_in_order(cells, one.wanted), worst, _in_order(transfer, one.transfers), checks])
+    cells, worst, transfer, checks = (pa.concat_tables(tables) for tables in zip(*found, strict=True))
+    return cells, worst, transfer, checks
 
 
-def in_order_of_grids(cells: pa.Table, results: Several) -> pa.Table:
-    """Rows of the view `cells` in the order of sweeps and of their grids."""
+def _in_order(cells: pa.Table, wanted: pa.Table) -> pa.Table:
+    return cells.take(pc.sort_indices(pc.index_in(cells["cell_id"], value_set=wanted["cell_id"])))
+
+
+def in_order_of_grids(table: pa.Table, results: Several) -> pa.Table:
+    """Rows of the view `cells`, or `transfer`, of several sweeps in the order of these and of their grids."""
     found = []
     for one in [results] if isinstance(results, Results) else results:
-        own = cells.filter(pc.equal(cells["sweep"], one.sweep))
-        order = pc.sort_indices(pc.index_in(own["cell_id"], value_set=one.wanted["cell_id"]))
-        found.append(own.take(order))
+        own = table.filter(pc.equal(table["sweep"], one.sweep))
+        found.append(_in_order(own, one.transfers if "source_id" in own.column_names else one.wanted))
     return pa.concat_tables(found)
 
 
@@ -313,6 +331,8 @@ def _table(
         counted = [cell for key in keys for cell in rows[key] if cell["adaptive"] and not cell["targeted"]]
         if worst and len({cell["attack_id"] for cell in counted}) > 1:
             found.append(_worst_row(keys[0], counted, epsilons, worst))
+        if worst and (beyond := _with_transfer(keys[0], counted, epsilons, worst)):
+            found.append(beyond)
     (texts, *_) = (key.texts for key in rows)
     return RobustnessTable(dataset, norm, epsilons, tuple(found), texts.dataset, metric, several)
 
@@ -417,6 +437,36 @@ def _worst_row(key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[fl
         attack_label=WORST_CASE,
         cell_ids=tuple(cell["cell_id"] for cell in cells),
     )
+
+
+def _with_transfer(
+    key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[float], worst: _Worst
+) -> Row | None:
+    """The row of a model's worst case where images from other victims count too; None without any."""
+    at: dict[float, list[dict[str, Any]]] = defaultdict(list)
+    for point in dict.fromkeys(map(_point, cells)):
+        at[point[-1]].append(worst[point])
+    entries = tuple(
+        _averaged("done", points, WITH_TRANSFER_LEFT, ())
+        if (points := at[epsilon]) and all(_tried(point) for point in points)
+        else None
+        for epsilon in epsilons
+    )
+    if not any(entries):
+        return None
+    judged = [point for points in at.values() for point in points if _tried(point)]
+    return Row(
+        *(key.sweep, key.model, key.model_options, key.recipe, key.defence),
+        *(WITH_TRANSFER, "", True, *_clean(cells)),
+        *(entries, (), _gravest_first(judged)),
+        model_label=key.texts.model,
+        defence_label=key.texts.defence,
+        attack_label=WITH_TRANSFER,
+    )
+
+
+def _tried(point: Mapping[str, Any]) -> bool:
+    return bool(point["complete"]) and point["robust_with_transfer_unchecked"] is not None
 
 
 def _worst_entry(points: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]) -> Entry | None:

@@ -2,8 +2,9 @@
 
 The views of a sweep stand on the tables of a schema, here called `input`, which
 `orchestrator.results.query.connect` makes: `examples` (a PyArrow dataset), `wanted`, `measured`, `attacks`,
-`worst_cases`, `coverage`, `victims`, `failures`, `strengthened`; and `verdicts` and `worst_verdicts`, what
-checks say of what stands on those.
+`worst_cases`, `coverage`, `victims`, `failures`, `strengthened`; of transfers `tried` (as `examples`),
+`transfers` (as `wanted`) and `beyond`; and `verdicts` and `worst_verdicts`, what checks say of what stands on
+those.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ from workers.shards import DIMENSIONS, SCHEMA
 EXAMPLE_COLUMNS = tuple(name for name in SCHEMA.names if name not in ("image", "image_shape"))
 """The columns of the `examples` view. Kept images stay out: a query is about numbers, not pixels."""
 
+
+_TRIED = (
+    *("position", "example_index", "label", "clean_label", "clean_confidence", "clean_correct"),
+    *("adv_label", "adv_confidence", "success", "success_uint8", "linf", "l2", "l0", "flags", "target"),
+    *("clean_wrong_draws", "wrong_draws"),
+)
+"""The columns of rows of transfers: no call is counted there, and none looks for the nearest image."""
 
 _PLACE = DIMENSIONS.names.index("model_options") + 1
 _OF_CELL = (*DIMENSIONS.names[:_PLACE], "recipe", *DIMENSIONS.names[_PLACE:])
@@ -57,7 +65,7 @@ def _share(name: str, ends: str, where: str) -> str:
     return ",\n    ".join(f"CASE WHEN {where} THEN {value} END AS {name}" for name, value in values.items())
 
 
-CELLS = f"""
+_FACTS = f"""
 WITH spent AS (
     SELECT cell_id, sum(seconds) AS seconds, string_agg(DISTINCT device, ', ' ORDER BY device) AS device
     FROM input.coverage
@@ -71,9 +79,9 @@ WITH spent AS (
 ), failed AS (
     -- A final failure counts until its range is covered: it may have been retried since.
     SELECT DISTINCT w.cell_id
-    FROM input.wanted w
+    FROM input.{{wanted}} w
     JOIN input.failures f ON f.final AND (
-        (f.attack_id IS NULL AND f.victim_id = w.victim_id)
+        (f.attack_id IS NULL AND f.victim_id IN (w.victim_id, w.source_id))
         OR (list_contains(f.cells, w.cell_id) AND f.start < w.examples)
     )
     WHERE NOT EXISTS (
@@ -81,6 +89,31 @@ WITH spent AS (
         WHERE c.cell_id = w.cell_id AND c.start <= f.start AND c.stop >= least(f.stop, w.examples)
     )
 )
+"""
+"""What is known of wanted cells beside their rows, by cell id, and of their victims."""
+
+_STATUS = """CASE
+        WHEN coalesce(m.n, 0) >= w.examples THEN 'done'
+        WHEN f.cell_id IS NOT NULL THEN 'failed'
+        WHEN m.n > 0 THEN 'partial'
+        ELSE 'missing'
+    END AS status"""
+
+_FLAGS = f"""list_concat(
+        coalesce(v.flags, []),
+        [flag.key FOR flag IN coalesce(m.touched, []) IF flag.value >= {TOUCHED} * m.correct]
+    ) AS flags"""
+
+_JOINED = """FROM input.{wanted} w
+LEFT JOIN input.measured m ON m.cell_id = w.cell_id
+LEFT JOIN input.attacks a ON a.victim_id = w.victim_id AND a.attack_id = w.attack_id
+LEFT JOIN spent s ON s.cell_id = w.cell_id
+LEFT JOIN flagged v ON v.victim_id = w.victim_id
+LEFT JOIN failed f ON f.cell_id = w.cell_id
+"""
+
+CELLS = f"""
+{_FACTS.format(wanted="wanted")}
 SELECT
     {_columns("w", _OF_CELL)},
     {_said("targeted")} AS targeted,
@@ -103,23 +136,9 @@ SELECT
     coalesce(m.gradient_calls, 0) AS gradient_calls,
     coalesce(s.seconds, 0) AS seconds,
     s.device,
-    list_concat(
-        coalesce(v.flags, []),
-        [flag.key FOR flag IN coalesce(m.touched, []) IF flag.value >= {TOUCHED} * m.correct]
-    ) AS flags,
-    CASE
-        WHEN coalesce(m.n, 0) >= w.examples THEN 'done'
-        WHEN f.cell_id IS NOT NULL THEN 'failed'
-        WHEN m.n > 0 THEN 'partial'
-        ELSE 'missing'
-    END AS status
-FROM input.wanted w
-LEFT JOIN input.measured m ON m.cell_id = w.cell_id
-LEFT JOIN input.attacks a ON a.victim_id = w.victim_id AND a.attack_id = w.attack_id
-LEFT JOIN spent s ON s.cell_id = w.cell_id
-LEFT JOIN flagged v ON v.victim_id = w.victim_id
-LEFT JOIN failed f ON f.cell_id = w.cell_id
-"""
+    {_FLAGS},
+    {_STATUS}
+{_JOINED.format(wanted="wanted")}"""
 """One row for each wanted cell, over the first `examples` positions of the evaluation order.
 
 `n`: how many of them are there. Rates are shares in [0, 1]; `attack_success_rate` is of the examples that
@@ -136,13 +155,61 @@ the share of the most frequent class; halfway between chance and 1 where that is
 those flags of examples that touch at least 1% of the examples that the victim got right.
 """
 
+_SOURCE = ("model", "model_options", "recipe", "defence", "seed")
+
+TRANSFER = f"""
+{_FACTS.format(wanted="transfers")}, sources AS (
+    SELECT DISTINCT {", ".join((*VICTIM_COLUMNS, "network_id"))} FROM input.wanted
+)
+SELECT
+    {_columns("w", _OF_CELL)},
+    {", ".join(f"r.{name} AS source_{name}" for name in _SOURCE)},
+    w.source_id,
+    r.network_id = w.network_id AS same_network,
+    {_said("targeted")} AS targeted,
+    coalesce(m.n, 0)::INTEGER AS n,
+    w.examples,
+    m.correct / m.n::DOUBLE AS clean_accuracy,
+    {_share("robust_accuracy", "robust", "NOT " + _said("targeted"))},
+    {_share("target_missed", "target_missed", _said("targeted"))},
+    m.successes / nullif(m.correct, 0)::DOUBLE AS attack_success_rate,
+    m.successes_uint8 / nullif(m.correct, 0)::DOUBLE AS attack_success_rate_uint8,
+    -- Of the same examples or not at all.
+    CASE WHEN o.n = m.n AND NOT {_said("targeted")}
+        THEN o.robust / o.n::DOUBLE END AS white_box_robust_accuracy,
+    c.cell_id AS white_box_cell_id,
+    b.beyond,
+    coalesce(s.seconds, 0) AS seconds,
+    s.device,
+    {_FLAGS},
+    {_STATUS}
+{_JOINED.format(wanted="transfers")}LEFT JOIN sources r ON r.victim_id = w.source_id
+LEFT JOIN input.wanted c
+    ON (c.victim_id, c.attack_id, c.epsilon) = (w.victim_id, w.made_by, w.epsilon)
+LEFT JOIN input.measured o ON o.cell_id = c.cell_id
+LEFT JOIN input.beyond b ON b.cell_id = w.cell_id
+"""
+"""One row for each wanted cell of images that were made against one victim, the source, and tried on another.
+
+Columns that `cells` has are those of the victim that they are tried on, and mean what they mean there.
+"""
+
+TRANSFERRED = f"""
+SELECT {_columns("e", DIMENSIONS.names)}, w.source_id, {_columns("e", _TRIED)}
+FROM input.tried e JOIN input.transfers w ON w.cell_id = e.cell_id
+"""
+"""One row for each example and epsilon of those cells."""
+
 WORST_CASE = f"""
 SELECT
     {_columns("c", (*VICTIM_COLUMNS, "norm", "epsilon", "attacks", "n", "examples"))},
     c.robust / nullif(c.n, 0)::DOUBLE AS robust_accuracy,
     {_wilson("-", "c.robust", "c.n")} AS robust_low,
     {_wilson("+", "c.robust", "c.n")} AS robust_high,
-    c.complete
+    c.complete,
+    c.robust_with_transfer / nullif(c.n, 0)::DOUBLE AS robust_with_transfer,
+    {_wilson("-", "c.robust_with_transfer", "c.n")} AS with_transfer_low,
+    {_wilson("+", "c.robust_with_transfer", "c.n")} AS with_transfer_high
 FROM input.worst_cases c
 """
 """One row for each victim, norm and wanted epsilon: the share of examples that no attack of that norm broke.
@@ -216,7 +283,16 @@ _ROBUST = ("robust_accuracy", "robust_low", "robust_high")
 _MISSED = ("target_missed", "target_missed_low", "target_missed_high")
 _RATES = ("attack_success_rate", "attack_success_rate_uint8")
 
-VIEWS = {"cells": CELLS, "worst_case": WORST_CASE, "distances": DISTANCES, "trained": VICTIMS}
+_WITH_TRANSFER = ("robust_with_transfer", "with_transfer_low", "with_transfer_high")
+
+VIEWS = {
+    "cells": CELLS,
+    "worst_case": WORST_CASE,
+    "distances": DISTANCES,
+    "trained": VICTIMS,
+    "transfer": TRANSFER,
+    "transferred": TRANSFERRED,
+}
 """View -> its SQL, but for those that are tables as they are."""
 
 RENAMED = {"victims": "trained"}
@@ -230,8 +306,18 @@ JUDGED = {
     "worst_case": _judged(
         *("worst_case", "worst_verdicts"),
         "(v.victim_id, v.norm, v.epsilon) = (c.victim_id, c.norm, c.epsilon)",
-        *(_ROBUST, ("robust_accuracy",)),
+        *((*_ROBUST, *_WITH_TRANSFER), ("robust_accuracy", "robust_with_transfer")),
     ),
+    "transfer": f"""
+SELECT t.* REPLACE (
+    CASE WHEN x.verdict = 'wrong' THEN NULL ELSE t.white_box_robust_accuracy END AS white_box_robust_accuracy
+) FROM ({
+        _judged(
+            *("transfer", "verdicts", "v.cell_id = c.cell_id", (*_ROBUST, *_MISSED, *_RATES)),
+            ("robust_accuracy", "target_missed"),
+        )
+    }) t LEFT JOIN input.verdicts x ON x.cell_id = t.white_box_cell_id
+""",
     "strengthened": STRENGTHENED,
 }
 """Those that stand on what checks find in the others (`orchestrator.results.checks.Judged`).
@@ -240,5 +326,5 @@ What a check calls wrong is null in the columns that people read and average; th
 `_unchecked` have it as it was measured.
 """
 
-MEASURED = ("cells", "worst_case", "distances", "checks", "strengthened")
+MEASURED = ("cells", "worst_case", "distances", "checks", "strengthened", "transfer")
 """Those that stand on what rows come to, rather than on rows alone."""

@@ -25,6 +25,9 @@ WORST_CASES = pa.schema(
         ("robust", pa.int32()),  # of the n: answered rightly, and not broken
         ("complete", pa.bool_()),
         ("robust_at", pa.binary()),  # the robust ones by position, as of `results.witnesses`
+        # Of the robust, those that no image which was made against another victim breaks either; null where
+        # no untargeted transfer to the victim is wanted at epsilon, or until all of those are done.
+        ("robust_with_transfer", pa.int32()),
     ]
 )
 """One row for each victim, norm and epsilon that an adaptive, untargeted attack is wanted at."""
@@ -47,20 +50,31 @@ class _Attack:
         return positions[self.cells[epsilon]] if epsilon in self.cells else None
 
 
-def worst_cases(wanted: pa.Table, coverage: pa.Table, attacks: pa.Table) -> pa.Table:
-    """`WORST_CASES`, from `schemas.WANTED`, `schemas.COVERAGE` and `measured.ATTACKS`.
+def worst_cases(
+    wanted: pa.Table, coverage: pa.Table, attacks: pa.Table, transfers: pa.Table | None = None
+) -> pa.Table:
+    """`WORST_CASES`, from `schemas.WANTED`, `schemas.COVERAGE` and `measured.ATTACKS`; `transfers` as
+    `wanted`.
 
     An example is broken at epsilon where any cell of those attacks, at whatever epsilon, has an adversarial
     image at a measured distance within epsilon. A fixed-budget attack covers the epsilons at which it is
     wanted, a minimum-norm attack all of them; complete is what all that are to cover the epsilon have done.
+
+    Images from other victims have no part in that: which others there are differs from victim to victim, and
+    victims are ranked on identical attacks only. What they break beyond is a number of its own.
     """
     covered: dict[str, list[tuple[int, int]]] = {}
     for cell, start, stop in _columns(coverage, "cell_id", "start", "stop"):
         covered.setdefault(cell, []).append((start, stop))
+    from_others: dict[tuple[str, str], list[_Attack]] = {}
+    for victim, _, found in _victims(WANTED.empty_table() if transfers is None else transfers, attacks):
+        from_others[victim["victim_id"], victim["norm"]] = found
     rows = [
         {**victim, **row}
         for victim, examples, found in _victims(wanted, attacks)
-        for row in _by_epsilon(found, examples, covered)
+        for row in _by_epsilon(
+            found, examples, covered, from_others.get((victim["victim_id"], victim["norm"]), ())
+        )
     ]
     return pa.Table.from_pylist(rows, schema=WORST_CASES)
 
@@ -102,15 +116,17 @@ def _victims(wanted: pa.Table, attacks: pa.Table) -> Iterator[tuple[dict[str, An
 
 
 def _by_epsilon(
-    attacks: Sequence[_Attack], examples: int, covered: Mapping[str, Sequence[tuple[int, int]]]
+    attacks: Sequence[_Attack],
+    examples: int,
+    covered: Mapping[str, Sequence[tuple[int, int]]],
+    from_others: Sequence[_Attack],
 ) -> Iterator[dict[str, Any]]:
     positions = {}
-    for cell in {cell for attack in attacks for cell in attack.cells.values()}:
+    for cell in {cell for attack in (*attacks, *from_others) for cell in attack.cells.values()}:
         positions[cell] = np.zeros(examples, bool)
         for start, stop in covered.get(cell, ()):
             positions[cell][start:stop] = True
-    known = [attack.closest[:examples] for attack in attacks if attack.closest is not None]
-    closest = np.fmin.reduce([np.full(examples, np.nan, np.float32), *known])
+    closest, transferred = (_closest(some, examples) for some in (attacks, from_others))
     for epsilon in sorted({epsilon for attack in attacks for epsilon in attack.cells}):
         looked = [
             (attack, at) for attack in attacks if (at := attack.covered(epsilon, positions)) is not None
@@ -121,6 +137,10 @@ def _by_epsilon(
         broken = metrics.within(closest, epsilon) & (epsilon > 0)
         robust = there & (closest != UNATTACKED) & ~broken
         n = int(there.sum())
+        tried = [
+            at[:examples] for attack in from_others if (at := attack.covered(epsilon, positions)) is not None
+        ]
+        left = robust & ~metrics.within(transferred, epsilon)
         yield {
             "epsilon": epsilon,
             "attacks": sorted({attack.label for attack, _ in begun}),
@@ -129,7 +149,15 @@ def _by_epsilon(
             "robust": int(robust.sum()),
             "complete": n == examples and len(begun) == len(looked),
             "robust_at": bits(robust),
+            "robust_with_transfer": int(left.sum()) if tried and np.all(tried) else None,
         }
+
+
+def _closest(attacks: Sequence[_Attack], examples: int) -> NDArray[np.float32]:
+    """The distance of the closest image that any of them has, (P,)."""
+    known = [attack.closest[:examples] for attack in attacks if attack.closest is not None]
+    found: NDArray[np.float32] = np.fmin.reduce([np.full(examples, np.nan, np.float32), *known])
+    return found
 
 
 def _columns(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:

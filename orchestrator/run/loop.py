@@ -11,7 +11,7 @@ from types import FrameType
 
 from orchestrator.errors import BackendError, StoreError, UserError
 from orchestrator.intervals import subtract
-from orchestrator.plan.units import Gap, Plan
+from orchestrator.plan.units import AnyGap, Plan, SourcePlan, VictimPlan, transfer_kind
 from orchestrator.results.checks import judge_victims
 from orchestrator.results.text.findings import brief
 from orchestrator.run.backends import Backend, Finished, Lost, Notice, Ready
@@ -24,7 +24,7 @@ from orchestrator.run.training import TrainingWatch
 from orchestrator.run.upkeep import Upkeep
 from orchestrator.store.folder import Store
 from workers.probes import find_probes
-from workers.unit import Done, Evaluation, Failed, Training, Unit
+from workers.unit import Done, Evaluation, Failed, Training, Transfer, Unit
 
 _TICK = 0.5  # seconds: how soon a time limit or a signal is noticed
 
@@ -51,23 +51,24 @@ class Loop:
         self.state = state
         self.clock = clock
         self.began = clock()
-        self.scheduler = Scheduler(
-            VictimWork(
-                v.victim.victim_id,
-                v.training,
-                in_turn(plan.units(v), lambda: self.share),
-                v.count(plan.slice_size),
-            )
-            for v in plan.todo
-        )
+        self.lost: set[str] = set()  # victims that could not be had
+        self.scheduler = Scheduler(self._work(plan))
         self.upkeep = Upkeep(store, run_id, clock=clock)
         self.share = Share()  # of what is to be done, once another run has been seen here
         self.places = {victim.victim_id: place for place, (victim, _) in enumerate(plan.victims)}
+        self.places |= {source.work_id: self.places[source.victim.victim_id] for source in plan.sources}
         self.todo = {victim.victim.victim_id: victim for victim in plan.todo}
+        # What each victim has to be there for.
+        self.gaps: dict[str, list[AnyGap]] = {name: [*victim.gaps] for name, victim in self.todo.items()}
+        for source in plan.sources:
+            for tried in source.gaps:
+                for name in tried.victims:
+                    self.gaps[name].append(tried)
         # How many units each unfinished cell still waits for.
         self.open_cells: Counter[str] = Counter()
-        for victim in plan.todo:
-            for gap in victim.gaps:
+        every: list[VictimPlan | SourcePlan] = [*plan.todo, *plan.sources]
+        for each in every:
+            for gap in each.gaps:
                 units = gap.count(plan.slice_size)
                 self.open_cells.update({cell_id: units for cell_id, _ in gap.cells})
         self.joined: set[str] = set()  # workers that became ready and live
@@ -81,6 +82,18 @@ class Loop:
         self.disk_full = ""  # what a worker said of it
         self.signals = 0
         self.training = TrainingWatch(store.folder, run_id, state)
+
+    def _work(self, plan: Plan) -> Iterator[VictimWork]:
+        def units(of: VictimPlan | SourcePlan) -> Iterator[Evaluation | Transfer]:
+            for unit in in_turn(plan.units(of), lambda: self.share):
+                yield unit.without(self.lost) if isinstance(unit, Transfer) else unit
+
+        for victim in plan.todo:
+            count = victim.count(plan.slice_size)
+            yield VictimWork(victim.victim.victim_id, victim.training, units(victim), count)
+        for source in plan.sources:
+            count = source.count(plan.slice_size)
+            yield VictimWork(source.work_id, None, units(source), count, after=source.needed)
 
     def run(self, begin: Callable[[], None]) -> None:
         """Start the backend, call `begin`, then run until nothing is left or the run is told to stop.
@@ -183,17 +196,20 @@ class Loop:
             self.state.units_done += 1
             self.state.units_elsewhere += 1
             self.state.estimate.dropped(_work(unit))
-            if isinstance(unit, Evaluation):
+            if not isinstance(unit, Training):
                 self._cells_done(unit)
             unit = self.scheduler.next_unit(worker)
         return unit
 
     def _done_elsewhere(self, unit: Unit) -> bool:
+        """Or, of a transfer between victims that could not be had, in vain."""
+        if isinstance(unit, Transfer) and not unit.into:
+            return True
         covered = self.upkeep.coverage
         if covered is None:
             return False
-        lacking: Iterable[Evaluation | Gap] = (
-            (unit,) if isinstance(unit, Evaluation) else self.todo[unit.victim.victim_id].gaps
+        lacking: Iterable[Evaluation | Transfer | AnyGap] = (
+            self.gaps[unit.victim.victim_id] if isinstance(unit, Training) else (unit,)
         )
         return not any(
             subtract([(one.start, one.stop)], covered.get(cell_id, ()))
@@ -236,7 +252,7 @@ class Loop:
         for severity, text in brief(judge_victims([unit.victim], [probes])):
             self.progress.say(f"{severity}: {text}")
 
-    def _cells_done(self, unit: Evaluation) -> None:
+    def _cells_done(self, unit: Evaluation | Transfer) -> None:
         for cell_id, _ in unit.cells:
             self.open_cells[cell_id] -= 1
             if not self.open_cells[cell_id]:
@@ -278,6 +294,7 @@ class Loop:
         # What will never be done must not count as time left.
         self.state.estimate.dropped(_work(unit))
         if isinstance(unit, Training):
+            self.lost.add(unit.victim.victim_id)
             self.state.estimate.dropped(self.todo[unit.victim.victim_id].work)
         self.state.units_failed += 1 + outcome.skipped
         self.state.failures.append(f"{unit.label}: {error}")
@@ -364,6 +381,7 @@ class Loop:
 
 def _work(unit: Unit) -> dict[str, int]:
     """How much of which kind of work, as `Estimate` has them."""
-    if isinstance(unit, Evaluation):
-        return {unit.attack.attack_id: unit.work}
-    return {unit.victim.preparation: 1}
+    if isinstance(unit, Training):
+        return {unit.victim.preparation: 1}
+    kind = transfer_kind(unit.attack) if isinstance(unit, Transfer) else unit.attack.attack_id
+    return {kind: unit.work}

@@ -14,17 +14,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from workers.unit import Evaluation, Training, Unit
+from workers.unit import Evaluation, Training, Transfer, Unit
 
 
 @dataclass(frozen=True, slots=True)
 class VictimWork:
-    """One victim's share of the plan."""
+    """One victim's share of the plan; or what is to be done with it and others, under an id of its own."""
 
     victim_id: str
     training: Training | None  # must be done before its units; None: nothing to do first
-    units: Iterator[Evaluation]  # generated lazily: never listed
+    units: Iterator[Evaluation | Transfer]  # generated lazily: never listed
     count: int  # how many `units` will yield
+    after: frozenset[str] = frozenset()  # other entries, whose trainings must have ended, however they did
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,11 @@ class _Network:
 class _Victim:
     victim_id: str
     training: _Job | None
-    units: Iterator[Evaluation]
+    units: Iterator[Evaluation | Transfer]
     fresh: int  # evaluation units not yet generated
     trained: bool
     network: _Network
+    after: set[str] = field(default_factory=set)  # those of its entry's whose trainings have not ended yet
     retries: dict[str, deque[_Job]] = field(default_factory=dict)  # by the worker that they last failed on
     on: int = 0  # live workers whose latest unit was of this victim
 
@@ -62,6 +64,8 @@ class _Victim:
 
     def offers(self, avoid: str | None) -> bool:
         """Whether a unit could start now, other than one that last failed on the worker `avoid`."""
+        if self.after:
+            return False
         # Until the training is done, it is the only unit that can be in `retries`.
         if self.network.busy and not self.trained:
             return False
@@ -83,7 +87,7 @@ class _Victim:
                 del self.retries[worker]
         return job
 
-    def _generate(self) -> Evaluation:
+    def _generate(self) -> Evaluation | Transfer:
         unit = next(self.units, None)
         if unit is None:
             raise ValueError(f"victim {self.victim_id}: its units ended {self.fresh} short of its count")
@@ -110,15 +114,17 @@ class _Worker:
 class Scheduler:
     """Hands every unit of `work` to a worker until it ends, exactly once, as done or failed.
 
-    Of victims that share a network, one is trained at a time, until it is there.
+    Of victims that share a network, one is trained at a time, until it is there. What comes `after` others
+    waits for their trainings, and runs when these have failed too: it is for its units to know.
 
     A unit is tried at most `max_attempts` times (at least 1). Losing it with its node is not charged as an
     attempt, up to `max_losses` times (at least 0) per unit. Memory grows with the victims, the workers and
     the units being retried, never with the number of units. Of a failed victim no unit runs.
 
     Raises ValueError for limits out of range, negative counts, two entries for one victim, a victim that
-    yields more or fewer units than its count, and calls that contradict what was said before (a worker that
-    joins twice, is asked while it runs a unit, or finishes one it was not given).
+    yields more or fewer units than its count or comes after one without an entry, and calls that contradict
+    what was said before (a worker that joins twice, is asked while it runs a unit, or finishes one it was not
+    given).
     """
 
     def __init__(self, work: Iterable[VictimWork], *, max_attempts: int = 2, max_losses: int = 5) -> None:
@@ -148,6 +154,11 @@ class Scheduler:
                 victim.training = _Job(entry.training, victim)
             self.total += victim.waiting
             self._victims[entry.victim_id] = victim
+            victim.after = set(entry.after)
+        for victim in self._victims.values():
+            if unknown := sorted(victim.after - self._victims.keys()):
+                raise ValueError(f"{victim.victim_id} comes after {unknown[0]}, which has no entry")
+            victim.after = {name for name in victim.after if self._victims[name].training is not None}
 
     @property
     def running(self) -> int:
@@ -215,6 +226,8 @@ class Scheduler:
                 state.on = None
             return self._fail(job, worker)
         self.done += 1
+        if isinstance(job.unit, Training):
+            self._ended(victim)
         victim.trained = True
         return Outcome(job.unit, "done", job.attempt)
 
@@ -283,7 +296,14 @@ class Scheduler:
             return Outcome(job.unit, "retry", attempt)
         skipped = 0 if job.victim.trained else job.victim.fresh
         self.failed += 1 + skipped
+        if isinstance(job.unit, Training):
+            self._ended(job.victim)
         return Outcome(job.unit, "failed", attempt, skipped)
+
+    def _ended(self, victim: _Victim) -> None:
+        """Its training is done, or has failed for good: nobody need wait for it any longer."""
+        for other in self._victims.values():
+            other.after.discard(victim.victim_id)
 
     def _requeue(self, job: _Job, worker: str) -> None:
         job.victim.retries.setdefault(worker, deque()).append(job)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from orchestrator.run.status import life
 from orchestrator.store.folder import Store
 from orchestrator.store.records import Status
-from workers.unit import Evaluation
+from workers.unit import Evaluation, Transfer
 
 _LAST = 8  # of the latest runs, so many are asked whether they live
 
@@ -32,7 +32,10 @@ class Share(NamedTuple):
         return self.takes(zlib.crc32(name.encode()))
 
 
-def in_turn(units: Sequence[Evaluation], share: Callable[[], Share]) -> Iterator[Evaluation]:
+_Unit = TypeVar("_Unit", bound=Evaluation | Transfer)
+
+
+def in_turn(units: Sequence[_Unit], share: Callable[[], Share]) -> Iterator[_Unit]:
     """Every unit once: in order while the run is alone; its share first, the others from the end, if not.
 
     Runs that help out each start at another place, so that they meet only as the last units are handed out.

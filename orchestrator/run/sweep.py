@@ -120,11 +120,11 @@ def _run_sweep(
         StatusWriter(store, run_id, state).write()
     # Also when nothing was run: the last run may have been cut off before it came to this.
     shown = prepared.survivors_of or store
-    cells, worst, checks = judged_tables(shown.results(None if prepared.survivors_of else accepted))
-    shown.write_tables(table_files(cells, worst, checks))
+    judged = judged_tables(shown.results(None if prepared.survivors_of else accepted))
+    shown.write_tables(table_files(*judged))
     failures = _lasting_failures(plan, store, missing)
     code = 130 if state.state == "interrupted" else 1 if missing else 0
-    return Summary(state, code, failures, run_id, checks)
+    return Summary(state, code, failures, run_id, judged[-1])
 
 
 def _compute(
@@ -201,6 +201,10 @@ def wanted_cells(plan: Plan, labels: Labels) -> pa.Table:
                 "examples": plan.examples[victim.dataset.name],
                 "targeted": known and bool(run.attack.options.get("targeted")),
                 "minimum_norm": known and known.minimum_norm,
+                "kind": run.attack.kind,
+                "source_id": run.attack.made_against and run.attack.made_against.victim_id,
+                "made_by": run.attack.made_by,
+                "network_id": victim.network.victim_id,
                 **labels.of(victim, run.attack),
             }
             for cell in run.cells:

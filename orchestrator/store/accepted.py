@@ -16,6 +16,7 @@ from orchestrator.intervals import Interval, add, subtract
 from workers.pins import Pin
 from workers.shards import SCHEMA, ShardInfo
 from workers.storage import Folder
+from workers.unit import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +64,17 @@ class Accepted:
             )
         return found
 
-    def dataset(self) -> pads.Dataset:
-        """The accepted rows, each (cell, position) once, read lazily but for shards that count in part."""
-        paths = [self.shards.join(info.name) for info in self._whole]
+    def dataset(self, kind: Kind = "attack") -> pads.Dataset:
+        """The accepted rows of a kind, each (cell, position) once, read lazily but for shards that count in
+        part."""
+        paths = [self.shards.join(info.name) for info in self._whole if info.kind == kind]
+        parts = [(info, ranges) for info, ranges in self._parts if info.kind == kind]
         files = pads.FileSystemDataset.from_paths(
             paths, schema=SCHEMA, format=pads.ParquetFileFormat(), filesystem=self.shards.filesystem
         )
-        if not self._parts:
+        if not parts:
             return files
-        rows = pa.concat_tables([self._part(info, ranges) for info, ranges in self._parts])
+        rows = pa.concat_tables([self._part(info, ranges) for info, ranges in parts])
         return pads.dataset([files, pads.dataset(rows)])
 
     def pieces(self) -> dict[tuple[str, str], list[Piece]]:
@@ -144,12 +147,13 @@ def accept(
     )
     weights = {victim_id: pin.weights for victim_id, pin in pins.items()}
     for info in infos:  # a folder that lost its pins: the same rule that decides between two pins
-        if info.victim_id not in pins:
-            weights[info.victim_id] = min(info.weights, weights.get(info.victim_id, info.weights))
+        for victim_id, own in _stands_on(info):
+            if victim_id not in pins:
+                weights[victim_id] = min(own, weights.get(victim_id, own))
     for info in sorted(infos, key=lambda info: (info.published_at, info.name)):
-        pinned = weights[info.victim_id]
-        if info.weights != pinned:
-            reason = f"its victim had weights {info.weights[:12]}…, this folder is pinned to {pinned[:12]}…"
+        if strange := [(own, weights[name]) for name, own in _stands_on(info) if own != weights[name]]:
+            own, pinned = strange[0]
+            reason = f"its victim had weights {own[:12]}…, this folder is pinned to {pinned[:12]}…"
             result.set_aside.append(SetAside(info.name, reason))
             continue
         new: dict[str, list[Interval]] = {}
@@ -166,6 +170,12 @@ def accept(
             result.twice.append(info)
     result.set_aside.sort(key=lambda one: one.name)
     return result
+
+
+def _stands_on(info: ShardInfo) -> list[tuple[str, str]]:
+    """The victims that a shard's rows speak of, with the weights that they had."""
+    own = [(info.victim_id, info.weights)]
+    return [*own, (info.source_id, info.source_weights)] if info.source_id else own
 
 
 def _by_reason(files: Sequence[SetAside]) -> Iterator[tuple[str, str]]:

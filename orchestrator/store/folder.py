@@ -33,6 +33,7 @@ from orchestrator.results.schemas import (
     VICTIMS,
     WANTED,
     Results,
+    of_kind,
 )
 from orchestrator.store.accepted import Accepted, SetAside, accept
 from orchestrator.store.index import ShardIndex
@@ -319,20 +320,23 @@ class Store:
         history = [
             {"victim_id": pin["victim_id"], **epoch} for pin in pins for epoch in pin.get("history", [])
         ]
-        wanted = self.wanted()
+        every = self.wanted()
+        wanted, transfers = (of_kind(every, kind) for kind in ("attack", "transfer"))
         recipes = dict(zip(wanted["victim_id"].to_pylist(), wanted["recipe"].to_pylist(), strict=True))
         victims = [_victim_row(pin, recipes) for pin in pins]
         return Results(
             sweep=sweep or self.name,
             examples=accepted.dataset(),
             wanted=wanted,
-            measured=partial(measured_results, accepted, wanted, self.folder.folder(layout.MEASURED)),
+            measured=partial(measured_results, accepted, every, self.folder.folder(layout.MEASURED)),
             coverage=pa.Table.from_pylist(accepted.coverage_rows(), schema=COVERAGE),
             victims=pa.Table.from_pylist(victims, schema=VICTIMS),
             history=pa.Table.from_pylist(history, schema=HISTORY),
             failures=pa.Table.from_pylist([asdict(one) for one in self.failures()], schema=FAILURES),
             probes=pa.Table.from_pylist(probes, schema=PROBES),
             stronger=self._stronger,
+            transfers=transfers,
+            transferred=accepted.dataset("transfer"),
         )
 
     def _stronger(self) -> pa.Table:

@@ -27,6 +27,9 @@ _SCHEMA = pa.schema(
         ("device", pa.string()),
         ("code", pa.string()),
         ("versions", pa.string()),
+        ("kind", pa.string()),
+        ("source_id", pa.string()),
+        ("source_weights", pa.string()),
     ]
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from orchestrator.results.schemas import (
     WANTED,
     Measured,
     Results,
+    of_kind,
 )
 from workers.shards import DIMENSIONS, SCHEMA
 
@@ -51,6 +52,7 @@ class Cell:
     device: str = "cpu"
     code: str = "c0de"
     versions: str = "keras 3"
+    source: Cell | None = None  # of images made against another victim: the attack's cell there
 
     @property
     def victim_id(self) -> str:
@@ -61,7 +63,24 @@ class Cell:
     @property
     def attack_id(self) -> str:
         mode = "" if self.adaptive else "oblivious"
-        return "-".join((self.attack, self.attack_options, self.norm, mode))
+        made = "-".join((self.attack, self.attack_options, self.norm, mode))
+        return f"{made}-from-{self.source.victim_id}" if self.source else made
+
+    @property
+    def made_by(self) -> str:
+        return self.source.attack_id if self.source else self.attack_id
+
+    @property
+    def kind(self) -> str:
+        return "transfer" if self.source else "attack"
+
+    @property
+    def source_id(self) -> str | None:
+        return self.source.victim_id if self.source else None
+
+    @property
+    def network_id(self) -> str:
+        return replace(self, defence="none").victim_id
 
     @property
     def cell_id(self) -> str:
@@ -118,7 +137,18 @@ def results_of(
     """
     wanted = list(cells)
     held = [*wanted, *unwanted]
-    rows = [row(cell, position, **values) for cell in held for position, values in cell.positions().items()]
+    rows, tried = (
+        [
+            row(cell, position, **values)
+            for cell in held
+            if (cell.source is not None) is transfer
+            for position, values in cell.positions().items()
+        ]
+        for transfer in (False, True)
+    )
+    asked = pa.Table.from_pylist(
+        [{name: getattr(cell, name) for name in WANTED.names} for cell in wanted], schema=WANTED
+    )
     coverage = []
     for cell in held:
         positions = sorted(cell.positions())
@@ -139,10 +169,10 @@ def results_of(
     return Results(
         sweep=sweep,
         examples=pads.dataset(pa.Table.from_pylist(rows, schema=SCHEMA)),
-        measured=lambda: measured_of(rows, wanted),
-        wanted=pa.Table.from_pylist(
-            [{name: getattr(cell, name) for name in WANTED.names} for cell in wanted], schema=WANTED
-        ),
+        measured=lambda: measured_of([*rows, *tried], wanted),
+        wanted=of_kind(asked, "attack"),
+        transfers=of_kind(asked, "transfer"),
+        transferred=pads.dataset(pa.Table.from_pylist(tried, schema=SCHEMA)),
         coverage=pa.Table.from_pylist(coverage, schema=COVERAGE),
         victims=_table(victims, VICTIMS),
         history=_table(history, HISTORY),

@@ -16,7 +16,7 @@ import pyarrow as pa
 from workers.pins import pin
 from workers.shards import SCHEMA, dimensions, publish_shard
 from workers.storage import Folder
-from workers.unit import Done, Evaluation, Training, Unit, WorkerSettings, recorded
+from workers.unit import Done, Evaluation, Training, Transfer, Unit, WorkerSettings, recorded
 from workers.victims.manifest import Manifest
 
 
@@ -36,16 +36,20 @@ class MadeUp:
         if isinstance(unit, Training):
             pin(self.output, made_up_manifest(unit, weights))
             return Done(unit_id=unit.unit_id, weights=weights, trained=True)
-        rows = made_up_rows(unit)
-        name = publish_shard(
-            self.output.folder("shards"),
-            unit,
-            rows,
-            weights=weights,
-            phases={"attack": 0.5},
-            provenance=self.provenance,
-        )
-        return Done(unit_id=unit.unit_id, weights=weights, shard=name, rows=rows.num_rows)
+        name, count = None, 0
+        for part in unit.into if isinstance(unit, Transfer) else (unit,):
+            rows = made_up_rows(part)
+            name = publish_shard(
+                self.output.folder("shards"),
+                part,
+                rows,
+                weights=weights_of(part.victim.victim_id),
+                phases={"attack": 0.5},
+                provenance=self.provenance,
+                source_weights=weights if isinstance(unit, Transfer) else "",
+            )
+            count += rows.num_rows
+        return Done(unit_id=unit.unit_id, weights=weights, shard=name, rows=count)
 
 
 class Misbehaving(MadeUp):

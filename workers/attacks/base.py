@@ -98,6 +98,14 @@ class Attack(ABC):
     minimum_norm: ClassVar[bool] = False  # whether it looks for the nearest image, whatever the epsilons
     by_gradients: ClassVar[bool] = True  # False: it asks for answers at most
     choose_matters: ClassVar[bool] = True  # False: there is one image to choose from
+    asks_model: ClassVar[bool] = True  # False: its images are the same whatever the model is
+
+    @classmethod
+    def no_transfer(cls) -> str:
+        """Why its images are not to be tried on other victims, behind its name; "": they may be."""
+        if cls.minimum_norm:
+            return "looks for the nearest image and stops there, with no budget to spend"
+        return "" if cls.asks_model else "makes the same images whatever the victim is"
 
     norm: NormName = "linf"
     eot: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"

@@ -18,6 +18,7 @@ class Noise(Attack):
     name: ClassVar[str] = "noise"
     randomised: ClassVar[bool] = True
     by_gradients: ClassVar[bool] = False
+    asks_model: ClassVar[bool] = False
 
     repeats: Annotated[int, Field(ge=1)] = 10
 

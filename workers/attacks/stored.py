@@ -41,6 +41,7 @@ class Stored(Attack):
     name: ClassVar[str] = "stored"
     VERSION: ClassVar[int] = 2
     choose_matters: ClassVar[bool] = False
+    asks_model: ClassVar[bool] = False
 
     path: str
     content: str | None = None

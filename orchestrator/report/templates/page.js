@@ -103,6 +103,7 @@
     drawCurves();
     drawHeatmaps();
     drawDifferences();
+    drawTransfers();
     drawClasses();
     drawTraining();
   }
@@ -309,6 +310,21 @@
         line: one.doubt ? `${one.victim} ?` : one.victim, column: one.name, text: one.text, value: one.value, n: one.n,
         shown: `${one.value.toFixed(1)}%`, doubt: one.doubt || "none", label: one.value.toFixed(0),
       })), `Robust accuracy by class: ${title}, epsilon ${at}`));
+  }
+
+  function drawTransfers() {
+    if (!byId("transfer-panels")) return;
+    const shown = data.transfers.filter(({ sweep, dataset, norm, attack }) => isShown({ sweep, dataset, norm, attack }));
+    shown.sort((a, b) => a.epsilon - b.epsilon);
+    const key = (one) => JSON.stringify([...(severalSweeps() ? [one.sweep] : []), one.dataset, one.norm, one.attack]);
+    byEpsilon("transfer-panels", group(shown, key), (own, title, at) => chart("heatmap", own.map((one) => {
+      const text = one.value === null ? one.mark : one.value.toFixed(0);
+      return {
+        line: `against ${one.source}`, column: `on ${one.target}`, text: one.text, value: one.value,
+        shown: one.value === null ? one.mark : `${one.value.toFixed(1)}%`, doubt: "see the checks",
+        label: one.white_box ? `(${text})` : one.same_network ? `${text}*` : text,
+      };
+    }), `Robust accuracy under images made against other models: ${title}, epsilon ${at}`));
   }
 
   function drawTraining() {

@@ -53,7 +53,8 @@ def judge(evidence: Evidence) -> Judged:
     """Hold a folder against every rule."""
     rows = [row for rule in RULES.values() for row in rule.rows(evidence)]
     by_cell = _by_cell(evidence, rows)
-    said = [{"cell_id": cell.cell_id, **_said(by_cell[cell.cell_id])} for cell in evidence.cells]
+    every = (*evidence.cells, *evidence.transfers)
+    said = [{"cell_id": cell.cell_id, **_said(by_cell[cell.cell_id])} for cell in every]
     return Judged(
         pa.Table.from_pylist(rows, schema=CHECKS),
         pa.Table.from_pylist([one for one in said if one["checks"]], schema=VERDICTS),
@@ -94,7 +95,7 @@ def _by_cell(evidence: Evidence, rows: Iterable[Mapping[str, Any]]) -> dict[str,
         elif row["victim_id"] is not None and row["epsilon"] is None:
             found[row["victim_id"], row["attack_id"]].append(row["rule"])
     by_cell = {}
-    for cell in evidence.cells:
+    for cell in (*evidence.cells, *evidence.transfers):
         wide = (*found.get((cell.victim_id, None), ()), *found.get((cell.victim_id, cell.attack_id), ()))
         by_cell[cell.cell_id] = {name for name in wide if RULES[name].concerns(cell)}
         by_cell[cell.cell_id].update(found.get((cell.cell_id, None), ()))

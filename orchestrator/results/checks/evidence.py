@@ -145,6 +145,7 @@ class Evidence:
     wanted: list[dict[str, Any]] = field(
         default_factory=list
     )  # the view `cells`, all of it, its witnesses too
+    tried: list[dict[str, Any]] = field(default_factory=list)  # the view `transfer`, likewise
     victims: list[dict[str, Any]] = field(default_factory=list)  # `results.schemas.VICTIMS`
     figures: dict[str, dict[str, float]] = field(
         default_factory=dict
@@ -157,6 +158,11 @@ class Evidence:
     def cells(self) -> list[Cell]:
         """Those that have rows."""
         return [Cell(values, self._kinds[_run(values)]) for values in self.wanted if values["n"]]
+
+    @cached_property
+    def transfers(self) -> list[Cell]:
+        """Those of images made against other victims that have rows: no attack on the victim itself."""
+        return [Cell(values, Kind(values["attack"])) for values in self.tried if values["n"]]
 
     @cached_property
     def _kinds(self) -> dict[tuple[str, str], Kind]:
@@ -193,9 +199,13 @@ class Evidence:
 
 def gather(connection: duckdb.DuckDBPyConnection, results: Results, schema: str) -> Evidence:
     """The evidence in a folder; the schema of `connection` has what is called `input` in `results.views`."""
-    cells = connection.sql(
-        "SELECT c.*, m.correct, m.robust, m.successes, m.touched, m.right_at, m.broken_at, "
-        f"m.contradicted, m.misplaced FROM {schema}.cells c LEFT JOIN {schema}.measured m USING (cell_id)"
+    cells, tried = (
+        connection.sql(
+            "SELECT c.*, m.correct, m.robust, m.successes, m.touched, m.right_at, m.broken_at, "
+            f"m.contradicted, m.misplaced FROM {schema}.{view} c "
+            f"LEFT JOIN {schema}.measured m USING (cell_id)"
+        )
+        for view in ("cells", "transfer")
     )
     coverage = connection.sql(f"FROM {schema}.coverage SEMI JOIN {schema}.wanted USING (cell_id)")
     figures: dict[str, dict[str, float]] = defaultdict(dict)
@@ -205,6 +215,7 @@ def gather(connection: duckdb.DuckDBPyConnection, results: Results, schema: str)
     wanted = set(results.wanted["victim_id"].to_pylist())
     return Evidence(
         wanted=cells.to_arrow_table().to_pylist(),
+        tried=tried.to_arrow_table().to_pylist(),
         victims=[victim for victim in results.victims.to_pylist() if victim["victim_id"] in wanted],
         figures=dict(figures),
         coverage=coverage.to_arrow_table(),

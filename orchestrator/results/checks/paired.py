@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from orchestrator.results.checks.cells import POINT
 from orchestrator.results.checks.evidence import ALPHA, Cell, Evidence, Pair, clearly_ahead
-from orchestrator.results.checks.rule import Found, Rule
+from orchestrator.results.checks.rule import Found, Place, Rule
 from orchestrator.results.checks.victims import weaker_on_probes
 from workers.statistics import binomial_tail, holm, mcnemar
+from workers.unit import NO_DEFENCE, label
 
 _LOST = 0.02  # to a single step: default searches lose a point to it on small images, and hide nothing
 _MASKED = 0.05  # of the correct examples: on small images square breaks some that ten steps of bim do not
@@ -81,6 +82,57 @@ def _only_black_box(evidence: Evidence, allowed: float) -> Iterator[Found]:
                 f"{black.named}, which asks for answers only, breaks {only:,} of {n:,} examples "
                 f"({100 * only / n:.1f}%) that no attack by gradients breaks",
             )
+
+
+def _transfer_better(evidence: Evidence) -> Iterator[Found]:
+    yield from _only_transfer(evidence, _MASKED)
+
+
+def _transfer_helps(evidence: Evidence) -> Iterator[Found]:
+    masked = {found.place for found in _only_transfer(evidence, _MASKED)}
+    yield from (found for found in _only_transfer(evidence, POINT) if found.place not in masked)
+
+
+def _only_transfer(evidence: Evidence, allowed: float) -> Iterator[Found]:
+    """Where images that were made against another victim break more than `allowed` that no attack by the
+    victim's own gradients does: of several such, those that break most."""
+    tried: dict[tuple[str, str, float], list[Cell]] = {}
+    for cell in evidence.transfers:
+        if not cell.targeted:
+            tried.setdefault((cell.victim_id, cell.norm, cell.epsilon), []).append(cell)
+    names = ("victim_id", "attack", "attack_options", "norm", "epsilon")
+    oblivious = {tuple(cell.values[name] for name in names) for cell in evidence.cells if not cell.adaptive}
+    found: list[tuple[Cell, Cell, int, int]] = []
+    for cells in evidence.points:
+        white = [cell for cell in cells if cell.kind.white_box]
+        here = tried.get((cells[0].victim_id, cells[0].norm, cells[0].epsilon), ())
+        if not any(cell.kind.iterative for cell in white) or not here:
+            continue
+        broken, right = _any_of(white)
+        best = max(white, key=lambda cell: int(cell.successes))
+        for transfer in here:
+            if transfer.same_network and tuple(transfer.values[name] for name in names) in oblivious:
+                continue  # that is what `oblivious_better` compares
+            both = _both(right, transfer.correct_at)
+            missed = both & ~broken[: len(both)]
+            only = int((transfer.broken_at[: len(both)] & missed).sum())
+            found.append((transfer, best, only, int(both.sum())))
+    significant = holm([binomial_tail(only, n, allowed) for _, _, only, n in found], ALPHA)
+    most: dict[Place, tuple[Cell, int, int]] = {}
+    for (transfer, best, only, n), sure in zip(found, significant, strict=True):
+        if sure and only > allowed * n and only > most.get(best.place, (None, 0, 0))[1]:
+            most[best.place] = transfer, only, n
+    for place, (transfer, only, n) in most.items():
+        source = label(transfer.source_model, transfer.source_model_options)
+        behind = "" if transfer.source_defence == NO_DEFENCE.name else f" with {transfer.source_defence}"
+        yield Found(
+            place,
+            only / n,
+            allowed,
+            f"images that {transfer.named} made against {source}{behind} (seed {transfer.source_seed}) break "
+            f"{only:,} of {n:,} examples ({100 * only / n:.1f}%) that no attack by the victim's own "
+            "gradients breaks",
+        )
 
 
 def _any_of(cells: Sequence[Cell]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -220,6 +272,14 @@ RULES = (
         find=_oblivious_better,
     ),
     Rule(
+        name="transfer_better",
+        severity="suspicious",
+        meaning="images that were made against another victim break what no attack by the victim's own "
+        "gradients does: they are masked",
+        advice="read worst_case.robust_with_transfer, and take it for an upper bound; use square or standard",
+        find=_transfer_better,
+    ),
+    Rule(
         name="noise_as_good",
         severity="suspicious",
         meaning="an attack that is no better than noise of the same size",
@@ -246,6 +306,14 @@ RULES = (
         meaning="an attack without gradients breaks some that no attack by gradients does",
         advice="read the worst case over all attacks, or give those by gradients more steps",
         find=_black_box_helps,
+    ),
+    Rule(
+        name="transfer_helps",
+        severity="note",
+        meaning="images that were made against another victim break some that no attack by the victim's own "
+        "gradients does",
+        advice="read worst_case.robust_with_transfer, or give the attacks on the victim itself more steps",
+        find=_transfer_helps,
     ),
     Rule(
         name="catastrophic_overfitting",

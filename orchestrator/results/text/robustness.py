@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from orchestrator.results.checks import RULES
 from orchestrator.results.metrics import ROBUST_ACCURACY, WORST_CASE
-from orchestrator.results.tables import Entry, RobustnessTable, Row
+from orchestrator.results.tables import WITH_TRANSFER, Entry, RobustnessTable, Row
 from orchestrator.results.text.base import NO_VALUE
 from workers.flags import Flag
 from workers.unit import label
@@ -193,6 +193,8 @@ def _worst_case(table: RobustnessTable) -> Iterator[str]:
         for attacks, where in at.items():
             attacks = tuple(known.get(attack, attack) for attack in attacks)
             yield f"at {', '.join(dict.fromkeys(where))} of {' and '.join(attacks)} alone"
+    if any(row.attack == WITH_TRANSFER for row in table.rows):
+        yield "with transfer: nor by any image made against another victim of this sweep"
 
 
 def examples(row: Row) -> str:
