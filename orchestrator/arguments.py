@@ -170,6 +170,9 @@ MetricOption = Annotated[
     ),
 ]
 DigitsOption = Annotated[int, typer.Option(min=0, max=6, help="Of percentages, behind the point.")]
+CertifiedOption = Annotated[
+    bool, typer.Option("--certified", help="Show what is certified of smoothed victims, beside attacks.")
+]
 TransferOption = Annotated[
     bool, typer.Option("--transfer", help="Show what images made against one victim do to the others.")
 ]

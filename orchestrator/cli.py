@@ -18,6 +18,7 @@ from orchestrator.arguments import (
     BackendOption,
     ByOption,
     CacheOption,
+    CertifiedOption,
     CpusOption,
     DataOption,
     DigitsOption,
@@ -63,10 +64,13 @@ from orchestrator.store import OUTPUTS
 from workers.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    import pyarrow as pa
 
     from orchestrator.report.facts import Facts
     from orchestrator.results.schemas import Results
+    from orchestrator.results.text.base import Columns
 
 app = typer.Typer(
     name="robustsweep",
@@ -234,11 +238,13 @@ def table(
     metric: MetricOption = "robust_accuracy",
     digits: DigitsOption = 1,
     transfer: TransferOption = False,
+    certified: CertifiedOption = False,
 ) -> None:
     """Show the robustness table of one or more sweeps, from every shard there is by now.
 
     With --transfer: who falls to whose images, a row for each victim that they were made against, a column
-    for each that they were tried on.
+    for each that they were tried on. With --certified: what no attack can do to smoothed victims, and what
+    attacks have done.
     """
     with user_errors():
         check_format(format, FORMATS)
@@ -246,6 +252,11 @@ def table(
 
         given = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
         wanted = {key: names for key, names in given.items() if names}
+        if certified:
+            if by or transfer or metric != "robust_accuracy":
+                raise UserError("--certified goes without --by, --metric and --transfer: it is one table")
+            _certified(outputs, wanted, format, digits)
+            return
         if transfer:
             if by:
                 raise UserError("--by does not go with --transfer, which is one matrix")
@@ -642,17 +653,36 @@ def _transfers(
     """Print the matrix of transfers; for programs, the rows behind it."""
     from orchestrator.results.matrix import chosen_transfers, matrix
     from orchestrator.results.text import transfer as words
-    from orchestrator.results.text.base import ForPrograms
 
     transfers, own, table = chosen_transfers(_results(outputs), wanted)
     found = matrix(transfers, own, metric)
-    form = text_form(format, digits=digits)
+    _print(
+        table, lambda whole: words.columns(found, digits, whole=whole), words.caption(found), format, digits
+    )
+
+
+def _print(
+    table: pa.Table, columns: Callable[[bool], Columns], caption: str, format: str, digits: int
+) -> None:
+    """A table for people with its caption, on standard error where the format has no place for it; they call
+    it whole then. For programs, the rows behind it."""
+    from orchestrator.results.text.base import ForPrograms
+
+    form, prose = text_form(format, digits=digits), format in ("rich", "md")
     if isinstance(form, ForPrograms):
         print(form.table(table), end="")
         return
-    prose = format in ("rich", "md")
-    print(form.columns(words.columns(found, digits, whole=not prose)), end="")
-    make_console(stderr=not prose).print(words.caption(found), highlight=False, soft_wrap=True, markup=False)
+    print(form.columns(columns(not prose)), end="")
+    make_console(stderr=not prose).print(caption, highlight=False, soft_wrap=True, markup=False)
+
+
+def _certified(outputs: list[str], wanted: Mapping[str, list[str]], format: str, digits: int) -> None:
+    """Print what is certified, beside what attacks have left; for programs, the rows behind it."""
+    from orchestrator.results.bounds import chosen_certificates
+    from orchestrator.results.text import certified as words
+
+    rows, table = chosen_certificates(_results(outputs), wanted)
+    _print(table, lambda whole: words.columns(rows, digits), words.caption(rows), format, digits)
 
 
 def _sides(

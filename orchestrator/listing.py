@@ -75,10 +75,12 @@ def _attacks() -> Table:
 def _defences() -> Table:
     from workers.defences import DEFENCES
 
-    table = plain_table("defence", "options")
+    table = plain_table("defence", "acts", "options")
     for name, defence in sorted(DEFENCES.items()):
-        table.add_row(name, _defaults(defence))
-    table.add_row("{name: …, factory: …}", "your own")
+        acts = "in training" if defence.in_training else "at inference" if defence.at_inference else "–"
+        table.add_row(name, acts, _defaults(defence))
+    table.add_row("{name: …, factory: …}", "at inference", "your own")
+    table.add_row("[…, …]", "–", "several together: at most one in training, first")
     return table
 
 

@@ -21,7 +21,13 @@ from orchestrator.results.compare import compare
 from orchestrator.results.fence import VIEWS
 from orchestrator.results.query import check_query, run_query
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import RobustnessTable, cells_table, robustness_records, transfer_table
+from orchestrator.results.tables import (
+    RobustnessTable,
+    cells_table,
+    certified_table,
+    robustness_records,
+    transfer_table,
+)
 from orchestrator.results.text import text_format
 from orchestrator.results.text.html import HTML
 from orchestrator.store.folder import Store
@@ -184,6 +190,16 @@ class Sweep:
     def transferred(self) -> Relation:
         """A row for each example at each epsilon of those."""
         return self._view("transferred")
+
+    @property
+    def certified(self) -> Relation:
+        """A row for each example of each smoothed victim: its answer, and how far it is certified."""
+        return self._view("certified")
+
+    @property
+    def certified_accuracy(self) -> Relation:
+        """A row for each smoothed victim and L2 epsilon: what is certified, beside what attacks have left."""
+        return Relation("certified_accuracy", partial(certified_table, self._results))
 
     @property
     def failures(self) -> Relation:

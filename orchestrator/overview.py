@@ -13,7 +13,7 @@ from orchestrator.run.prepare import Prepared
 from orchestrator.run.status import settled_life
 from orchestrator.store.folder import Store
 from orchestrator.store.records import Status
-from workers.unit import AttackSpec, Preparation, VictimSpec, label
+from workers.unit import AttackSpec, Preparation, VictimSpec
 
 
 @dataclass
@@ -67,7 +67,7 @@ def plan_record(prepared: Prepared) -> dict[str, Any]:
                 "model": row.victim.model.name,
                 "model_options": row.victim.model.shown,
                 "dataset": row.victim.dataset.name,
-                "defence": label(row.victim.defence.name, row.victim.defence.shown),
+                "defence": row.victim.defence.label,
                 "seeds": row.seeds,
                 "attack": row.attack.name,
                 "attack_options": row.attack.shown,

@@ -71,6 +71,11 @@ def plan(console: Console, prepared: Prepared) -> None:
             f"{_to_prepare(todo.preparations)}",
             highlight=False,
         )
+        for name, count in todo.attacked_trainings.items():
+            console.print(
+                f"{escape(name)}: {count} gradients a step, about {count} times as long to train as without",
+                highlight=False,
+            )
     else:
         console.print("nothing to run", highlight=False)
 
@@ -108,7 +113,14 @@ def _plan_table(prepared: Prepared, width: int | None) -> Iterator[layout.Line]:
         layout.Column(
             "attack", [attacks[row.attack.made_by] + _sources(row.sources) for row in rows], breaks=True
         ),
-        layout.Column("epsilon", [_epsilons(row.epsilons, prepared.grid) for row in rows], breaks=True),
+        layout.Column(
+            "epsilon",
+            [
+                "any" if row.attack.kind == "certificate" else _epsilons(row.epsilons, prepared.grid)
+                for row in rows
+            ],
+            breaks=True,
+        ),
         layout.Column("examples", [f"{row.examples:,}" for row in rows], right=True),
         layout.Column("cells", [f"{row.cells:,}" for row in rows], right=True),
         layout.Column("to do", [f"{row.todo:,}" for row in rows], right=True),
@@ -123,7 +135,7 @@ def _epsilons(epsilons: Iterable[Fraction], grid: Grid) -> str:
 def _victim(victim: VictimSpec) -> str:
     model, defence = victim.model, victim.defence
     text = label(model.name, model.shown)
-    return text if defence.name == NO_DEFENCE.name else f"{text}, {label(defence.name, defence.shown)}"
+    return text if defence.name == NO_DEFENCE.name else f"{text}, {defence.label}"
 
 
 def _attack(attack: AttackSpec) -> str:

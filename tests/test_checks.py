@@ -56,6 +56,15 @@ def cell(attack: str, broken: Iterable[int], calls: Mapping[str, int] = GRADIENT
     return replace(made, rows=[{**calls, **row} for row in rows])
 
 
+def tried(
+    attack: str, broken: Iterable[int], *, source: Mapping[str, Any] = {"model": "other"}, **values: Any
+) -> list[Cell]:
+    """A cell of images that were made against another victim, which by itself says nothing."""
+    made = cell(attack, broken, {"forward_calls": 0, "gradient_calls": 0}, **values)
+    against = Cell(**{"attack": attack, "epsilon": made.epsilon, "norm": made.norm, **source})
+    return [replace(made, source=against)]
+
+
 def victim(of: Cell, **values: Any) -> dict[str, Any]:
     known = {name: getattr(of, name) for name in ("victim_id", "model", "model_options", "dataset")}
     healthy = {"defence": of.defence, "seed": of.seed, "chance": 0.1, "test_accuracy": 0.95}
@@ -336,6 +345,34 @@ CELLS_THAT_FIRE: dict[str, list[tuple[list[Cell], list[Cell]]]] = {
     "black_box_helps": [
         ([BIM[1], cell("square", range(315), QUERIES)], [BIM[1], cell("square", range(303), QUERIES)]),
         ([BIM[1], cell("square", range(315), QUERIES)], [BIM[1], cell("square", range(350), QUERIES)]),
+    ],
+    "transfer_better": [
+        # Weaker by itself, but what it breaks no attack on the victim itself does.
+        ([BIM[1], *tried("bim", range(270, 350))], [BIM[1], *tried("bim", range(290))]),
+        # One step only says nothing of the victim's own gradients.
+        ([cell("bim", []), *tried("bim", range(100))], [cell("fgsm", []), *tried("fgsm", range(100))]),
+        # What another attack on the victim itself breaks too.
+        (
+            [BIM[1], *tried("bim", range(350))],
+            [BIM[1], cell("pgd", range(290, 340)), *tried("bim", range(350))],
+        ),
+        ([BIM[1], *tried("bim", range(350))], [BIM[1], *tried("bim", range(315))]),
+        # Of another epsilon, and aimed at a class.
+        ([BIM[1], *tried("bim", range(350))], [BIM[1], *tried("bim", range(350), epsilon=0.2)]),
+        ([BIM[1], *tried("bim", range(350))], [BIM[1], *tried("bim", range(350), targeted=True)]),
+        # The undefended network's images are those of an oblivious attack: one finding for both is enough.
+        (
+            [cell("bim", range(100), defence="jpeg"), *tried("bim", range(200), defence="jpeg")],
+            [
+                cell("bim", range(100), defence="jpeg"),
+                cell("bim", range(200), defence="jpeg", adaptive=False),
+                *tried("bim", range(200), defence="jpeg", source={"defence": "none"}),
+            ],
+        ),
+    ],
+    "transfer_helps": [
+        ([BIM[1], *tried("bim", range(315))], [BIM[1], *tried("bim", range(303))]),
+        ([BIM[1], *tried("bim", range(315))], [BIM[1], *tried("bim", range(350))]),
     ],
     "noise_as_good": [
         (

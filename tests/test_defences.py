@@ -24,7 +24,7 @@ from workers.unit import DefenceSpec
 pytestmark = pytest.mark.tf
 
 COLOUR, GREY = (13, 20, 3), (11, 9, 1)  # neither square, nor of whole JPEG blocks
-NAMES = sorted(DEFENCES.keys() - {"none"})
+NAMES = sorted(name for name, defence in DEFENCES.items() if defence.at_inference)
 RANDOM = ("gaussian_noise", "random_resize_pad")
 
 Images = NDArray[np.float32]

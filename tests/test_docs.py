@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 import robustsweep
+from orchestrator.grid.checker import is_needed
 from orchestrator.grid.load import load_grid
 from orchestrator.results.fence import VIEWS
 from orchestrator.results.query import run_query
@@ -40,7 +41,9 @@ def test_the_page_on_defences_knows_them_all() -> None:
     assert rows.keys() == DEFENCES.keys() - {"none"}
     for name, row in rows.items():
         for field in dataclasses.fields(DEFENCES[name]):
-            assert f"`{field.name}` {getattr(DEFENCES[name](), field.name)}" in row
+            default = getattr(field.default, "default", field.default)
+            shown = "" if is_needed(field) else " null" if default is None else f" {default}"
+            assert f"`{field.name}`{shown}" in row
         for paper in re.findall(r"arXiv:([\d.]+)", DEFENCES[name].__doc__ or "")[:1]:
             assert paper in row
 

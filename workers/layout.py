@@ -4,6 +4,7 @@
 OUTPUT                                                  CACHE
 grid.yaml               the grid as last run            <victim>/<sha256>.weights.h5
 shards/<victim>/<attack>.<start>-<stop>.<uuid>.parquet  <victim>/<sha256>.json   its manifest
+                                                        <victim>/training.npz    how far its training is
 pins/<victim>.<sha256>.json   the weights whose shards count
 probes/<victim>.<sha256>.json what the victim of these weights is like to attack
 index/<uuid>.parquet    what shard footers say, so that they need not be read again
@@ -112,6 +113,10 @@ def cached_weights(victim_id: str, weights: str) -> str:
 
 def cached_manifest(victim_id: str, weights: str) -> str:
     return f"{victim_id}/{weights}.json"
+
+
+def cached_training(victim_id: str) -> str:
+    return f"{victim_id}/training.npz"
 
 
 def inside(location: str, name: str) -> str:

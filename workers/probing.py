@@ -73,10 +73,12 @@ def _change(victim: Victim, images: Images) -> float | None:
     """The mean change of a pixel of images (N, H, W, C) by a defence at inference, in 255ths."""
     import keras
 
-    transformation = getattr(victim.model, "transformation", None)
-    if victim.model is victim.undefended or transformation is None:
+    model, changed = victim.model, images
+    while model is not victim.undefended and hasattr(model, "transformation"):
+        changed = keras.ops.convert_to_numpy(model.transformation(changed, training=False))
+        model = model.network
+    if changed is images:
         return None
-    changed = keras.ops.convert_to_numpy(transformation(images, training=False))
     return 255 * float(np.abs(changed - images).mean(dtype=np.float64))
 
 

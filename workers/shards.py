@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from workers import layout
 from workers.code import this_code
 from workers.storage import Folder, redacted
-from workers.unit import AttackSpec, Evaluation, Kind, VictimSpec, label, recorded
+from workers.unit import AttackSpec, Evaluation, Kind, VictimSpec, recorded
 
 SCHEMA_VERSION = 3
 FOOTER_KEY = b"robustsweep"
@@ -86,6 +86,23 @@ MEASURES = pa.schema(
 SCHEMA = pa.schema([*DIMENSIONS, *MEASURES])
 """What every shard holds. Columns may be added, nullable, with `SCHEMA_VERSION` raised; never changed."""
 
+CERTIFICATES = pa.schema(
+    [
+        *DIMENSIONS,  # epsilon is 0: a certificate says how far it goes
+        ("position", pa.int32()),
+        ("example_index", pa.int32()),
+        ("label", pa.int32()),
+        ("answer", pa.int32()),  # of the smoothed victim; null where it abstains
+        ("abstained", pa.bool_()),
+        ("radius", pa.float64()),  # within which no image has another answer, L2; null where it abstains
+        ("top_label", pa.int32()),  # answered most often when it was chosen; null: no answer was finite
+        ("votes", pa.int32()),  # of the draws that bound how often: those that answered it
+    ]
+)
+"""What a shard of certificates holds instead, a row an example."""
+
+SCHEMAS: Mapping[Kind, pa.Schema] = {"attack": SCHEMA, "transfer": SCHEMA, "certificate": CERTIFICATES}
+
 _SINCE = {"flags": 2, "nearest": 3, "target": 3, "member": 3, "clean_wrong_draws": 3, "wrong_draws": 3}
 """The schema version that a column came with, where it was not the first: earlier shards lack it."""
 
@@ -126,7 +143,7 @@ def dimensions(victim: VictimSpec, attack: AttackSpec, cell_id: str, epsilon: fl
         "model": victim.model.name,
         "model_options": victim.model.shown,
         "dataset": victim.dataset.name,
-        "defence": label(victim.defence.name, victim.defence.shown),
+        "defence": victim.defence.label,
         "seed": victim.seed,
         "attack": attack.name,
         "attack_options": attack.shown,
@@ -148,15 +165,15 @@ def publish_shard(
 ) -> str:
     """Publish a unit's rows as one file and return its name below `shards`.
 
-    `rows` must have exactly `SCHEMA` and one row for each of the unit's examples × cells; raises
-    ValueError otherwise, so that no reader ever meets a shard that says one thing and holds another.
+    `rows` must have exactly the schema of their kind and one row for each of the unit's examples × cells;
+    raises ValueError otherwise, so that no reader ever meets a shard that says one thing and holds another.
     `provenance` has at least `device`. `source_weights` are those of the victim that the attack's images
     were made against, where it is another.
     """
     attack = unit.attack
     if rows.num_rows != unit.rows:
         raise ValueError(f"unit {unit.unit_id}: {rows.num_rows} rows, expected {unit.rows}")
-    if not rows.schema.equals(SCHEMA):
+    if not rows.schema.equals(SCHEMAS[attack.kind]):
         raise ValueError(f"unit {unit.unit_id}: the rows' schema is not the shard schema")
     footer = {
         "schema_version": SCHEMA_VERSION,
@@ -250,7 +267,7 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
     if not 1 <= version <= SCHEMA_VERSION:
         raise InvalidShardError(f"schema version {version}, this robustsweep reads 1 to {SCHEMA_VERSION}")
-    expected = pa.schema([column for column in SCHEMA if _SINCE.get(column.name, 1) <= version])
+    expected = pa.schema([column for column in SCHEMAS[info.kind] if _SINCE.get(column.name, 1) <= version])
     if not schema.remove_metadata().equals(expected):
         raise InvalidShardError("its columns are not those of a shard")
     if not (0 <= info.start < info.stop and 0 < len(set(info.cells)) == len(info.cells)):

@@ -23,8 +23,12 @@ DEFAULT_RUNNER = "workers.evaluator:Evaluator"
 Preparation = Literal["train", "fine-tune", "load"]
 """What a victim's weights take: training from scratch, from pretrained weights, or nothing."""
 
-Kind = Literal["attack", "transfer"]
-"""What rows are of: an attack on the victim itself, or images that were made against another."""
+Kind = Literal["attack", "transfer", "certificate"]
+"""What rows are of: an attack on the victim itself, images that were made against another, or what nobody can
+do to it."""
+
+CERTIFY = "certify"
+"""What stands in place of an attack where a smoothed victim's answers are certified (`workers.certify`)."""
 
 Inference = Literal["as_called", "off"]
 """How a model is called: by `model(images)`, or by `model(images, training=False)`."""
@@ -73,7 +77,8 @@ class DatasetSpec:
 class DefenceSpec:
     """A registered defence by `name`, or a user's own by `factory`, with `name` as its label.
 
-    Its `options` are spelled out, all of them, pixels on the [0, 1] scale.
+    Its `options` are spelled out, all of them, pixels on the [0, 1] scale. A combination has `parts` instead,
+    in the order of the grid, and their names joined by " + " as its own.
     """
 
     name: str
@@ -82,6 +87,23 @@ class DefenceSpec:
     factory: str | None = None  # "package.module:object"
     source: str | None = None
     shown: str = ""  # the options that differ from their defaults, for people
+    in_training: bool = False  # it changes the weights, and so the network
+    parts: tuple[DefenceSpec, ...] = ()  # two or more, at most the first of them in training
+
+    @property
+    def each(self) -> tuple[DefenceSpec, ...]:
+        """The parts of a combination; of any other defence itself."""
+        return self.parts or (self,)
+
+    @property
+    def network(self) -> DefenceSpec:
+        """What of it is in the weights: its part in training, `NO_DEFENCE` where there is none."""
+        return next((part for part in self.each if part.in_training), NO_DEFENCE)
+
+    @property
+    def label(self) -> str:
+        """With its options, as every table, plan and figure names it."""
+        return COMBINED.join(label(part.name, part.shown) for part in self.each)
 
 
 def label(name: str, shown: str) -> str:
@@ -89,14 +111,28 @@ def label(name: str, shown: str) -> str:
     return f"{name} ({shown})" if shown else name
 
 
+COMBINED = " + "
+"""Between the names of the parts of a combination."""
+
 NO_DEFENCE = DefenceSpec(name="none", version=1)
+
+
+def without_options(defence: str) -> str:
+    """The name in a label of a defence, part by part: "jpeg" of "jpeg (quality=50)"."""
+    name, depth = "", 0
+    for character in defence:
+        depth += character in "(["
+        name += "" if depth else character
+        depth -= character in ")]" and depth > 0
+    return " ".join(name.split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VictimSpec:
     """What determines a victim: its weights and how it answers. `victim_id` is derived from the rest.
 
-    A victim with a defence at inference has the weights of its `network`, the same without that defence.
+    A victim with a defence at inference has the weights of its `network`, the same without that defence. One
+    in training changes them: it is part of the network.
     """
 
     victim_id: str
@@ -112,7 +148,7 @@ class VictimSpec:
         """What is trained or loaded: the victim without its defence at inference; itself, if it has none."""
         if not self.network_id:
             return self
-        return replace(self, victim_id=self.network_id, network_id="", defence=NO_DEFENCE)
+        return replace(self, victim_id=self.network_id, network_id="", defence=self.defence.network)
 
     @property
     def preparation(self) -> Preparation:
@@ -128,12 +164,14 @@ class VictimSpec:
         return f"{self.model.name} on {self.dataset.name}{defence}{seed}"
 
 
-_FROM = "-from-"
+FROM = "-from-"
+"""In the id of an attack that is tried on others, between its own id and what tells its source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackSpec:
-    """An attack under one norm. Its `options` are spelled out, all of them, pixels on the [0, 1] scale.
+    """An attack under one norm, or `CERTIFY` in L2. Its `options` are spelled out, all of them, pixels on the
+    [0, 1] scale.
 
     `seed` is the grid's `attack_seed`, 0 for an attack without randomness. `made_against` is the
     victim that its images are made against, where it is another than the one that they are tried on.
@@ -153,16 +191,18 @@ class AttackSpec:
 
     def against(self, source: VictimSpec, identity: str) -> AttackSpec:
         """The same, its images made against a victim and tried on others; told from others by `identity`."""
-        return replace(self, attack_id=f"{self.attack_id}{_FROM}{identity}", made_against=source)
+        return replace(self, attack_id=f"{self.attack_id}{FROM}{identity}", made_against=source)
 
     @property
     def made_by(self) -> str:
         """The id of the attack on the source that makes its images; of any other attack its own."""
-        return self.attack_id if self.made_against is None else self.attack_id.rpartition(_FROM)[0]
+        return self.attack_id if self.made_against is None else self.attack_id.rpartition(FROM)[0]
 
     @property
     def kind(self) -> Kind:
-        return "attack" if self.made_against is None else "transfer"
+        if self.made_against is not None:
+            return "transfer"
+        return "certificate" if self.name == CERTIFY and not self.factory else "attack"
 
     @property
     def mark(self) -> str:
@@ -270,7 +310,10 @@ class Transfer:
 
 def recorded(part: ModelSpec | DatasetSpec | DefenceSpec | AttackSpec) -> dict[str, Any]:
     """A part of a victim, or an attack, as JSON records hold it: the fields that say something."""
-    return {name: value for name, value in asdict(part).items() if value not in (None, "", {})}
+    said = {name: value for name, value in asdict(part).items() if value not in (None, "", {}, ())}
+    if isinstance(part, DefenceSpec) and part.parts:
+        said["parts"] = [recorded(each) for each in part.parts]
+    return said
 
 
 Unit = Training | Evaluation | Transfer

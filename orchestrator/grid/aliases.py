@@ -27,9 +27,12 @@ _OTHER_NAMES = {
     "square": ("square attack",),
     "standard": ("AutoAttack", "AA"),
     # defences
+    "adversarial_training": ("AT", "PGD-AT", "Madry training", "fast adversarial training", "FGSM training"),
     "bit_depth": ("bit depth reduction", "colour depth", "color depth", "feature squeezing"),
+    "gaussian_augmentation": ("noise augmentation", "Gaussian data augmentation", "noisy training"),
     "gaussian_noise": ("additive noise", "Gaussian"),
     "jpeg": ("jpg", "JPEG compression"),
+    "label_smoothing": ("smoothed labels", "soft labels"),
     "median_smoothing": ("median", "median filter", "spatial smoothing"),
     "random_resize_pad": ("random resizing and padding", "randomization", "randomisation"),
     # datasets

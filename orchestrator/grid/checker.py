@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
 
 from orchestrator.errors import Problem, did_you_mean
 from orchestrator.grid.aliases import ALIASES
@@ -77,9 +78,12 @@ class Checker:
             return None
         if unknown:
             return None
-        defaults = dataclasses.asdict(schema())
+        needed = [each.name for each in dataclasses.fields(schema) if is_needed(each)]
+        defaults = dataclasses.asdict(schema(**{key: known[key] for key in needed}))
+        defaults = {key: value for key, value in defaults.items() if key not in needed}
         options = {key: value for key, value in options.items() if key not in hidden}
-        return options, {key: value for key, value in options.items() if value != defaults[key]}
+        given = {key: value for key, value in options.items() if key in needed or value != defaults[key]}
+        return options, given
 
     def named(
         self, raw: Any, what: str, allowed: Iterable[str], *, own: tuple[str, ...] = ("factory",)
@@ -169,11 +173,24 @@ class Checker:
         return default
 
 
+def is_needed(option: dataclasses.Field[Any]) -> bool:
+    """Whether an option of a pydantic dataclass has no default, not even in its `Field`."""
+    default = getattr(option.default, "default", option.default)  # pydantic wraps one in a FieldInfo
+    return default in (dataclasses.MISSING, PydanticUndefined) and (
+        option.default_factory is dataclasses.MISSING
+    )
+
+
 def wrong_options(error: ValidationError) -> Iterator[tuple[Keys, str]]:
     """What pydantic found, in our words, by the option."""
     for one in error.errors():
         message = re.sub(r"^(Input should be|Value error, )\s*", "", one["msg"])
-        yield one["loc"][:1], f"found {show(one['input'])}; allowed: {message}"
+        if one["type"] == "missing":
+            yield one["loc"][:1], "missing; it has no default that would suit every dataset"
+        elif not one["loc"]:  # of several options together
+            yield (), message
+        else:
+            yield one["loc"][:1], f"found {show(one['input'])}; allowed: {message}"
 
 
 def option_problems(schema: Any, given: Mapping[str, Any]) -> list[str]:

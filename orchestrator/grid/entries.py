@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from orchestrator.grid.numbers import PixelRange
 from workers.norms import NormName
 from workers.storage import redacted
-from workers.unit import DatasetSpec, DefenceSpec, Inference
+from workers.unit import NO_DEFENCE, DatasetSpec, DefenceSpec, Inference
 from workers.victims.saved import fits
 
 EpsilonList = tuple[Fraction, ...]
@@ -80,16 +80,35 @@ class DatasetEntry(_Frozen):
 
 
 class DefenceEntry(_Frozen):
-    """A defence by registered name, or the user's own."""
+    """A defence by registered name, or the user's own; or a combination of `parts`, in order."""
 
     spec: DefenceSpec
     label: str = ""
     given: Mapping[str, Any] = {}  # the options that differ from their defaults
-    at_inference: bool = False  # it leaves the network's weights as they are
+    at_inference: bool = False  # it, or a part of it, acts when the network answers
+    certificate: Mapping[str, Any] = {}  # of a smoothed victim: what its certificates take, all options
+    certificate_given: Mapping[str, Any] = {}  # those that differ from their defaults
+    parts: tuple[DefenceEntry, ...] = ()
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def each(self) -> tuple[DefenceEntry, ...]:
+        """The parts of a combination; of any other defence itself."""
+        return self.parts or (self,)
+
+    @property
+    def certified(self) -> DefenceEntry | None:
+        """The part whose answers are certified, if any."""
+        return next((part for part in self.each if part.certificate), None)
+
+    @property
+    def network(self) -> DefenceEntry:
+        """What of it is in the network's weights."""
+        undefended = DefenceEntry(spec=NO_DEFENCE)
+        return next((part for part in self.each if part.spec.in_training), undefended)
 
 
 class AttackEntry(_Frozen):

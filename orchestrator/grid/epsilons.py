@@ -37,10 +37,13 @@ class EpsilonParser:
     def pixels(self, raw: Any) -> float | None:
         """A pixel quantity, moved to the [0, 1] scale."""
         try:
-            return float(exact(raw) / self.pixel_range.width)
+            value = exact(raw) / self.pixel_range.width
         except ValueError as error:
             self.check.problem(str(error))
             return None
+        if _is_fraction(raw) and self.pixel_range.width != 1:
+            self._warn_of_scale(raw.strip(), value)
+        return float(value)
 
     def shared(self, raw: Any, datasets: Sequence[str]) -> dict[str, dict[str, EpsilonList]]:
         if raw is None:
@@ -97,7 +100,7 @@ class EpsilonParser:
                     self.check.problem(f"epsilon {value} stands here twice")
                 else:
                     found.append(epsilon)
-                    if isinstance(value, str) and value.strip().endswith("/255"):
+                    if _is_fraction(value):
                         self._warn_of_fraction(value.strip(), epsilon, norm)
         return tuple(sorted(found))
 
@@ -111,12 +114,20 @@ class EpsilonParser:
     def _warn_of_fraction(self, value: str, epsilon: Fraction, norm: str) -> None:
         """Of an epsilon written as n/255 where that is seldom what was meant."""
         if self.pixel_range.width != 1:
-            self.warnings.append(
-                f"epsilon {value} is written on the pixel range {self.pixel_range}: it is "
-                f"{number_text(epsilon)} on the [0, 1] scale, where {value} is usually meant"
-            )
+            self._warn_of_scale(f"epsilon {value}", epsilon)
         elif norm == "l2" and 0 < epsilon <= _LARGEST_LINF:
             self.warnings.append(
                 f"l2 epsilon {value} is tiny: it bounds the length of the whole change, not that of a pixel; "
                 f"n/255 is usually meant for linf, and 0.5 is usual in l2 for CIFAR-10"
             )
+
+    def _warn_of_scale(self, value: str, on_unit: Fraction) -> None:
+        self.warnings.append(
+            f"{value} is written on the pixel range {self.pixel_range}: it is {number_text(on_unit)} on the "
+            f"[0, 1] scale, where {value.rpartition(' ')[2]} is usually meant"
+        )
+
+
+def _is_fraction(raw: Any) -> bool:
+    """Whether a pixel quantity is written as n/255."""
+    return isinstance(raw, str) and raw.strip().endswith("/255")

@@ -11,7 +11,7 @@ from orchestrator.errors import GridError, Problem
 from orchestrator.grid.attacks import check_stored, parse_attack, transfer_warnings
 from orchestrator.grid.checker import WORD, Checker, kind, show
 from orchestrator.grid.datasets import parse_dataset
-from orchestrator.grid.defences import check_defences, parse_defence
+from orchestrator.grid.defences import check_defences, check_training, parse_defence
 from orchestrator.grid.document import Document, Keys
 from orchestrator.grid.entries import AttackEntry, Grid, Selector, options_text
 from orchestrator.grid.epsilons import EpsilonParser
@@ -77,7 +77,9 @@ class _Parser(Checker):
         self._distinct("models", [(m.name, _key(m.factory, m.options, m.train, m.inference)) for m in models])
         self._distinct("datasets", names)
         self._distinct("attacks", [(a.name, a.norm, a.adaptive, _attack_key(a)) for a in attacks])
-        self._distinct("defences", [(d.name, _key(d.spec.factory, d.given)) for d in defences])
+        self._distinct(
+            "defences", [(d.name, *(_key(one.spec.factory, one.given) for one in d.each)) for d in defences]
+        )
         self._readable("models", [(m.label, m.name, options_text(m.given), ()) for m in models])
         self._readable("datasets", [(d.label, d.name, "", ()) for d in datasets])
         self._readable("defences", [(d.label, d.name, d.spec.shown, ()) for d in defences])
@@ -103,6 +105,7 @@ class _Parser(Checker):
         check_excludes(self, excludes, models, names, attacks, defences, seeds, width)
         check_images(self, models, datasets, list(excludes.values()))
         check_defences(self, defences, datasets, list(excludes.values()))
+        check_training(self, models, defences, datasets, list(excludes.values()), train)
         stored = [(attack, images) for attack, images in found if images is not None]
         check_stored(self, stored, datasets, list(excludes.values()))
         if self.problems:

@@ -12,6 +12,7 @@ from typing import NamedTuple, overload
 
 from orchestrator.intervals import Interval, subtract
 from orchestrator.plan.cells import AttackCells, Cell, VictimCells, count, short_hash
+from workers.defences import gradients
 from workers.unit import AttackSpec, Evaluation, Preparation, Training, Transfer, VictimSpec
 
 
@@ -237,6 +238,20 @@ class Plan:
         """
         networks = {victim.victim.network.victim_id: victim.victim for victim in self.todo}
         return Counter(victim.preparation for victim in networks.values())
+
+    @property
+    def training_work(self) -> Counter[Preparation]:
+        """The same as work: a network counts as often as a step of its training takes a gradient."""
+        work: Counter[Preparation] = Counter()
+        for one in {victim.victim.network.victim_id: victim.victim for victim in self.todo}.values():
+            work[one.preparation] += gradients(one.defence)
+        return work
+
+    @property
+    def attacked_trainings(self) -> dict[str, int]:
+        """By label, the defences in training that take more than one gradient a step, and how many."""
+        networks = (victim.victim.defence.network for victim in self.todo)
+        return {one.label: count for one in networks if (count := gradients(one)) > 1}
 
     def units(self, victim: VictimPlan | SourcePlan) -> Units:
         """The units of one victim, but for its training."""

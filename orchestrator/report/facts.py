@@ -21,7 +21,17 @@ from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Place, RobustnessTable, in_order_of_grids
 from orchestrator.store.folder import Run, Store
 
-_VIEWS = ("cells", "worst_case", "checks", "victims", "history", "failures", "strengthened", "transfer")
+_VIEWS = (
+    "cells",
+    "worst_case",
+    "checks",
+    "victims",
+    "history",
+    "failures",
+    "strengthened",
+    "transfer",
+    "certified_accuracy",
+)
 
 
 @dataclass(frozen=True)
@@ -99,9 +109,8 @@ def gather(
 ) -> Facts:
     """Read what a report needs from folders and what they hold (`store.locate.read_results`)."""
     with connect(results) as connection:
-        views = {view: connection.sql(f"FROM {view}").to_arrow_table() for view in _VIEWS}
-    for view in ("cells", "transfer"):
-        views[view] = in_order_of_grids(views[view], results)
+        tables = {view: connection.sql(f"FROM {view}").to_arrow_table() for view in _VIEWS}
+    views = {view: in_order_of_grids(view, table, results) for view, table in tables.items()}
     known = outcomes(results)
-    tables = made_of(views["cells"], views["worst_case"], known)
-    return Facts(stores, results, warnings, views, known, tables, data_dir)
+    made = made_of(views["cells"], views["worst_case"], known)
+    return Facts(stores, results, warnings, views, known, made, data_dir)

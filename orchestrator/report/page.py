@@ -137,6 +137,7 @@ def content(facts: Facts) -> Content:
             worst_cases=list(sections.worst_cases(facts)),
             comparison=comparison,
             transfers=bool(transfers),
+            certified=sections.certified(facts),
             gallery=gallery(facts),
             victims=sections.victims(facts),
             checks=sections.checks(facts),

@@ -15,8 +15,10 @@ from orchestrator.report.facts import Facts
 from orchestrator.report.series import percent, row_keys
 from orchestrator.results.checks import RULES
 from orchestrator.results.matrix import matrix
+from orchestrator.results.text import certified as certificates
 from orchestrator.results.text import findings
 from orchestrator.results.text import robustness as words
+from orchestrator.results.text.base import shown
 from orchestrator.results.text.comparison import difference
 from orchestrator.run.progress import duration
 from workers.unit import NO_DEFENCE, label
@@ -199,6 +201,22 @@ def transfers(facts: Facts) -> list[dict[str, Any]]:
         for row in found.rows
         for target, number in row.numbers.items()
     ]
+
+
+def certified(facts: Facts) -> dict[str, Any]:
+    """What no attack can do to smoothed victims, beside what attacks have left; empty without any."""
+    rows = facts.rows("certified_accuracy")
+    if not rows:
+        return {}
+    columns = certificates.columns(rows)
+    return {
+        "names": list(zip(columns.names, columns.numeric, strict=True)),
+        "rows": [
+            [(shown(value), numeric) for value, numeric in zip(row, columns.numeric, strict=True)]
+            for row in columns.rows
+        ],
+        "caption": certificates.caption(rows),
+    }
 
 
 def training(facts: Facts) -> list[dict[str, Any]]:

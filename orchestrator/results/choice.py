@@ -18,6 +18,7 @@ from orchestrator.results.tables import (
     cells_and_worst_cases,
     robustness_tables,
 )
+from workers.unit import without_options
 
 _Names = Callable[[RobustnessTable, Row], tuple[str, ...]]
 
@@ -26,7 +27,7 @@ KEYS: Mapping[str, _Names] = {
     "dataset": lambda table, row: (table.dataset_label, table.dataset),
     "norm": lambda table, row: (table.norm,),
     "model": lambda table, row: (row.model_label, row.model),
-    "defence": lambda table, row: (row.defence_label, row.defence, row.defence.partition(" ")[0]),
+    "defence": lambda table, row: (row.defence_label, row.defence, without_options(row.defence)),
     "attack": lambda table, row: (row.attack_label, row.attack),
 }
 """What rows may be chosen by: all that a row goes by, the fullest name first."""

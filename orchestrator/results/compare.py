@@ -17,7 +17,7 @@ from orchestrator.results.pairing import ALPHA, Outcome, Pair, outcomes, pair, s
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Place, cells_and_worst_cases
 from workers.statistics import holm_adjusted
-from workers.unit import label
+from workers.unit import label, without_options
 
 COMPARED = pa.schema(
     [
@@ -52,7 +52,7 @@ _NAMES: dict[str, Callable[[_Row], list[str]]] = {
     "sweep": lambda row: [row["sweep"]],
     "model": lambda row: [_model(row), label(row["model"], row["model_options"]), row["model"]],
     "recipe": lambda row: [row["recipe"]],
-    "defence": lambda row: [row["defence"], row["defence"].partition(" ")[0]],
+    "defence": lambda row: [row["defence"], without_options(row["defence"])],
     "seed": lambda row: [str(row["seed"])],
 }
 """What a side may be chosen by: all that a row goes by, the fullest name first."""

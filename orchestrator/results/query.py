@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from orchestrator.errors import QueryError
 from orchestrator.results import checks, views
+from orchestrator.results.certified import BOUNDS, bounds
 from orchestrator.results.checks.evidence import Evidence, gather
 from orchestrator.results.fence import ALLOWED, VIEWS, checked
 from orchestrator.results.measured import ATTACKS, MEASURED
@@ -99,7 +100,9 @@ def _create_views(
     connection.from_arrow(stronger).create_view("strengthened")
     connection.from_arrow(others).create_view("beyond")
     connection.from_arrow(results.transferred).create_view("tried")
-    for name in ("wanted", "transfers", "coverage", "victims", "failures"):
+    connection.from_arrow(results.certified).create_view("certificate_rows")
+    connection.from_arrow(bounds(results) if cells else BOUNDS.empty_table()).create_view("bounds")
+    for name in ("wanted", "transfers", "certificates", "coverage", "victims", "failures"):
         connection.from_arrow(getattr(results, name)).create_view(name)
     connection.from_arrow(results.examples).select(*views.EXAMPLE_COLUMNS).create_view("examples")
     connection.from_arrow(results.history).create_view("history")

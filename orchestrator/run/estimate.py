@@ -14,7 +14,8 @@ _TRAININGS = get_args(Preparation)
 class Estimate:
     """From what is left of each kind of work, and what of it took how long. It is only as good as the past.
 
-    Kinds are attacks, by id, in examples × epsilons; and trainings, by preparation, in victims.
+    Kinds are attacks, by id, in examples × epsilons; and trainings, by preparation, in victims, each as often
+    as a step of its training takes a gradient.
     """
 
     def __init__(

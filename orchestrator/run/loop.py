@@ -23,6 +23,7 @@ from orchestrator.run.status import StatusWriter
 from orchestrator.run.training import TrainingWatch
 from orchestrator.run.upkeep import Upkeep
 from orchestrator.store.folder import Store
+from workers.defences import gradients
 from workers.probes import find_probes
 from workers.unit import Done, Evaluation, Failed, Training, Transfer, Unit
 
@@ -382,6 +383,6 @@ class Loop:
 def _work(unit: Unit) -> dict[str, int]:
     """How much of which kind of work, as `Estimate` has them."""
     if isinstance(unit, Training):
-        return {unit.victim.preparation: 1}
+        return {unit.victim.preparation: gradients(unit.victim.defence)}
     kind = transfer_kind(unit.attack) if isinstance(unit, Transfer) else unit.attack.attack_id
     return {kind: unit.work}

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,7 +45,7 @@ from workers.probes import read_probes
 from workers.recipe import Recipe, recipe_text
 from workers.shards import InvalidShardError, ShardInfo, read_footer
 from workers.storage import Folder, redacted
-from workers.unit import Training, Unit
+from workers.unit import Kind, Training, Unit
 
 _PAUSES = (0.2, 1.0)  # seconds before footers that could not be read are tried again
 _WITNESSES = ("cell_id", "attacked_at", "broken_at")
@@ -321,14 +321,15 @@ class Store:
             {"victim_id": pin["victim_id"], **epoch} for pin in pins for epoch in pin.get("history", [])
         ]
         every = self.wanted()
-        wanted, transfers = (of_kind(every, kind) for kind in ("attack", "transfer"))
+        wanted, transfers, certificates = (of_kind(every, kind) for kind in get_args(Kind))
+        attacks = pa.concat_tables([wanted, transfers])
         recipes = dict(zip(wanted["victim_id"].to_pylist(), wanted["recipe"].to_pylist(), strict=True))
         victims = [_victim_row(pin, recipes) for pin in pins]
         return Results(
             sweep=sweep or self.name,
             examples=accepted.dataset(),
             wanted=wanted,
-            measured=partial(measured_results, accepted, every, self.folder.folder(layout.MEASURED)),
+            measured=partial(measured_results, accepted, attacks, self.folder.folder(layout.MEASURED)),
             coverage=pa.Table.from_pylist(accepted.coverage_rows(), schema=COVERAGE),
             victims=pa.Table.from_pylist(victims, schema=VICTIMS),
             history=pa.Table.from_pylist(history, schema=HISTORY),
@@ -337,6 +338,8 @@ class Store:
             stronger=self._stronger,
             transfers=transfers,
             transferred=accepted.dataset("transfer"),
+            certificates=certificates,
+            certified=accepted.dataset("certificate"),
         )
 
     def _stronger(self) -> pa.Table:

@@ -1,6 +1,7 @@
 """Defences by name. Importing this imports no TensorFlow; defending a network does.
 
-`DEFENCES` holds what a grid's `defences:` may name.
+`DEFENCES` holds what a grid's `defences:` may name: those at inference are layers before a network
+(`defend`), those in training change how it is trained (`in_training`, and `workers.victims.fitting`).
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.defences.base import Defence, DefenceError, InputTransformation, Shape
+from workers.defences.adversarial_training import AdversarialTraining
+from workers.defences.base import Defence, DefenceError, InputTransformation, Shape, TrainingDefence
 from workers.defences.bit_depth import BitDepth
+from workers.defences.gaussian_augmentation import GaussianAugmentation
 from workers.defences.gaussian_noise import GaussianNoise
 from workers.defences.jpeg import Jpeg
+from workers.defences.label_smoothing import LabelSmoothing
 from workers.defences.median_smoothing import MedianSmoothing
 from workers.defences.random_resize_pad import RandomResizePad
+from workers.defences.smoothing import Smoothing
+from workers.defences.trades import Trades
 from workers.factories import load
 from workers.inference import carry
 from workers.unit import DefenceSpec
@@ -24,16 +30,63 @@ from workers.unit import DefenceSpec
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["DEFENCES", "Defence", "DefenceError", "InputTransformation", "defend"]
+__all__ = [
+    "DEFENCES",
+    "Defence",
+    "DefenceError",
+    "InputTransformation",
+    "TrainingDefence",
+    "defend",
+    "gradients",
+    "in_training",
+    "registered",
+]
 
 DEFENCES: dict[str, type[Defence]] = {
     defence.name: defence
-    for defence in (Defence, Jpeg, BitDepth, MedianSmoothing, GaussianNoise, RandomResizePad)
+    for defence in (
+        Defence,
+        AdversarialTraining,
+        Trades,
+        GaussianAugmentation,
+        LabelSmoothing,
+        Jpeg,
+        BitDepth,
+        MedianSmoothing,
+        GaussianNoise,
+        RandomResizePad,
+        Smoothing,
+    )
 }
+
+
+def registered(spec: DefenceSpec) -> Defence:
+    """The defence of a spec that is neither a combination nor a user's own.
+
+    DefenceError for one that is not registered.
+    """
+    if spec.name not in DEFENCES:
+        raise DefenceError(f'unknown defence "{spec.name}"; allowed: {", ".join(sorted(DEFENCES))}')
+    return DEFENCES[spec.name](**spec.options)
+
+
+def in_training(spec: DefenceSpec) -> TrainingDefence | None:
+    """What of a defence changes how its network is trained. DefenceError as of `registered`."""
+    defence = registered(spec.network)
+    return defence if isinstance(defence, TrainingDefence) else None
+
+
+def gradients(spec: DefenceSpec) -> int:
+    """How many gradients a step of training takes with a defence: 1 without one in training."""
+    defence = in_training(spec)
+    return defence.gradients if defence else 1
 
 
 def defend(model: keras.Model, spec: DefenceSpec, shape: Shape) -> keras.Model:
     """A network, of images of a shape (H, W, C), as its victim answers with it, called as the network is.
+
+    Of a combination, images go through its parts at inference in their order. A part in training is in the
+    network's weights already.
 
     A `factory` ("package.module:object") is called with the spec's options: it returns a layer, or any
     function, of float32 images (N, H, W, C) in [0, 1] to images of the same shape; or a pair of one and
@@ -44,12 +97,14 @@ def defend(model: keras.Model, spec: DefenceSpec, shape: Shape) -> keras.Model:
     them, or leaves them as they are; ImportError or AttributeError for a factory that cannot be found, or is
     not the one that was planned.
     """
+    if spec.parts:
+        for part in reversed(spec.parts):
+            model = defend(model, part, shape)
+        return model
     if spec.factory:
         own = load(spec.factory, version=spec.version, source=spec.source)
         return carry(model, _behind(model, own(**spec.options), spec.factory, shape))
-    if spec.name not in DEFENCES:
-        raise DefenceError(f'unknown defence "{spec.name}"; allowed: {", ".join(sorted(DEFENCES))}')
-    defence = DEFENCES[spec.name](**spec.options)
+    defence = registered(spec)
     if why := defence.misfit(shape):
         raise DefenceError(f"{spec.name} {why}; found {'×'.join(map(str, shape))}")
     return carry(model, defence.wrap(model))

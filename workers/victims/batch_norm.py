@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     import keras
 
 _EXAMPLES = 2048
+_FOLLOWING = 0.95  # a momentum by which statistics are those of the last 20 batches or so
 
 
 def batch_norms(model: keras.Model) -> list[Any]:
@@ -19,6 +22,24 @@ def batch_norms(model: keras.Model) -> list[Any]:
     import keras
 
     return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+@contextmanager
+def following(model: keras.Model) -> Iterator[None]:
+    """Have moving statistics keep up with the batches that a network is trained on, while this lasts.
+
+    For images that are made anew in every step: they cannot be looked at again at the end of an epoch for
+    less than it took to make them.
+    """
+    layers = batch_norms(model)
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = min(layer.momentum, _FOLLOWING)
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
 
 
 def reestimate(model: keras.Model, dataset: Dataset, indices: np.ndarray, batch_size: int) -> None:

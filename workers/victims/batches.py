@@ -16,18 +16,17 @@ def image_batches(
     *,
     shuffle_seed: int | None = None,
     augmentation: str = "none",
+    noise: np.random.Generator | None = None,
 ) -> Any:
     """A `tf.data` pipeline of (float32 images in [0, 1], int64 labels) of the training split.
 
-    With a seed, in another order each epoch. `augmentation` draws from the same seed, batch after batch.
+    With a seed, in another order each epoch. `augmentation` draws from `noise`, batch after batch.
     """
     import tensorflow as tf
 
-    noise = np.random.default_rng(shuffle_seed)
-
     def gather(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = dataset.images("train", rows)
-        if augmentation == "flip_crop":
+        if augmentation == "flip_crop" and noise is not None:
             images = flip_crop(images, noise)
         return images, dataset.labels("train", rows)
 

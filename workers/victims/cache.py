@@ -20,6 +20,7 @@ from workers.storage import Folder
 from workers.unit import VictimSpec, recorded
 from workers.victims.base import CacheError
 from workers.victims.manifest import CleanAccuracy, History, Manifest
+from workers.victims.resuming import Keeper
 
 if TYPE_CHECKING:
     import keras
@@ -138,6 +139,10 @@ class VictimCache:
                 )
             )
         return entries
+
+    def keeper(self, victim_id: str, data: str) -> Keeper:
+        """Of how far a training of a victim on data of this fingerprint is."""
+        return Keeper(self._folder, victim_id, {"data": data, "versions": library_versions()})
 
     def load_into(self, model: keras.Model, manifest: Manifest) -> None:
         """Give a model, built as the manifest says, its weights. CacheError unless they are what it says."""

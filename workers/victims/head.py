@@ -8,7 +8,7 @@ import numpy as np
 
 from workers.datasets import Dataset
 from workers.victims.base import BACKBONE
-from workers.victims.fitting import Task, fit
+from workers.victims.fitting import Task
 
 if TYPE_CHECKING:
     import keras
@@ -38,7 +38,9 @@ def train_head(model: keras.Model, task: Task) -> keras.Model:
     import tensorflow as tf
 
     recipe, dataset = task.recipe, task.dataset
-    task.record.begin("head", recipe.head_epochs)
+    if task.is_past("head"):  # the weights to come hold what it came to
+        return model.get_layer(BACKBONE)
+    task.record.begin("head", 0, recipe.head_epochs)  # the features may take a while
     head = model.layers[-1]
     extractor = keras.Model(model.inputs[0], head.input)
 
@@ -48,14 +50,10 @@ def train_head(model: keras.Model, task: Task) -> keras.Model:
 
     count = len(task.training)
     training = examples(task.training).shuffle(count, seed=task.seed, reshuffle_each_iteration=True)
-    fit(
+    task.fit_features(
         keras.Sequential([keras.Input(head.input.shape[1:]), head]),
         training.batch(recipe.batch_size),
         examples(task.validation).batch(recipe.batch_size),
-        recipe,
-        task.record,
         phase="head",
-        epochs=recipe.head_epochs,
-        learning_rate=recipe.learning_rate,
     )
     return model.get_layer(BACKBONE)

@@ -22,6 +22,7 @@ class TrainingProgress:
     epoch: int
     epochs: int
     validation_accuracy: float | None = None  # None before the first epoch is through
+    under_attack: float | None = None  # of adversarial training: the accuracy on attacked validation images
 
 
 Listener = Callable[[TrainingProgress], None]
@@ -51,6 +52,8 @@ def progress_text(output: Folder, run_id: str, victim_id: str) -> str:
         parts = [progress.phase.replace("_", " "), f"epoch {progress.epoch}/{progress.epochs}"]
         if progress.validation_accuracy is not None:
             parts.append(f"validation accuracy {progress.validation_accuracy:.2f}")
+        if progress.under_attack is not None:
+            parts.append(f"under attack {progress.under_attack:.2f}")
     except (OSError, ValueError, TypeError, AttributeError):
         return ""
     return ", ".join(parts)

@@ -68,6 +68,11 @@ class Victim:
         return Victim(model, self.dataset, weights_hash(model), self.scale, undefended=self.model)
 
     @property
+    def behind_noise(self) -> keras.Model:
+        """Of a smoothed victim, the network that answers once noise has been added."""
+        return self.model.network
+
+    @property
     def nbytes(self) -> int:
         """Roughly the memory that it takes."""
         weights: int = sum(array.nbytes for array in self.model.get_weights())
@@ -172,13 +177,16 @@ def train_victim(
 ) -> tuple[Victim, Manifest]:
     """Train a victim without a defence at inference by its recipe, and keep its weights.
 
-    Raises ArchitectureError, TrainingError or CacheError.
+    Goes on from where an earlier attempt was lost. Raises ArchitectureError, DefenceError, TrainingError or
+    CacheError.
     """
-    model, history = build_and_train(spec, dataset, listen)
+    keeper = cache.keeper(spec.victim_id, dataset.record()["fingerprint"])
+    model, history = build_and_train(spec, dataset, listen, keeper)
     victim = Victim(model, dataset, weights_hash(model))
     manifest = cache.publish(model, spec, dataset.record(), history, victim.clean_accuracy())
     if manifest.weights != victim.weights:  # another worker's were there first, and the model has them now
         victim = Victim(model, dataset, manifest.weights)
+    keeper.forget()
     return victim, manifest
 
 

@@ -13,17 +13,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.results.checks import cells, flagged, folder, paired, stronger, victims
+from orchestrator.results.checks import cells, certified, flagged, folder, paired, stronger, victims
 from orchestrator.results.checks.evidence import Cell, Evidence
 from orchestrator.results.checks.rule import CHECKS, SEVERITIES, Rule
 from orchestrator.results.schemas import VICTIMS
 from workers.probes import Probes
-from workers.unit import VictimSpec, label
+from workers.unit import VictimSpec
 
 RULES: dict[str, Rule] = {
     rule.name: rule
     for severity in SEVERITIES
-    for module in (victims, cells, paired, stronger, flagged, folder)
+    for module in (victims, cells, certified, paired, stronger, flagged, folder)
     for rule in module.RULES
     if rule.severity == severity
 }
@@ -81,7 +81,7 @@ def _described(victim: VictimSpec) -> dict[str, Any]:
         "model": victim.model.name,
         "model_options": victim.model.shown,
         "dataset": victim.dataset.name,
-        "defence": label(victim.defence.name, victim.defence.shown),
+        "defence": victim.defence.label,
         "seed": victim.seed,
     }
 
