@@ -322,7 +322,7 @@ MEANINGS["certified"] = {
     "position": MEANINGS["examples"]["position"],
     "example_index": MEANINGS["examples"]["example_index"],
     "label": MEANINGS["examples"]["label"],
-    "answer": "the class that the smoothed victim answers to every image within the radius; null: it abstains",
+    "answer": "the class that the smoothed victim answers within the radius; null: it abstains",
     "abstained": "the draws do not show that any class is answered more often than not",
     "radius": "L2 distance, pixels in [0, 1], below which `answer` is certified; null where it abstains",
     "top_label": "the class that was answered most often when one was chosen; null: no answer was finite",
