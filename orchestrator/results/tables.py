@@ -70,6 +70,21 @@ def _in_order(cells: pa.Table, wanted: pa.Table) -> pa.Table:
     return cells.take(pc.sort_indices(pc.index_in(cells["cell_id"], value_set=wanted["cell_id"])))
 
 
+_ORDERED = {"cells": "wanted", "transfer": "transfers", "certified_accuracy": "certificates"}
+"""Views whose rows have an order, and what it is that of."""
+
+
+def in_order_of_grids(view: str, table: pa.Table, results: Sequence[Results]) -> pa.Table:
+    """The rows of a view of several sweeps in the order of these and of their grids, epsilon ascending."""
+    if view not in _ORDERED:
+        return table
+    found = []
+    for one in results:
+        own = table.filter(pc.equal(table["sweep"], one.sweep)).sort_by("epsilon")
+        found.append(_in_order(own, getattr(one, _ORDERED[view])))
+    return pa.concat_tables(found)
+
+
 class Place(NamedTuple):
     """A cell, or a worst case, as `results.pairing` knows its examples."""
 
