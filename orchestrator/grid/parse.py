@@ -193,7 +193,7 @@ class _Parser(Checker):
             for i, (label, *_) in enumerate(entries):
                 if label and texts.count(texts[i]) > 1:
                     self.problem(f'label "{label}" stands for two of them; each needs one of its own')
-                if key == "attacks" and label == WORST_CASE:
+                if key == "attacks" and label.startswith(WORST_CASE):
                     self.problem(f'label "{label}" is what tables call all attacks together; choose another')
 
     def _seeds(self) -> list[int]:

@@ -149,9 +149,9 @@ class Page(Notes):
         """Explain a series; the first of a text counts."""
         self._handles.setdefault(text, handle)
 
-    def title(self, panel: Axes, text: str) -> None:
-        """Above a panel, in as many lines as it takes."""
-        size, room = FONT_SIZES["title"], self.panel_width - 0.45
+    def title(self, panel: Axes, text: str, *, beside: float = 0.4) -> None:
+        """Above a panel, in as many lines as it takes; `beside` its left edge there are so many inches."""
+        size, room = FONT_SIZES["title"], self.panel_width - beside - 0.05
         panel.set_title("\n".join(wrapped(text, room, size, bold=True)), loc="left", pad=4)
 
     def finished(self) -> Drawing:
