@@ -14,6 +14,7 @@ BENCHMARKS = (
     "orchestration",
     "publishing",
     "tables",
+    "reports",
     "layout",
     "scales",
     "attacks",

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from orchestrator.report.facts import Facts
     from orchestrator.results.schemas import Results
     from orchestrator.results.text.base import Columns
 
@@ -268,6 +269,70 @@ def table(
         tables = made(_results(outputs), metric)
         chosen = choose(tables, wanted, by or ())
         print(text_form(format, digits=digits).robustness(chosen), end="")
+
+
+@app.command()
+def report(
+    outputs: OutputsArgument,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The file to write. [default: NAME.html]"),
+    ] = None,
+    data_dir: DataOption = None,
+) -> None:
+    """Write sweeps as one page that stands alone: the answer, charts, tables, checks, provenance."""
+    with user_errors():
+        from pathlib import Path
+
+        from orchestrator.report.facts import gather
+        from orchestrator.report.page import write_report
+        from orchestrator.store.locate import existing_outputs, read_results
+
+        with saying("reading shards"):
+            stores = existing_outputs(outputs)
+            path = out or f"{'-'.join(name.rpartition('/')[2] for name in stores)}.html"
+            read: list[str] = []
+
+            def ask() -> Facts:
+                results, warnings = read_results(stores)
+                read.extend(warnings)
+                return gather(stores, results, warnings, data_dir)
+
+            write_report(ask, path)
+        warn(read)
+        size = Path(path).expanduser().stat().st_size
+        print(f"wrote {path} ({size / 1e6:.1f} MB): it opens in any browser, and fetches nothing")
+
+
+@app.command()
+def view(
+    outputs: OutputsArgument,
+    port: Annotated[
+        int, typer.Option(help="Where to listen, on this machine only; 0: any port that is free.")
+    ] = 0,
+    data_dir: DataOption = None,
+) -> None:
+    """Serve the same page on this machine while sweeps run: it fills in as shards arrive, and answers SQL.
+
+    Ctrl-C ends it. Nothing is changed; only who has the address that is printed gets an answer.
+    """
+    with user_errors():
+        from orchestrator.store.locate import existing_outputs
+        from orchestrator.view.server import Server
+        from orchestrator.view.watch import Watched
+
+        watched = Watched(existing_outputs(outputs), data_dir)
+        server = Server(watched, port)
+        with saying("reading shards"):
+            watched.start()
+        try:
+            print(f"{server.address}  (Ctrl-C ends it)", flush=True)
+            server.serve_forever()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            server.server_close()
+            watched.close()
 
 
 @app.command()
@@ -634,24 +699,24 @@ def _transfers(
 
     transfers, own, table = chosen_transfers(_results(outputs), wanted)
     found = matrix(transfers, own, metric)
-    _print(
-        table, lambda whole: words.columns(found, digits, whole=whole), words.caption(found), format, digits
-    )
+    caption = words.caption(found)
+    _print(table, lambda whole: words.columns(found, digits, whole=whole), caption, format, digits)
 
 
 def _print(
     table: pa.Table, columns: Callable[[bool], Columns], caption: str, format: str, digits: int
 ) -> None:
-    """A table for people with its caption, on standard error where the format has no place for it; they call
-    it whole then. For programs, the rows behind it."""
+    """A table for people with its caption; on standard error where the format has no place for that, and
+    `columns` are then those of a table that says all of it. For programs, the rows behind it."""
     from orchestrator.results.text.base import ForPrograms
 
     form, prose = text_form(format, digits=digits), format in ("rich", "md")
     if isinstance(form, ForPrograms):
         print(form.table(table), end="")
         return
-    print(form.columns(columns(not prose)), end="")
-    make_console(stderr=not prose).print(caption, highlight=False, soft_wrap=True, markup=False)
+    print(form.columns(columns(not prose)), end="\n" if format == "md" else "")
+    console = make_console(stderr=not prose)
+    console.print(caption, highlight=False, soft_wrap=not console.is_terminal, markup=False)
 
 
 def _certified(outputs: list[str], wanted: Mapping[str, list[str]], format: str, digits: int) -> None:
@@ -660,7 +725,8 @@ def _certified(outputs: list[str], wanted: Mapping[str, list[str]], format: str,
     from orchestrator.results.text import certified as words
 
     rows, table = chosen_certificates(_results(outputs), wanted)
-    _print(table, lambda whole: words.columns(rows, digits), words.caption(rows), format, digits)
+    caption = words.caption(rows)
+    _print(table, lambda whole: words.columns(rows, digits, whole=whole), caption, format, digits)
 
 
 def _sides(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from orchestrator.clean_images import clean_images
 from orchestrator.errors import LibraryError, UserError
 from orchestrator.plots import Names, Plots, several
 from orchestrator.results.choice import choose, made
@@ -31,9 +33,6 @@ from orchestrator.results.text import text_format
 from orchestrator.results.text.html import HTML
 from orchestrator.store.folder import Store
 from orchestrator.store.locate import existing_outputs, read_results
-from workers import datasets
-from workers.datasets import DatasetError
-from workers.unit import DatasetSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -242,6 +241,14 @@ class Sweep:
         """Figures: `plot.curves()`, `plot.heatmap()`, …"""
         return Plots(self._results)
 
+    def report(self, path: str | os.PathLike[str], *, data_dir: str | None = None) -> None:
+        """Write all of it as a page in HTML that stands alone, as `robustsweep report` does. Clean images are
+        read as by `images`. UserError where the file cannot be written."""
+        from orchestrator.report.facts import gather
+        from orchestrator.report.page import write_report
+
+        write_report(lambda: gather(self._stores, self._results, self.warnings, data_dir), os.fspath(path))
+
     def compare(self, first: str, second: str) -> Relation:
         """Two models, defences or sweeps among these, example by example: see `robustsweep.compare`."""
         found = compare(self._results, first, second)
@@ -271,7 +278,7 @@ class Sweep:
         rows, clean, why = kept.rows, kept.clean, ""
         index = _integers(rows, "example_index")
         if clean is None:
-            clean, why = _clean(store, victim_id, index, data_dir)
+            clean, why = clean_images(store, victim_id, index, data_dir)
         return Images(
             adversarial=kept.adversarial,
             clean=clean,
@@ -341,24 +348,3 @@ def _integers(rows: pa.Table, column: str) -> NDArray[np.int64]:
 
 def _floats(rows: pa.Table, column: str) -> NDArray[np.float32]:
     return np.array(pc.fill_null(rows[column], float("nan")).to_pylist(), np.float32)
-
-
-def _clean(
-    store: Store, victim_id: str, index: NDArray[np.int64], data_dir: str | None
-) -> tuple[NDArray[np.float32] | None, str]:
-    """The clean images of rows of a victim's test split; or None, and why."""
-    pin = store.pins().get(victim_id)
-    recorded = pin.manifest.get("dataset") if pin else None
-    if not isinstance(recorded, Mapping) or "fingerprint" not in recorded:
-        return None, "the folder does not say which data were attacked"
-    names = [field.name for field in fields(DatasetSpec)]
-    spec = DatasetSpec(**{name: recorded[name] for name in names if name in recorded})
-    try:
-        if not datasets.is_here(spec, data_dir):
-            return None, f"{spec.name} is not here: data_dir may name a folder with {spec.name}.npz"
-        data = datasets.load(spec, data_dir)
-    except DatasetError as error:
-        return None, str(error)
-    if data.fingerprint != recorded["fingerprint"]:
-        return None, f"{spec.name} is not as it was when it was attacked"
-    return data.images("test", index), ""

@@ -74,7 +74,7 @@ def test_a_defence_has_cells_of_its_own_and_its_options_count(tmp_path: Path) ->
     text = str(caught.value)
     assert "defences[0].share: found 2; allowed: less than or equal to 1" in text
     assert 'unknown option of defence grey "shade"; did you mean "share"? allowed: share' in text
-    assert 'unknown defence "grye"; did you mean "grey"? allowed: bit_depth, gaussian_noise, grey,' in text
+    assert 'unknown defence "grye"; did you mean "grey"? allowed: adversarial_training, bit_depth,' in text
 
 
 @pytest.mark.tf

@@ -8,6 +8,7 @@ Python variables; and before a statement runs, its syntax tree may name only the
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -148,12 +149,18 @@ class Answer:
 
 @contextmanager
 def answering(
-    results: Several, sql: str, *, memory_limit: str = "2GB", threads: int | None = None
+    results: Several,
+    sql: str,
+    *,
+    memory_limit: str = "2GB",
+    threads: int | None = None,
+    seconds: float | None = None,
 ) -> Iterator[Answer]:
     """Run one SELECT (or `WITH … SELECT`, `FROM …`, `DESCRIBE view`) over the views of `results`.
 
     Raises QueryError for anything that is not one SELECT over the views, and for whatever DuckDB says is
-    wrong with it. Its message has one line; that of a syntax error shows the place as well.
+    wrong with it, or where it takes longer than `seconds`. Its message has one line; that of a syntax error
+    shows the place as well.
     """
     # Else what the views stand on need not be measured.
     cells = any(view in sql.lower() for view in views.MEASURED)
@@ -163,6 +170,13 @@ def answering(
             statement = checked(connection, sql)
         except duckdb.Error as error:
             raise QueryError(_message(error, sql)) from None
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            connection.interrupt()
+
+        timer = threading.Timer(seconds, end) if seconds else None
         with ThreadPoolExecutor(1) as pool:
 
             def run(work: Callable[[], _T]) -> _T:
@@ -174,15 +188,23 @@ def answering(
                     connection.interrupt()
                     raise
                 except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow's reader has its own
+                    if late.is_set():
+                        raise QueryError(f"the query took longer than {seconds:.0f} s") from None
                     raise QueryError(_message(error, sql)) from None
 
             def batches() -> Generator[pa.RecordBatch]:
                 while (batch := run(lambda: next(reader, None))) is not None:
                     yield batch
 
-            reader = run(lambda: connection.sql(statement).to_arrow_reader(_ROWS))
-            with closing(batches()) as taken:
-                yield Answer(reader.schema, taken, limit)
+            if timer:
+                timer.start()
+            try:
+                reader = run(lambda: connection.sql(statement).to_arrow_reader(_ROWS))
+                with closing(batches()) as taken:
+                    yield Answer(reader.schema, taken, limit)
+            finally:
+                if timer:
+                    timer.cancel()
 
 
 def check_query(sql: str) -> str:

@@ -366,7 +366,7 @@ SELECT t.* REPLACE (
     "strengthened": STRENGTHENED,
     # Where an attack succeeds inside a certificate, nobody knows which of the two is wrong.
     "certified_accuracy": """
-SELECT b.* REPLACE (
+SELECT b.* EXCLUDE (contradicted) REPLACE (
     CASE WHEN contradicted THEN NULL ELSE b.certified_accuracy END AS certified_accuracy,
     CASE WHEN contradicted THEN NULL ELSE b.certified_at_least END AS certified_at_least,
     CASE WHEN v.verdict = 'wrong' THEN NULL ELSE b.robust_accuracy END AS robust_accuracy

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -51,6 +51,14 @@ from workers.unit import Kind, Training, Unit
 _PAUSES = (0.2, 1.0)  # seconds before footers that could not be read are tried again
 _WITNESSES = ("cell_id", "attacked_at", "broken_at")
 _READERS = 16  # footers and records are read in this many threads: latency, not bandwidth, is what they cost
+
+
+class Run(NamedTuple):
+    """What a run has left behind."""
+
+    run_id: str
+    record: Mapping[str, Any]  # how it was started, with what; empty where that is garbled
+    status: Status | None  # where it stands, or ended
 
 
 class Store:
@@ -253,6 +261,17 @@ class Store:
 
     def _run(self, run_id: str) -> dict[str, Any]:
         return self._read_json(layout.run_record(run_id))
+
+    def runs(self) -> list[Run]:
+        """What the runs into this folder have left behind, oldest first."""
+        return [Run(run_id, self._run(run_id), self.read_status(run_id)) for run_id in self.run_ids()]
+
+    def grid_text(self) -> str:
+        """The grid as last run; an empty text where it cannot be read."""
+        try:
+            return self.folder.read(layout.GRID).decode()
+        except (OSError, UnicodeDecodeError):
+            return ""
 
     def write_status(self, status: Status) -> None:
         self._publish_json(layout.run_status(status.run_id), asdict(status))
