@@ -15,9 +15,10 @@ from orchestrator.results.figures.curves import handle
 from orchestrator.results.figures.page import Drawing, Page, wrapped
 from orchestrator.results.figures.series import Panel, Remarks, look_of, name_of, panels, share_text
 from orchestrator.results.figures.style import FONT_SIZES, INK, QUIET, Look, looks
+from orchestrator.results.metrics import WITH_TRANSFER
 from orchestrator.results.per_class import ByClass, Shares
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import WITH_TRANSFER, Entry, Row
+from orchestrator.results.tables import Entry, Row
 from orchestrator.results.text.robustness import epsilon_text
 
 _MOST = 20  # classes of a panel

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from orchestrator.results.checks import RULES
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.page import Notes
-from orchestrator.results.metrics import WORST_CASE
-from orchestrator.results.tables import WITH_TRANSFER, Entry, RobustnessTable, Row
+from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
+from orchestrator.results.tables import Entry, RobustnessTable, Row
 from workers.unit import NO_DEFENCE
 
 _RULES = 5  # how many rules a figure explains; `verify` knows them all
