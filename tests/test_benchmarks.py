@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import affinity, figures, layout, orchestration, planning, publishing, reports, scales, startup, tables
+from benchmarks import (
+    affinity,
+    figures,
+    layout,
+    orchestration,
+    planning,
+    publishing,
+    reports,
+    scales,
+    startup,
+    tables,
+)
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.reading import Reading, alternate, median_ratio
 from orchestrator.grid.load import load_grid
