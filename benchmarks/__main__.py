@@ -15,6 +15,7 @@ BENCHMARKS = (
     "publishing",
     "tables",
     "reports",
+    "figures",
     "layout",
     "scales",
     "attacks",
