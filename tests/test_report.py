@@ -62,7 +62,7 @@ def test_the_best_is_named_with_its_test_and_a_tie_is_called_one() -> None:
         *(cell(broken, model="a", epsilon=epsilon) for epsilon, broken in ((0.1, 40), (0.2, 150))),
         *(cell(broken, model="b", epsilon=epsilon) for epsilon, broken in ((0.1, 100), (0.2, 152))),
     )
-    assert "at epsilon 0.1, a is the most robust; at epsilon 0.2, the highest are tied" in text
+    assert "at epsilon 0.1, a is the most robust under fgsm; at epsilon 0.2, the highest are tied" in text
     assert "a keeps 75.0% [68.6, 80.5] under fgsm, b 45.0%" in text
     assert "60 hold for the former alone and 0 for the latter alone: +30.0 points" in text
     assert "exact McNemar test p < 0.0001" in text
@@ -77,13 +77,36 @@ def test_what_cannot_be_told_is_not_called_a_tie() -> None:
     )
     assert "a is the most robust" not in said(high, hole)
     other = said(high, replace(low, attack="bim"))
-    assert "they were not attacked alike" in other and "is the most robust;" not in other
+    assert "they were not attacked alike" in other and "is the most robust under" not in other
     # The highest number is of a model that has learnt nothing, so that it says nothing.
     weak = [
         {"victim_id": one.victim_id, "test_accuracy": accuracy, "chance": 0.5}
         for one, accuracy in ((high, 0.51), (low, 0.9))
     ]
     assert "since the highest is suspicious (victim_weak)" in said(high, low, victims=weak)
+
+
+def test_images_made_against_others_may_turn_the_order_round() -> None:
+    a, b = cell(40, model="a"), cell(100, model="b")
+    on_b = cell(20, model="b", source=a)
+
+    def both(broken: int) -> Facts:
+        return facts_of(a, b, cell(broken, model="a", source=b), on_b)
+
+    facts = both(130)  # a keeps 75% under its own attack, 30% under images made against b
+    (contest,) = contests(facts.tables)
+    (text,) = answer.best(contest, facts.known)
+    assert "it cannot be told which is the most robust, since images made against other models" in text
+    assert any(
+        one.text.startswith(
+            "a on mnist falls to images made against other models: at linf 0.1 they leave 30.0%"
+        )
+        for one in answer.distrust(facts)
+    )
+    facts = both(50)
+    (contest,) = contests(facts.tables)
+    _, telling = answer.best(contest, facts.known)
+    assert "Where images made against other models count too, they keep 70.0%" in telling
 
 
 def test_where_each_breaks_says_what_lies_between() -> None:

@@ -260,7 +260,7 @@
       const title = JSON.parse(key).join(", ");
       const texts = [...new Set(own.map((one) => one.text))];
       const name = `${id} ${key}`;
-      if (!texts.includes(picked[name])) picked[name] = texts[Math.floor(texts.length / 2)];
+      if (!texts.includes(picked[name])) picked[name] = texts[Math.floor((texts.length - 1) / 2)];
       const select = element("select", { "aria-label": `Epsilon of ${title}` },
         ...texts.map((text) => element("option", text === picked[name] ? { value: text, selected: "" } : { value: text }, text)));
       const holder = element("div");
