@@ -199,7 +199,7 @@ EpsilonOption = Annotated[
     str | None,
     typer.Option(
         metavar="EPSILON",
-        help="On the [0, 1] scale, as 0.1 or 8/255, for figures of one epsilon. [default: one in the middle]",
+        help="Only this epsilon, on the [0, 1] scale: 0.1, 8/255.",
     ),
 ]
 WidthOption = Annotated[

@@ -81,6 +81,10 @@ app = typer.Typer(
 )
 
 
+export = typer.Typer(help="Write what sweeps have kept to files.", no_args_is_help=True)
+app.add_typer(export, name="export")
+
+
 def main() -> None:
     """The entry point. Exit codes: 0 done, 1 some cells failed, 2 bad input, 3 the cluster was lost,
     130 interrupted."""
@@ -361,6 +365,45 @@ def figure(
             width=width,
         )
         save(draw(kind, _results(outputs), choice), out)
+
+
+@export.command("images")
+def export_images(
+    outputs: OutputsArgument,
+    to: Annotated[
+        str, typer.Option(metavar="DIR", help="The folder to write to; it is made if it is not there.")
+    ],
+    dataset: Annotated[list[str] | None, chosen_by("dataset")] = None,
+    model: Annotated[list[str] | None, chosen_by("model")] = None,
+    defence: Annotated[list[str] | None, chosen_by("defence")] = None,
+    attack: Annotated[list[str] | None, chosen_by("attack")] = None,
+    norm: Annotated[list[str] | None, chosen_by("norm")] = None,
+    epsilon: EpsilonOption = None,
+) -> None:
+    """Write kept adversarial images and their clean ones as PNG files, and a table of them, images.csv.
+
+    Of each cell the first that were broken, and the first ones (`keep:` in its grid). A PNG has 8 bits:
+    images are rounded so that they stay within epsilon, and `success_uint8` says whether they still fool.
+    """
+    with user_errors():
+        from pathlib import Path
+
+        from orchestrator.results import export_images as work
+
+        wanted = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
+        done = work.export_images(
+            _results(outputs),
+            {key: names for key, names in wanted.items() if names},
+            Path(to).expanduser(),
+            epsilon=None if epsilon is None else parse_epsilon(epsilon),
+        )
+        if done.without_clean:
+            warn([f"{done.without_clean} cells are of an earlier version, which kept no clean images"])
+        make_console().print(
+            f"{done.images:,} images of {done.cells:,} cells in {to}, described in {work.TABLE}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @app.command()
@@ -656,24 +699,24 @@ def _transfers(
 
     transfers, own, table = chosen_transfers(_results(outputs), wanted)
     found = matrix(transfers, own, metric)
-    _print(
-        table, lambda whole: words.columns(found, digits, whole=whole), words.caption(found), format, digits
-    )
+    caption = words.caption(found)
+    _print(table, lambda whole: words.columns(found, digits, whole=whole), caption, format, digits)
 
 
 def _print(
     table: pa.Table, columns: Callable[[bool], Columns], caption: str, format: str, digits: int
 ) -> None:
-    """A table for people with its caption, on standard error where the format has no place for it; they call
-    it whole then. For programs, the rows behind it."""
+    """A table for people with its caption; on standard error where the format has no place for that, and
+    `columns` are then those of a table that says all of it. For programs, the rows behind it."""
     from orchestrator.results.text.base import ForPrograms
 
     form, prose = text_form(format, digits=digits), format in ("rich", "md")
     if isinstance(form, ForPrograms):
         print(form.table(table), end="")
         return
-    print(form.columns(columns(not prose)), end="")
-    make_console(stderr=not prose).print(caption, highlight=False, soft_wrap=True, markup=False)
+    print(form.columns(columns(not prose)), end="\n" if format == "md" else "")
+    console = make_console(stderr=not prose)
+    console.print(caption, highlight=False, soft_wrap=not console.is_terminal, markup=False)
 
 
 def _certified(outputs: list[str], wanted: Mapping[str, list[str]], format: str, digits: int) -> None:
@@ -682,7 +725,8 @@ def _certified(outputs: list[str], wanted: Mapping[str, list[str]], format: str,
     from orchestrator.results.text import certified as words
 
     rows, table = chosen_certificates(_results(outputs), wanted)
-    _print(table, lambda whole: words.columns(rows, digits), words.caption(rows), format, digits)
+    caption = words.caption(rows)
+    _print(table, lambda whole: words.columns(rows, digits, whole=whole), caption, format, digits)
 
 
 def _sides(

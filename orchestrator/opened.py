@@ -19,6 +19,7 @@ from orchestrator.plots import Names, Plots, several
 from orchestrator.results.choice import choose, made
 from orchestrator.results.compare import compare
 from orchestrator.results.fence import VIEWS
+from orchestrator.results.kept import class_names, kept_images
 from orchestrator.results.query import check_query, run_query
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import (
@@ -97,7 +98,7 @@ class Tables:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Images:
-    """Adversarial images that a cell has kept, in the evaluation order, and what is known of each.
+    """Adversarial images that a cell has kept, the first of the evaluation order, and what is known of each.
 
     A class is -1, and a confidence NaN, where there is none: a victim's answer that is not finite, an attack
     without success.
@@ -112,6 +113,7 @@ class Images:
     clean_confidences: NDArray[np.float32]  # (N,) softmax probabilities of those answers, in [0, 1]
     adv_confidences: NDArray[np.float32]  # (N,)
     broken: NDArray[np.bool_]  # (N,) the attack succeeded
+    class_names: tuple[str, ...]  # of the labels, in their order; empty where the dataset does not say
     positions: NDArray[np.int64]  # (N,) places in the evaluation order, from 0
     example_index: NDArray[np.int64]  # (N,) rows of the dataset's test split, from 0
 
@@ -260,31 +262,25 @@ class Sweep:
         n: int = 8,
         data_dir: str | None = None,
     ) -> Images:
-        """The first `n` images that a cell has kept (`keep:` in its grid).
+        """The first `n` images of a cell: fewer where fewer of the first are kept (`keep:` in its grid).
 
         `cell` is a cell's id, or a row of `cells`; `broken`: those that the attack succeeded on, or only
-        others (False), or all (None). Clean images are read from the dataset where it needs no download
-        (`data_dir`: a folder with <name>.npz) and is the one that was attacked. UserError for a cell that is
-        not there, or that has kept nothing.
+        others (False), or all (None). Clean images are kept with them. In folders of earlier versions they
+        are not, and read from the dataset where it needs no download (`data_dir`: a folder with <name>.npz)
+        and is the one that was attacked. UserError for a cell that is not there, or that has kept nothing.
         """
         results, store, cell_id, victim_id = self._cell(cell)
-        rows = _kept(results, cell_id)
-        if not rows.num_rows:
+        kept = kept_images(results, [cell_id], broken=broken, n=n).get(cell_id)
+        if kept is None:
             raise UserError(
                 f"no image of {cell_id} is kept: `keep: N` in a grid keeps the first N of each cell"
             )
-        shape = tuple(rows["image_shape"][0].as_py())
-        if broken is not None:
-            rows = rows.filter(pc.equal(rows["success"], broken))
-        rows = rows.slice(0, n)
+        rows, clean, why = kept.rows, kept.clean, ""
         index = _integers(rows, "example_index")
-        clean, why = clean_images(store, victim_id, index, data_dir)
+        if clean is None:
+            clean, why = clean_images(store, victim_id, index, data_dir)
         return Images(
-            adversarial=np.stack(
-                [np.frombuffer(data, np.float32).reshape(shape) for data in rows["image"].to_pylist()]
-            )
-            if rows.num_rows
-            else np.empty((0, *shape), np.float32),
+            adversarial=kept.adversarial,
             clean=clean,
             why_no_clean=why,
             labels=_integers(rows, "label"),
@@ -293,6 +289,7 @@ class Sweep:
             clean_confidences=_floats(rows, "clean_confidence"),
             adv_confidences=_floats(rows, "adv_confidence"),
             broken=np.array(rows["success"].to_pylist(), bool),
+            class_names=class_names(results, victim_id),
             positions=_integers(rows, "position"),
             example_index=index,
         )
@@ -343,17 +340,6 @@ def _library(name: str, wanted_by: str) -> Any:
         raise LibraryError(
             f"{wanted_by}() needs {name}, which is not installed; arrow() gives a PyArrow table without it"
         ) from None
-
-
-_KEPT = (
-    *("position", "example_index", "label", "clean_label", "clean_confidence", "adv_label"),
-    *("adv_confidence", "success", "image", "image_shape"),
-)
-
-
-def _kept(results: Results, cell_id: str) -> pa.Table:
-    of_cell = (pc.field("cell_id") == cell_id) & pc.field("image").is_valid()
-    return results.examples.to_table(columns=list(_KEPT), filter=of_cell).sort_by("position")
 
 
 def _integers(rows: pa.Table, column: str) -> NDArray[np.int64]:

@@ -121,7 +121,10 @@ def test_all_problems_come_at_once_each_with_its_line(tmp_path: Path) -> None:
             "attacks: [{name: square, adaptive: false}]\ndefences: [jpeg]",
             "attacks[0].adaptive: found false; square uses no gradients",
         ),
-        ("defences: [jpg]", 'unknown defence "jpg"; did you mean "jpeg"? allowed: bit_depth, '),
+        (
+            "defences: [jpg]",
+            'unknown defence "jpg"; did you mean "jpeg"? allowed: adversarial_training, bit_depth, ',
+        ),
         ("defences: [{name: jpeg, quality: 0}]", "defences[0].quality: found 0; allowed: greater than or"),
         ("defences: [{name: jpeg, quality: 75.5}]", "defences[0].quality: found 75.5; allowed: a valid int"),
         ("defences: [{name: bit_depth, bits: 9}]", "defences[0].bits: found 9; allowed: less than or equal"),

@@ -233,7 +233,7 @@ def test_kept_images_are_in_the_page_as_far_as_they_fit(
     for image in (image for group in groups for image in group["images"]):
         assert image["scale"] == 20  # the most that keeps 8/255 within 1
         assert re.fullmatch(r"\d \(90%\)", image["before"])
-        assert image["after"] == f"{(image['label'] + 1) % 10} (70%)"
+        assert image["after"] == f"{(int(image['label']) + 1) % 10} (70%)"
     monkeypatch.setattr(gallery, "BYTES", 1)
     assert gallery.gallery(facts)["left_out"] == sum(len(group["images"]) for group in groups) - 1
 

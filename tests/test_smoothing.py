@@ -267,7 +267,7 @@ def test_the_table_for_people_and_for_programs(swept: Path) -> None:
         return CliRunner().invoke(app, ["table", str(swept), "--certified", *words])
 
     text = table("-f", "md").stdout
-    assert "| digits | small_cnn | smoothing | 0 | 90.0% |" in text
+    assert "| 0 | 90.0% |" in text and "\n\ndataset digits; model small_cnn; defence smoothing; " in text
     assert "a lower bound" in text and "an upper bound" in text and "0.001" in text and "95%" in text
     records = json.loads(table("-f", "json").stdout)
     assert [record["epsilon"] for record in records] == [0, 0.25, 0.5]

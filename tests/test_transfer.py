@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from orchestrator.grid.entries import Grid
 from orchestrator.grid.load import load_grid
 from orchestrator.plan.cells import expand
 from orchestrator.plan.units import make_plan
+from orchestrator.results.matrix import chosen_transfers, matrix
 from orchestrator.results.query import run_query
+from orchestrator.results.text import transfer as words
 from orchestrator.store.accepted import accept
 from orchestrator.store.folder import Store
 from tests.support.results import Cell, results_of
 from tests.support.sweeps import sweep
 from tests.support.victims import cells_of
+from workers.flags import Flag
 from workers.shards import ShardInfo
 from workers.storage import Folder
 from workers.unit import Evaluation, Transfer, Unit
@@ -324,14 +328,24 @@ def test_what_is_wrong_with_the_victim_is_wrong_with_what_is_tried_on_it() -> No
 
 
 def test_a_transfer_that_is_not_done_is_no_number() -> None:
-    from dataclasses import replace
-
     half = replace(B_ON_A, rows=B_ON_A.rows[:5])  # type: ignore[index]
     results = results_of([A, B, half])
     [row] = run_query(results, "FROM transfer").to_pylist()
     assert (row["status"], row["n"], row["white_box_robust_accuracy"]) == ("partial", 5, None)
     worst = {row["model"]: row for row in run_query(results, "FROM worst_case").to_pylist()}["a"]
     assert worst["complete"] and worst["robust_with_transfer"] is None
+
+
+def test_images_that_were_made_blindly_are_marked() -> None:
+    """Else whoever they are tried on would look robust to them."""
+    blind = replace(
+        B_ON_A, rows=[{**row, "success": False, "flags": ["zero_gradients"]} for row in B_ON_A.rows]
+    )
+    transfers, own, _ = chosen_transfers(results_of([A, B, blind]), {})
+    made = matrix(transfers, own)
+    [row] = [row for row in made.rows if row.source == "b"]
+    assert row.numbers["a"].blind == (Flag.ZERO_GRADIENTS,) and row.numbers["a"].value == 0.9
+    assert "90.0%§" in str(words.columns(made).rows) and "§ zero gradients" in words.caption(made)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from workers.code import this_code
 from workers.storage import Folder, redacted
 from workers.unit import AttackSpec, Evaluation, Kind, VictimSpec, recorded
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FOOTER_KEY = b"robustsweep"
 _TAIL_BYTES = 2**16  # one request brings the whole of most shards
 
@@ -67,7 +67,8 @@ MEASURES = pa.schema(
         ("full_linf", pa.float32()),
         ("full_l2", pa.float32()),
         ("changed_share", pa.float32()),  # share of pixels changed by more than 1/510
-        ("image", pa.binary()),  # a kept adversarial image: float32 [0, 1], H×W×C, C order; null if none
+        # A kept adversarial image, float32 in [0, 1], H×W×C, C order; null: none is kept (`measure.kept`).
+        ("image", pa.binary()),
         ("image_shape", pa.list_(pa.int32())),
         # What was wrong where this example was attacked (`AttackResult.flags`); null where nothing was.
         ("flags", pa.list_(pa.string())),
@@ -80,6 +81,8 @@ MEASURES = pa.schema(
         # wrongly; null for any other.
         ("clean_wrong_draws", pa.float32()),
         ("wrong_draws", pa.float32()),
+        # The clean image of a kept one, as the dataset stores it: uint8 in [0, 255] or float32 in [0, 1].
+        ("clean_image", pa.binary()),
     ]
 )
 
@@ -103,7 +106,11 @@ CERTIFICATES = pa.schema(
 
 SCHEMAS: Mapping[Kind, pa.Schema] = {"attack": SCHEMA, "transfer": SCHEMA, "certificate": CERTIFICATES}
 
-_SINCE = {"flags": 2, "nearest": 3, "target": 3, "member": 3, "clean_wrong_draws": 3, "wrong_draws": 3}
+_SINCE = {
+    "flags": 2,
+    **dict.fromkeys(("nearest", "target", "member", "clean_wrong_draws", "wrong_draws"), 3),
+    "clean_image": 4,
+}
 """The schema version that a column came with, where it was not the first: earlier shards lack it."""
 
 

@@ -236,8 +236,9 @@ class Evaluation:
     """Run an attack on positions [start, stop) of the evaluation order.
 
     `cells` are pairs of (cell id, epsilon on the [0, 1] scale, float64), ascending in epsilon. Adversarial
-    images are stored for the first `keep` positions of the evaluation order. `attacked` are the positions to
-    attack, ascending; None: all whose clean image is answered rightly. The others have rows without success.
+    images are stored for the first `keep` positions of the evaluation order, and for the first `keep` that
+    are broken here. `attacked` are the positions to attack, ascending; None: all whose clean image is
+    answered rightly. The others have rows without success.
     """
 
     unit_id: str

@@ -79,7 +79,10 @@ def _combined(check: Checker, raw: list[Any], epsilons: EpsilonParser) -> Defenc
         return parts[0]
     specs = tuple(part.spec for part in parts)
     spec = DefenceSpec(name=COMBINED.join(one.name for one in specs), parts=specs)
-    return DefenceEntry(spec=spec, at_inference=True, parts=tuple(parts))
+    label = ""
+    if any(part.label for part in parts):
+        label = COMBINED.join(part.label or part.spec.label for part in parts)
+    return DefenceEntry(spec=spec, label=label, at_inference=True, parts=tuple(parts))
 
 
 def _misplaced(part: DefenceEntry, before: Sequence[DefenceEntry], *, alone: bool) -> str:

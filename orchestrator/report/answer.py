@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from orchestrator.report.contest import Contest, contests, victim_key, victim_name
 from orchestrator.report.facts import Facts
-from orchestrator.results.metrics import WORST_CASE
+from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from orchestrator.results.pairing import Outcome, against, untold
-from orchestrator.results.tables import WITH_TRANSFER, Entry, Place, RobustnessTable, Row
+from orchestrator.results.tables import Entry, Place, RobustnessTable, Row
 from orchestrator.results.text import findings
 from orchestrator.results.text import robustness as words
 

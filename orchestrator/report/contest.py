@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from orchestrator.results.metrics import WORST_CASE
-from orchestrator.results.tables import WITH_TRANSFER, Entry, RobustnessTable, Row
+from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
+from orchestrator.results.tables import Entry, RobustnessTable, Row
 from workers.unit import NO_DEFENCE
 
 

@@ -20,6 +20,7 @@ from orchestrator.results.text import findings
 from orchestrator.results.text import robustness as words
 from orchestrator.results.text.base import shown
 from orchestrator.results.text.comparison import difference
+from orchestrator.results.wilson import wilson
 from orchestrator.run.progress import duration
 from workers.unit import NO_DEFENCE, label
 from workers.version import VERSION
@@ -155,15 +156,19 @@ def per_class(facts: Facts) -> list[dict[str, Any]]:
                     labels = facts.labels(place.sweep, table.dataset)[: len(robust)]
                     hits.update(labels[robust & (labels >= 0)].tolist())
                     sizes.update(labels[labels >= 0].tolist())
+                names = facts.class_names(row.sweep, table.dataset)
                 for klass in sorted(sizes):
                     value = round(100 * hits[klass] / sizes[klass], 1)
+                    # An interval speaks of test images, not of seeds.
+                    ends = wilson(hits[klass], sizes[klass]) if entry.seeds == 1 else None
                     found.append(
                         {
                             **row_keys(table, row),
                             "victim": victim_name(row, table),
                             "text": name,
-                            "name": str(klass),
+                            "name": names[klass] if klass < len(names) else str(klass),
                             "value": value,
+                            "interval": f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})" if ends else "",
                             "n": sizes[klass] // entry.seeds,
                             "doubt": ", ".join(entry.checks) if entry.verdict == "suspicious" else "",
                         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,9 +12,14 @@ from orchestrator.errors import UserError, did_you_mean
 from orchestrator.results.called import Called, agreeing
 from orchestrator.results.query import Several
 from orchestrator.results.tables import judged_tables
+from workers.flags import Flag
 
 MATRIX_METRICS = {"robust_accuracy": "robust accuracy", "attack_success_rate": "attack success rate"}
 """What a matrix may show: numbers that mean the same of a transfer and of an attack on the victim itself."""
+
+
+_BLIND = (Flag.ZERO_GRADIENTS, Flag.NON_FINITE_GRADIENTS)
+"""What is to be known of images before who they are tried on looks robust."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,7 @@ class Number:
     mark: str = ""  # missing, partial, failed or wrong; empty where there is a number
     white_box: bool = False  # of the attack on the victim itself
     same_network: bool = False  # two victims that differ in a defence at inference alone
+    blind: tuple[Flag, ...] = ()  # of gradients, where the images were made
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +109,18 @@ def matrix(
     return Matrix(sorted(made, key=rank), victims, metric)
 
 
-def _number(row: Mapping[str, Any], metric: str, **said: bool) -> Number:
+def _number(
+    row: Mapping[str, Any], metric: str, *, white_box: bool = False, same_network: bool = False
+) -> Number:
+    number = Number(None, white_box=white_box, same_network=same_network)
     if row["status"] != "done":
-        mark = f"partial {row['n']}/{row['examples']}" if row["status"] == "partial" else row["status"]
-        return Number(None, mark, **said)
+        partial = f"partial {row['n']}/{row['examples']}"
+        return replace(number, mark=partial if row["status"] == "partial" else row["status"])
     if row["verdict"] == "wrong":
-        return Number(None, "wrong", **said)
+        return replace(number, mark="wrong")
     # What a targeted attack leaves is no robust accuracy.
     value = row["target_missed"] if row["targeted"] and metric == "robust_accuracy" else row[metric]
-    return Number(value, "", **said)
+    return replace(number, value=value, blind=tuple(flag for flag in _BLIND if flag in row["flags"]))
 
 
 def _source_of(row: Mapping[str, Any]) -> dict[str, Any]:

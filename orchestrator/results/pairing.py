@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.results.metrics import ROBUST_ACCURACY
+from orchestrator.results.metrics import ROBUST_ACCURACY, WITH_TRANSFER
 from orchestrator.results.query import Several
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import WITH_TRANSFER, Entry, Place, RobustnessTable
+from orchestrator.results.tables import Entry, Place, RobustnessTable
 from orchestrator.results.wilson import Z
 from orchestrator.results.witnesses import unpacked
 from orchestrator.results.worst_case import worst_cases

@@ -16,6 +16,7 @@ from orchestrator.results.display import Texts, display
 from orchestrator.results.metrics import (
     ROBUST_ACCURACY,
     TARGET_MISSED,
+    WITH_TRANSFER,
     WITH_TRANSFER_LEFT,
     WORST_CASE,
     Metric,
@@ -23,9 +24,6 @@ from orchestrator.results.metrics import (
 from orchestrator.results.query import Several, connect
 from orchestrator.results.schemas import Results
 from workers.flags import Flag
-
-WITH_TRANSFER = "worst case, with transfer"
-"""The same, where images that were made against other victims count too."""
 
 
 def cells_table(results: Several) -> pa.Table:

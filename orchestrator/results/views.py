@@ -16,7 +16,7 @@ from orchestrator.results.wilson import Z
 from workers.flags import Flag
 from workers.shards import CERTIFICATES, DIMENSIONS, SCHEMA
 
-EXAMPLE_COLUMNS = tuple(name for name in SCHEMA.names if name not in ("image", "image_shape"))
+EXAMPLE_COLUMNS = tuple(name for name in SCHEMA.names if name not in ("image", "image_shape", "clean_image"))
 """The columns of the `examples` view. Kept images stay out: a query is about numbers, not pixels."""
 
 
@@ -366,7 +366,7 @@ SELECT t.* REPLACE (
     "strengthened": STRENGTHENED,
     # Where an attack succeeds inside a certificate, nobody knows which of the two is wrong.
     "certified_accuracy": """
-SELECT b.* REPLACE (
+SELECT b.* EXCLUDE (contradicted) REPLACE (
     CASE WHEN contradicted THEN NULL ELSE b.certified_accuracy END AS certified_accuracy,
     CASE WHEN contradicted THEN NULL ELSE b.certified_at_least END AS certified_at_least,
     CASE WHEN v.verdict = 'wrong' THEN NULL ELSE b.robust_accuracy END AS robust_accuracy

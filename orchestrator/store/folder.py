@@ -40,6 +40,7 @@ from orchestrator.store.index import ShardIndex
 from orchestrator.store.measures import measured_results
 from orchestrator.store.records import Failure, Status, from_json
 from workers import layout
+from workers.datasets.classes import CLASS_NAMES
 from workers.pins import Pin, pinned_weights, read_pins
 from workers.probes import read_probes
 from workers.recipe import Recipe, recipe_text
@@ -425,7 +426,10 @@ def _victim_row(manifest: Mapping[str, Any], recipes: Mapping[str, str]) -> dict
     row = {name: manifest.get(name) for name in VICTIMS.names}
     row["recipe"] = recipes.get(manifest["victim_id"], _recipe_text(manifest))
     dataset = manifest.get("dataset")
-    row["data"] = dataset.get("fingerprint") if isinstance(dataset, Mapping) else None
+    data = dataset if isinstance(dataset, Mapping) else {}
+    row["data"] = data.get("fingerprint")
+    # Pins of earlier versions do not say, but of a known dataset it is known.
+    row["class_names"] = data.get("class_names") or CLASS_NAMES.get(str(data.get("name"))) or None
     for name in ("model", "dataset", "defence"):
         spec = manifest.get(name)
         row[name] = spec.get("name") if isinstance(spec, Mapping) else spec

@@ -308,7 +308,7 @@
     byEpsilon("class-panels", group(shown, (one) => JSON.stringify([one.dataset, one.norm])), (own, title, at) =>
       chart("heatmap", own.map((one) => ({
         line: one.doubt ? `${one.victim} ?` : one.victim, column: one.name, text: one.text, value: one.value, n: one.n,
-        shown: `${one.value.toFixed(1)}%`, doubt: one.doubt || "none", label: one.value.toFixed(0),
+        shown: `${one.value.toFixed(1)}%${one.interval}`, doubt: one.doubt || "none", label: one.value.toFixed(0),
       })), `Robust accuracy by class: ${title}, epsilon ${at}`));
   }
 

@@ -11,11 +11,12 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from orchestrator.errors import UserError
+from orchestrator.results.chosen import Chosen, chosen
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.axes import epsilon_label, share_axis
 from orchestrator.results.figures.curves import handle
 from orchestrator.results.figures.page import Drawing, Page
-from orchestrator.results.figures.series import Chosen, Panel, Remarks, chosen, look_of, name_of, panels
+from orchestrator.results.figures.series import Panel, Remarks, look_of, name_of, panels, share_text
 from orchestrator.results.figures.style import Look, looks
 from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.query import connect
@@ -46,7 +47,7 @@ def distances(results: Sequence[Results], choice: Choice) -> Drawing:
     that is not done at any epsilon, is not drawn but named.
     """
     asked = Choice(wanted=choice.wanted, by=tuple(dict.fromkeys((*choice.by, "attack"))))
-    found = chosen(results, asked)
+    found = chosen(results, asked.wanted, asked.by)
     drawn = [
         Panel(panel.table, panel.attack, rows)
         for panel in panels(found.tables, asked, [])
@@ -104,8 +105,7 @@ def _panel(
     axes.set_xlim(-0.02 * edge, 1.02 * edge)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.set_xlabel(epsilon_label(panel.table.norm))
-    text = "right and not driven to the target (%)" if panel.targeted else "robust accuracy (%)"
-    share_axis(axes, text, label=page.leftmost(axes))
+    share_axis(axes, share_text(panel), label=page.leftmost(axes))
     page.title(axes, panel.title)
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from orchestrator.results.chosen import chosen, epsilon_of, no_epsilon
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.page import Drawing, Page, measured, wrapped
-from orchestrator.results.figures.series import Remarks, chosen, epsilon_of, name_of, no_epsilon
+from orchestrator.results.figures.series import Remarks, name_of
 from orchestrator.results.figures.style import FONT_SIZES, INK, QUIET, SEQUENTIAL, contrast
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Entry, RobustnessTable, Row
@@ -26,7 +27,7 @@ _ASIDE = "*"
 def heatmap(results: Sequence[Results], choice: Choice) -> Drawing:
     """Draw robust accuracy, a row for each model and defence, a column for each attack, a panel for each
     dataset and norm, at one epsilon. What has no number says why."""
-    tables = chosen(results, choice).tables
+    tables = chosen(results, choice.wanted, choice.by).tables
     at = [(table, epsilon) for table in tables if (epsilon := epsilon_of(table, choice.epsilon)) is not None]
     if not at:
         raise no_epsilon(tables, choice.epsilon or 0.0)
