@@ -119,7 +119,7 @@ def test_where_each_breaks_says_what_lies_between() -> None:
     assert text.startswith(
         "resnet50_v2 falls below half between epsilon 0.05 (85.0% [79.4, 89.3]) and 0.3 (5.0%"
     )
-    assert text.endswith("under fgsm; 0.1 is missing")
+    assert text.endswith("under fgsm; missing at 0.1")
     (contest,) = contests(facts_of(cell(20)).tables)
     assert "keeps at least half up to epsilon 0.1 (85.0%" in answer.breaking(contest)[0]
     (contest,) = contests(facts_of(cell(88)).tables)

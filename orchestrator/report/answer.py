@@ -165,26 +165,28 @@ def breaking(contest: Contest) -> list[str]:
 def _breaks(row: Row, table: RobustnessTable) -> str:
     """Between which epsilons fewer than half of the images are left."""
     last: tuple[str, Entry] | None = None
-    unknown: list[str] = []
+    holes: dict[str, list[str]] = {}  # mark -> the epsilons that have it, since the last number
     for name, entry in zip(words.epsilons(table), row.entries, strict=True):
         if entry is None:
             continue
         if entry.value is None:
-            unknown.append(f"{name} is {entry.mark}")
+            holes.setdefault(entry.mark, []).append(name)
             continue
         if entry.value < _HALF:
-            missing = f"; {listed(unknown, 'and')}" if unknown else ""
             doubt = _unsure(entry) or (last and _unsure(last[1])) or ""
             if last is None:
                 before = "already at the smallest epsilon that has a number"
-                return f"is below half {before}, {name}: {share(entry)} {_under(row)}{doubt}{missing}"
+                return f"is below half {before}, {name}: {share(entry)} {_under(row)}{doubt}{_holes(holes)}"
             where = f"between epsilon {last[0]} ({share(last[1])}) and {name} ({share(entry)})"
-            return f"falls below half {where}, {_under(row)}{doubt}{missing}"
-        last, unknown = (name, entry), []
-    missing = f"; {listed(unknown, 'and')}" if unknown else ""
+            return f"falls below half {where}, {_under(row)}{doubt}{_holes(holes)}"
+        last, holes = (name, entry), {}
     if last is None:
-        return f"has no number yet{missing}" if unknown else "has no number"
-    return f"keeps at least half up to epsilon {last[0]} ({share(last[1])}), {_under(row)}{missing}"
+        return f"has no number{_holes(holes)}"
+    return f"keeps at least half up to epsilon {last[0]} ({share(last[1])}), {_under(row)}{_holes(holes)}"
+
+
+def _holes(holes: Mapping[str, Sequence[str]]) -> str:
+    return "".join(f"; {mark} at {listed(names)}" for mark, names in holes.items())
 
 
 def _unsure(entry: Entry) -> str:

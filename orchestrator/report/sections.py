@@ -15,6 +15,7 @@ from orchestrator.report.facts import Facts
 from orchestrator.report.series import percent, row_keys
 from orchestrator.results.checks import RULES
 from orchestrator.results.matrix import matrix
+from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.text import certified as certificates
 from orchestrator.results.text import findings
 from orchestrator.results.text import robustness as words
@@ -73,26 +74,29 @@ def robustness(facts: Facts) -> Iterator[dict[str, Any]]:
 
 
 def worst_cases(facts: Facts) -> Iterator[dict[str, Any]]:
-    """Where each victim breaks: its worst case, and the last and first epsilons on both sides of a half."""
+    """Where each victim breaks: the last epsilon that has at least half left, and the first with less."""
     for table, contest in zip(facts.tables, contests(facts.tables), strict=True):
+        known = {label(row.attack, row.attack_options): row.attack_label for row in table.rows}
         names = words.epsilons(table)
         rows = []
         for row in contest.rows:
-            kept, lost = "", ""
-            for name, entry in zip(names, row.entries, strict=True):
-                if entry is None or entry.value is None or lost:
-                    continue
-                kept, lost = (name, "") if entry.value >= 0.5 else (kept, name)
-            attacks = {attack for entry in row.entries if entry for attack in entry.attacks}
+            there = [
+                (name, entry.value)
+                for name, entry in zip(names, row.entries, strict=True)
+                if entry is not None and entry.value is not None
+            ]
+            lost = next((i for i, (_, value) in enumerate(there) if value < 0.5), len(there))
+            attacks = sorted({attack for entry in row.entries if entry for attack in entry.attacks})
             rows.append(
                 {
                     "keys": row_keys(table, row),
                     "name": victim_name(row, table),
                     "clean": words.percent(row.clean_accuracy, row.clean_sd),
                     "clean_value": percent(row.clean_accuracy),
-                    "kept": kept or "none",
-                    "lost": lost or "none",
-                    "of": ", ".join(sorted(attacks)) or row.attack_label,
+                    "kept": there[lost - 1][0] if lost else "–",
+                    "lost": there[lost][0] if lost < len(there) else "–",
+                    "of": ", ".join(known.get(attack, attack) for attack in attacks)
+                    or ("no attack yet" if row.attack == WORST_CASE else row.attack_label),
                 }
             )
         if rows:
