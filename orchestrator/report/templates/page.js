@@ -366,8 +366,7 @@
 
   /* -- served while a sweep runs ----------------------------------------------------------------------- */
 
-  const SECONDS = 2;
-  let version;
+  let where, version;  // what the server said with the page; of what is shown
 
   const openDetails = () => all("main details[open]:not(.filter)").map((one) => one.querySelector("summary").textContent);
   const sortedBy = () => all("th[aria-sort]").map((head) => [
@@ -437,7 +436,7 @@
       byId("status").replaceChildren(element("p", { class: "error" },
         "The server does not answer: it has been ended, or this machine is busy. What is below was read before."));
     }
-    setTimeout(look, 1000 * SECONDS);
+    setTimeout(look, 1000 * where.seconds);
   }
 
   const cellText = (value) => value === null ? "–" : typeof value === "object" ? JSON.stringify(value)
@@ -475,7 +474,8 @@
   begin();
   window.report = { drawAll };
   if (byId("where")) {
-    version = JSON.parse(byId("where").textContent).version;
+    where = JSON.parse(byId("where").textContent);
+    version = where.version;
     byId("ask").addEventListener("submit", ask);
     byId("statement").addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("ask").requestSubmit();
