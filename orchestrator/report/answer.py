@@ -268,7 +268,7 @@ def _limits(facts: Facts) -> Iterator[str]:
     ]
     if halves:
         yield (
-            f"95% intervals are up to ±{100 * max(halves):.1f} points wide, and speak of the choice of test "
+            f"95% intervals are up to ±{100 * max(halves):.1f} points, and speak of the choice of test "
             "images only"
         )
     if unprobed := sum(map(findings.unprobed, facts.results)):
