@@ -134,7 +134,7 @@ def test_oblivious_and_targeted_numbers_sum_no_model_up() -> None:
     assert contest.rows == [] and "nothing sums a model up" in answer.best(contest, facts.known)[0]
     texts = [one.text for one in answer.distrust(facts)]
     assert any("(oblivious)" in text for text in texts) and any("(targeted)" in text for text in texts)
-    assert per_class(facts) == [] and comparison(facts)["rows"] == []
+    assert per_class(facts)["entries"] == [] and comparison(facts)["rows"] == []
 
 
 def test_a_wrong_number_is_nowhere_in_the_page() -> None:
@@ -165,10 +165,11 @@ def test_pairs_are_tested_as_compare_tests_them() -> None:
 
 def test_classes_add_up_to_the_whole() -> None:
     facts = facts_of(cell(60), cell(80, attack="bim"))
-    found = per_class(facts)
-    assert [one["name"] for one in found] == ["0", "1", "2"] and sum(one["n"] for one in found) == N
-    kept = sum(one["value"] * one["n"] for one in found) / N
+    (entry,) = per_class(facts)["entries"]
+    assert len(entry["numbers"]) == 3 and sum(n for _, n, *_ in entry["numbers"]) == N
+    kept = sum(value * n for value, n, *_ in entry["numbers"]) / N
     assert kept == pytest.approx(100 * (N - 10 - 80) / N, abs=0.1)  # of the worst case
+    assert all(low <= value <= high for value, _, low, high in entry["numbers"])
 
 
 # -- the file ------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from orchestrator.report.answer import probability
 from orchestrator.report.contest import contests, victim_key, victim_name
 from orchestrator.report.facts import Facts
@@ -16,6 +18,7 @@ from orchestrator.report.series import percent, row_keys
 from orchestrator.results.checks import RULES
 from orchestrator.results.matrix import matrix
 from orchestrator.results.metrics import WORST_CASE
+from orchestrator.results.tables import Entry
 from orchestrator.results.text import certified as certificates
 from orchestrator.results.text import findings
 from orchestrator.results.text import robustness as words
@@ -145,39 +148,52 @@ def _points(value: float | None) -> float | None:
     return None if value is None else round(100 * value, 2)
 
 
-def per_class(facts: Facts) -> list[dict[str, Any]]:
-    """Robust accuracy by true class, of what sums each victim up; one row a victim, epsilon and class."""
-    found = []
+_CLASSES = 60_000  # numbers of which a page is made; `figure per-class` draws any of them
+
+
+def per_class(facts: Facts) -> dict[str, Any]:
+    """Robust accuracy by true class, of what sums each victim up: one entry for each victim and epsilon, its
+    `numbers` by class: percent, test images, and the ends of the interval where there is one seed, of which
+    alone it speaks. `left_out`: how many numbers, where they are too many for a page."""
+    found: list[dict[str, Any]] = []
+    names: dict[str, tuple[str, ...]] = {}
     for table, contest in zip(facts.tables, contests(facts.tables), strict=True):
         for row in contest.rows:
             for name, entry in zip(words.epsilons(table), row.entries, strict=True):
                 if entry is None or entry.value is None:
                     continue  # a hole, or wrong
-                hits: Counter[int] = Counter()
-                sizes: Counter[int] = Counter()
-                for place in entry.places:
-                    robust = facts.known[place].robust
-                    labels = facts.labels(place.sweep, table.dataset)[: len(robust)]
-                    hits.update(labels[robust & (labels >= 0)].tolist())
-                    sizes.update(labels[labels >= 0].tolist())
-                names = facts.class_names(row.sweep, table.dataset)
-                for klass in sorted(sizes):
-                    value = round(100 * hits[klass] / sizes[klass], 1)
-                    # An interval speaks of test images, not of seeds.
-                    ends = wilson(hits[klass], sizes[klass]) if entry.seeds == 1 else None
-                    found.append(
-                        {
-                            **row_keys(table, row),
-                            "victim": victim_name(row, table),
-                            "text": name,
-                            "name": names[klass] if klass < len(names) else str(klass),
-                            "value": value,
-                            "interval": f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})" if ends else "",
-                            "n": sizes[klass] // entry.seeds,
-                            "doubt": ", ".join(entry.checks) if entry.verdict == "suspicious" else "",
-                        }
-                    )
-    return found
+                names[table.dataset_label] = facts.class_names(row.sweep, table.dataset)
+                found.append(
+                    {
+                        **row_keys(table, row),
+                        "victim": victim_name(row, table),
+                        "text": name,
+                        "doubt": ", ".join(entry.checks) if entry.verdict == "suspicious" else "",
+                        "numbers": _by_class(facts, table.dataset, entry),
+                    }
+                )
+    many = sum(len(entry["numbers"]) for entry in found)
+    if many > _CLASSES:
+        return {"entries": [], "names": {}, "left_out": many}
+    return {"entries": found, "names": names, "left_out": 0}
+
+
+def _by_class(facts: Facts, dataset: str, entry: Entry) -> list[list[Any]]:
+    robust = [facts.known[place].robust for place in entry.places]
+    labels = [
+        facts.labels(place.sweep, dataset)[: len(own)]
+        for place, own in zip(entry.places, robust, strict=True)
+    ]
+    label, left = np.concatenate(labels), np.concatenate(robust)
+    there = label >= 0
+    classes = int(label.max(initial=0)) + 1
+    hits, sizes = (np.bincount(label[of], minlength=classes) for of in (there & left, there))
+    numbers: list[list[Any]] = []
+    for k, n in zip(hits.tolist(), sizes.tolist(), strict=True):
+        ends = wilson(k, n) if n and entry.seeds == 1 else ()
+        share = [round(100 * float(one), 1) for one in (k / n if n else np.nan, *ends)]
+        numbers.append([share[0], n // entry.seeds, *share[1:]])
+    return numbers
 
 
 def transfers(facts: Facts) -> list[dict[str, Any]]:

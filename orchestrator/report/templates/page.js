@@ -304,12 +304,14 @@
   }
 
   function drawClasses() {
-    const shown = data.classes.filter(isShown);
+    const shown = data.classes.entries.filter(isShown);
     byEpsilon("class-panels", group(shown, (one) => JSON.stringify([one.dataset, one.norm])), (own, title, at) =>
-      chart("heatmap", own.map((one) => ({
-        line: one.doubt ? `${one.victim} ?` : one.victim, column: one.name, text: one.text, value: one.value, n: one.n,
-        shown: `${one.value.toFixed(1)}%${one.interval}`, doubt: one.doubt || "none", label: one.value.toFixed(0),
-      })), `Robust accuracy by class: ${title}, epsilon ${at}`));
+      chart("heatmap", own.flatMap((one) => one.numbers.map(([value, n, low, high], i) => ({
+        line: one.doubt ? `${one.victim} ?` : one.victim, column: data.classes.names[one.dataset][i] || String(i),
+        text: one.text, value, n, doubt: one.doubt || "none", label: value === null ? "–" : value.toFixed(0),
+        shown: value === null ? "no image" : low === undefined ? `${value.toFixed(1)}%`
+          : `${value.toFixed(1)}% (${low.toFixed(1)} to ${high.toFixed(1)})`,
+      }))), `Robust accuracy by class: ${title}, epsilon ${at}`));
   }
 
   function drawTransfers() {
