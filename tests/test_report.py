@@ -163,6 +163,14 @@ def test_pairs_are_tested_as_compare_tests_them() -> None:
     assert {row["result"] for row in comparison(facts_of(a, hole))["rows"]} == {"not compared"}
 
 
+def test_of_nothing_and_of_damaged_records_there_is_a_page_too() -> None:
+    assert "No cell was asked for." in content(facts_of()).body
+    page = content(facts_of(cell(0), victims=[{"victim_id": cell(0).victim_id, "model": "m"}])).body
+    assert "resnet50_v2 on mnist" in page and "not recorded" in page
+    only = content(facts_of(Cell(examples=N))).body
+    assert "0 of 1 cells are done; 1 missing." in only and "resnet50_v2 has no number; missing at 0.1" in only
+
+
 def test_classes_add_up_to_the_whole() -> None:
     facts = facts_of(cell(60), cell(80, attack="bim"))
     (entry,) = per_class(facts)["entries"]

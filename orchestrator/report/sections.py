@@ -22,7 +22,7 @@ from orchestrator.results.tables import Entry
 from orchestrator.results.text import certified as certificates
 from orchestrator.results.text import findings
 from orchestrator.results.text import robustness as words
-from orchestrator.results.text.base import shown
+from orchestrator.results.text.base import NO_VALUE, shown
 from orchestrator.results.text.comparison import difference
 from orchestrator.results.wilson import wilson
 from orchestrator.run.progress import duration
@@ -283,12 +283,12 @@ def victims(facts: Facts) -> list[dict[str, str]]:
         {
             "name": _victim_text(victim, facts),
             "recipe": row["recipe"] or "the default recipe",
-            "parameters": f"{row['parameters']:,}",
+            "parameters": NO_VALUE if row["parameters"] is None else f"{row['parameters']:,}",
             "train": words.percent(row["train_accuracy"], None),
             "validation": words.percent(row["validation_accuracy"], None),
             "test": words.percent(row["test_accuracy"], None),
             "seconds": duration(row["seconds"] or 0.0),
-            "weights": row["weights"][:12],
+            "weights": (row["weights"] or NO_VALUE)[:12],
             "data": (row["data"] or "not recorded")[:12],
         }
         for key, victim in facts.victims.items()

@@ -153,7 +153,7 @@
       if (place.done) return place.done;
       const spec = structuredClone(data.specs[name]);
       spec.datasets = { points };
-      if (more.ticks) Object.assign(spec.layer[0].encoding.x, axis(spec.layer[0].encoding.x.axis, more.ticks));
+      if (more.ticks) Object.assign(spec.layer[0].encoding.x, axis(spec.layer[0].encoding.x.axis, more.ticks, more.from ?? 0));
       if (LINES[name]) spec.height = 24 * Math.max(1, new Set(points.map((one) => one[LINES[name]])).size);
       place.done = vegaEmbed(place, spec, { ast: true, renderer: "svg", actions: false, tooltip: { theme: "custom" } })
         .then((result) => { place.view = result.view; });
@@ -164,11 +164,11 @@
   }
 
   /* Ticks at what was asked for, in the words of the grid. */
-  function axis(known, ticks) {
+  function axis(known, ticks, from) {
     const values = [...ticks.keys()].sort((a, b) => a - b);
     const names = Object.fromEntries([...ticks].map(([value, text]) => [JSON.stringify(value), text]));
     return {
-      scale: { domain: [Math.min(values[0], 0), values[values.length - 1] || 1], nice: false },
+      scale: { domain: [Math.min(values[0], from), values[values.length - 1] || 1], nice: false },
       axis: { ...known, values, labelOverlap: true, labelExpr: `(${JSON.stringify(names)})[datum.value]` },
     };
   }
@@ -338,7 +338,8 @@
         element("span", {}, element("i", { style: `border-top-color:${colour(i)}` }), name)));
       made.push(panel(dataset, keys, chart("training", own.map((one) => ({
         ...one, colour: colour(victims.indexOf(one.victim)), dash: one.of === "training images" ? [1, 0] : [5, 3],
-      })), `Accuracy against epoch, ${dataset}: ${victims.length} victims`)));
+      })), `Accuracy against epoch, ${dataset}: ${victims.length} victims`,
+        { ticks: new Map(own.map(({ epoch }) => [epoch, String(epoch)])), from: 1 })));
     }
     fill("training-panels", made);
   }
