@@ -14,6 +14,8 @@ BENCHMARKS = (
     "orchestration",
     "publishing",
     "tables",
+    "reports",
+    "figures",
     "layout",
     "scales",
     "training",

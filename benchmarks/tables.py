@@ -26,10 +26,10 @@ def measure(*, cells: int = 100_000) -> list[Reading]:
     """`cells`, a multiple of 1,000, × 500 examples, in shards of 250 × 10 rows; minutes at 100,000."""
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "output")
-        fresh(_fabricate, folder, output, cells, 0)
+        fresh(fabricate, folder, output, cells // 1000)
         first, memory = fresh(_table, output)
         again, _ = fresh(_table, output)
-        fresh(_fabricate, folder, output, 1000, SLICE)  # of one victim
+        fresh(fabricate, folder, output, 1, start=SLICE)  # of one victim
         little, _ = fresh(_table, output)
     rows = cells * EXAMPLES
     return [
@@ -40,11 +40,12 @@ def measure(*, cells: int = 100_000) -> list[Reading]:
     ]
 
 
-def _fabricate(folder: str, output: str, cells: int, start: int) -> None:
-    """Shards, pins and a run, as a sweep of so many cells would have left them, from position `start` on."""
+def fabricate(folder: str, output: str, victims: int, *, attacks: int = 100, start: int = 0) -> None:
+    """Shards, pins and a run, as a sweep of so many victims and attacks at 10 epsilons would have left them,
+    from position `start` on."""
     examples = EXAMPLES + start
     grid = sweeps.write_grid(
-        Path(folder), victims=cells // 1000, attacks=100, epsilons=EPSILONS, examples=examples, size=SLICE
+        Path(folder), victims=victims, attacks=attacks, epsilons=EPSILONS, examples=examples, size=SLICE
     )
     store = Store(output)
     plan = make_plan(list(expand(grid)), examples={"digits": examples}, slice_size=SLICE, keep=0, coverage={})

@@ -170,6 +170,9 @@ MetricOption = Annotated[
     ),
 ]
 DigitsOption = Annotated[int, typer.Option(min=0, max=6, help="Of percentages, behind the point.")]
+CertifiedOption = Annotated[
+    bool, typer.Option("--certified", help="Show what is certified of smoothed victims, beside attacks.")
+]
 TransferOption = Annotated[
     bool, typer.Option("--transfer", help="Show what images made against one victim do to the others.")
 ]
@@ -196,7 +199,7 @@ EpsilonOption = Annotated[
     str | None,
     typer.Option(
         metavar="EPSILON",
-        help="On the [0, 1] scale, as 0.1 or 8/255, for figures of one epsilon. [default: one in the middle]",
+        help="Only this epsilon, on the [0, 1] scale: 0.1, 8/255.",
     ),
 ]
 WidthOption = Annotated[

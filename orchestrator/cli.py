@@ -18,6 +18,7 @@ from orchestrator.arguments import (
     BackendOption,
     ByOption,
     CacheOption,
+    CertifiedOption,
     CpusOption,
     DataOption,
     DigitsOption,
@@ -63,9 +64,13 @@ from orchestrator.store import OUTPUTS
 from workers.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    import pyarrow as pa
+
+    from orchestrator.report.facts import Facts
     from orchestrator.results.schemas import Results
+    from orchestrator.results.text.base import Columns
 
 app = typer.Typer(
     name="robustsweep",
@@ -74,6 +79,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+export = typer.Typer(help="Write what sweeps have kept to files.", no_args_is_help=True)
+app.add_typer(export, name="export")
 
 
 def main() -> None:
@@ -233,11 +242,13 @@ def table(
     metric: MetricOption = "robust_accuracy",
     digits: DigitsOption = 1,
     transfer: TransferOption = False,
+    certified: CertifiedOption = False,
 ) -> None:
     """Show the robustness table of one or more sweeps, from every shard there is by now.
 
     With --transfer: who falls to whose images, a row for each victim that they were made against, a column
-    for each that they were tried on.
+    for each that they were tried on. With --certified: what no attack can do to smoothed victims, and what
+    attacks have done.
     """
     with user_errors():
         check_format(format, FORMATS)
@@ -245,6 +256,11 @@ def table(
 
         given = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
         wanted = {key: names for key, names in given.items() if names}
+        if certified:
+            if by or transfer or metric != "robust_accuracy":
+                raise UserError("--certified goes without --by, --metric and --transfer: it is one table")
+            _certified(outputs, wanted, format, digits)
+            return
         if transfer:
             if by:
                 raise UserError("--by does not go with --transfer, which is one matrix")
@@ -253,6 +269,70 @@ def table(
         tables = made(_results(outputs), metric)
         chosen = choose(tables, wanted, by or ())
         print(text_form(format, digits=digits).robustness(chosen), end="")
+
+
+@app.command()
+def report(
+    outputs: OutputsArgument,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The file to write. [default: NAME.html]"),
+    ] = None,
+    data_dir: DataOption = None,
+) -> None:
+    """Write sweeps as one page that stands alone: the answer, charts, tables, checks, provenance."""
+    with user_errors():
+        from pathlib import Path
+
+        from orchestrator.report.facts import gather
+        from orchestrator.report.page import write_report
+        from orchestrator.store.locate import existing_outputs, read_results
+
+        with saying("reading shards"):
+            stores = existing_outputs(outputs)
+            path = out or f"{'-'.join(name.rpartition('/')[2] for name in stores)}.html"
+            read: list[str] = []
+
+            def ask() -> Facts:
+                results, warnings = read_results(stores)
+                read.extend(warnings)
+                return gather(stores, results, warnings, data_dir)
+
+            write_report(ask, path)
+        warn(read)
+        size = Path(path).expanduser().stat().st_size
+        print(f"wrote {path} ({size / 1e6:.1f} MB): it opens in any browser, and fetches nothing")
+
+
+@app.command()
+def view(
+    outputs: OutputsArgument,
+    port: Annotated[
+        int, typer.Option(help="Where to listen, on this machine only; 0: any port that is free.")
+    ] = 0,
+    data_dir: DataOption = None,
+) -> None:
+    """Serve the same page on this machine while sweeps run: it fills in as shards arrive, and answers SQL.
+
+    Ctrl-C ends it. Nothing is changed; only who has the address that is printed gets an answer.
+    """
+    with user_errors():
+        from orchestrator.store.locate import existing_outputs
+        from orchestrator.view.server import Server
+        from orchestrator.view.watch import Watched
+
+        watched = Watched(existing_outputs(outputs), data_dir)
+        server = Server(watched, port)
+        with saying("reading shards"):
+            watched.start()
+        try:
+            print(f"{server.address}  (Ctrl-C ends it)", flush=True)
+            server.serve_forever()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            server.server_close()
+            watched.close()
 
 
 @app.command()
@@ -285,6 +365,109 @@ def figure(
             width=width,
         )
         save(draw(kind, _results(outputs), choice), out)
+
+
+@app.command()
+def image(
+    photos: Annotated[list[str], typer.Argument(metavar="PHOTO…", help="Image files of any size.")],
+    out: DrawnOption,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="A victim of the cache, by its id or the beginning of it (list victims); or a network of "
+            "keras.applications, as an ImageNet classifier.",
+        ),
+    ],
+    attack: Annotated[str, typer.Option(metavar="NAME", help="list attacks has them.")] = "fgsm",
+    epsilons: Annotated[
+        str, typer.Option(metavar="E,E,…", help="A row of the figure for each, in --pixel-range.")
+    ] = "0.01,0.03,0.1",
+    norm: Annotated[str | None, typer.Option(metavar="linf|l2", help="[default: the attack's]")] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the attack: steps=20."),
+    ] = None,
+    model_options: Annotated[
+        list[str] | None,
+        typer.Option("--model-set", metavar="KEY=VALUE", help="Of an ImageNet classifier: alpha=0.35."),
+    ] = None,
+    pixel_range: Annotated[
+        tuple[float, float], typer.Option(metavar="LOW HIGH", help="The scale in which epsilons are given.")
+    ] = (0.0, 1.0),
+    label: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Ascend the loss at this class, not at the model's own answer."),
+    ] = None,
+    cache_dir: CacheOption = None,
+    width: WidthOption = None,
+) -> None:
+    """Attack photographs of yours, and draw what became of them: a row for each epsilon, with the image, the
+    change, and the model's answers before and after.
+
+    A photograph is resized to what the model takes, and attacked there.
+    """
+    with user_errors():
+        from orchestrator.results.figures import Choice, form_of, save
+
+        form_of(out)
+        Choice(width=width)
+        from orchestrator.photos import photo_figure
+
+        with saying("importing TensorFlow"):
+            drawing = photo_figure(
+                photos,
+                model=model,
+                attack=attack,
+                epsilons=epsilons,
+                cache_dir=cache_dir or f"{OUTPUTS}/victims",
+                norm=norm,
+                options=options or (),
+                model_options=model_options or (),
+                pixel_range=pixel_range,
+                label=label,
+                width=width,
+            )
+        save(drawing, out)
+
+
+@export.command("images")
+def export_images(
+    outputs: OutputsArgument,
+    to: Annotated[
+        str, typer.Option(metavar="DIR", help="The folder to write to; it is made if it is not there.")
+    ],
+    dataset: Annotated[list[str] | None, chosen_by("dataset")] = None,
+    model: Annotated[list[str] | None, chosen_by("model")] = None,
+    defence: Annotated[list[str] | None, chosen_by("defence")] = None,
+    attack: Annotated[list[str] | None, chosen_by("attack")] = None,
+    norm: Annotated[list[str] | None, chosen_by("norm")] = None,
+    epsilon: EpsilonOption = None,
+) -> None:
+    """Write kept adversarial images and their clean ones as PNG files, and a table of them, images.csv.
+
+    Of each cell the first that were broken, and the first ones (`keep:` in its grid). A PNG has 8 bits:
+    images are rounded so that they stay within epsilon, and `success_uint8` says whether they still fool.
+    """
+    with user_errors():
+        from pathlib import Path
+
+        from orchestrator.results import export_images as work
+
+        wanted = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
+        done = work.export_images(
+            _results(outputs),
+            {key: names for key, names in wanted.items() if names},
+            Path(to).expanduser(),
+            epsilon=None if epsilon is None else parse_epsilon(epsilon),
+        )
+        if done.without_clean:
+            warn([f"{done.without_clean} cells are of an earlier version, which kept no clean images"])
+        make_console().print(
+            f"{done.images:,} images of {done.cells:,} cells in {to}, described in {work.TABLE}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @app.command()
@@ -577,17 +760,37 @@ def _transfers(
     """Print the matrix of transfers; for programs, the rows behind it."""
     from orchestrator.results.matrix import chosen_transfers, matrix
     from orchestrator.results.text import transfer as words
-    from orchestrator.results.text.base import ForPrograms
 
     transfers, own, table = chosen_transfers(_results(outputs), wanted)
     found = matrix(transfers, own, metric)
-    form = text_form(format, digits=digits)
+    caption = words.caption(found)
+    _print(table, lambda whole: words.columns(found, digits, whole=whole), caption, format, digits)
+
+
+def _print(
+    table: pa.Table, columns: Callable[[bool], Columns], caption: str, format: str, digits: int
+) -> None:
+    """A table for people with its caption; on standard error where the format has no place for that, and
+    `columns` are then those of a table that says all of it. For programs, the rows behind it."""
+    from orchestrator.results.text.base import ForPrograms
+
+    form, prose = text_form(format, digits=digits), format in ("rich", "md")
     if isinstance(form, ForPrograms):
         print(form.table(table), end="")
         return
-    prose = format in ("rich", "md")
-    print(form.columns(words.columns(found, digits, whole=not prose)), end="")
-    make_console(stderr=not prose).print(words.caption(found), highlight=False, soft_wrap=True, markup=False)
+    print(form.columns(columns(not prose)), end="\n" if format == "md" else "")
+    console = make_console(stderr=not prose)
+    console.print(caption, highlight=False, soft_wrap=not console.is_terminal, markup=False)
+
+
+def _certified(outputs: list[str], wanted: Mapping[str, list[str]], format: str, digits: int) -> None:
+    """Print what is certified, beside what attacks have left; for programs, the rows behind it."""
+    from orchestrator.results.bounds import chosen_certificates
+    from orchestrator.results.text import certified as words
+
+    rows, table = chosen_certificates(_results(outputs), wanted)
+    caption = words.caption(rows)
+    _print(table, lambda whole: words.columns(rows, digits, whole=whole), caption, format, digits)
 
 
 def _sides(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +13,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from orchestrator.clean_images import clean_images
 from orchestrator.errors import LibraryError, UserError
 from orchestrator.plots import Names, Plots, several
 from orchestrator.results.choice import choose, made
 from orchestrator.results.compare import compare
 from orchestrator.results.fence import VIEWS
+from orchestrator.results.kept import class_names, kept_images
 from orchestrator.results.query import check_query, run_query
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import RobustnessTable, cells_table, robustness_records, transfer_table
+from orchestrator.results.tables import (
+    RobustnessTable,
+    cells_table,
+    certified_table,
+    robustness_records,
+    transfer_table,
+)
 from orchestrator.results.text import text_format
 from orchestrator.results.text.html import HTML
 from orchestrator.store.folder import Store
 from orchestrator.store.locate import existing_outputs, read_results
-from workers import datasets
-from workers.datasets import DatasetError
-from workers.unit import DatasetSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +98,7 @@ class Tables:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Images:
-    """Adversarial images that a cell has kept, in the evaluation order, and what is known of each.
+    """Adversarial images that a cell has kept, the first of the evaluation order, and what is known of each.
 
     A class is -1, and a confidence NaN, where there is none: a victim's answer that is not finite, an attack
     without success.
@@ -107,6 +113,7 @@ class Images:
     clean_confidences: NDArray[np.float32]  # (N,) softmax probabilities of those answers, in [0, 1]
     adv_confidences: NDArray[np.float32]  # (N,)
     broken: NDArray[np.bool_]  # (N,) the attack succeeded
+    class_names: tuple[str, ...]  # of the labels, in their order; empty where the dataset does not say
     positions: NDArray[np.int64]  # (N,) places in the evaluation order, from 0
     example_index: NDArray[np.int64]  # (N,) rows of the dataset's test split, from 0
 
@@ -187,6 +194,16 @@ class Sweep:
         return self._view("transferred")
 
     @property
+    def certified(self) -> Relation:
+        """A row for each example of each smoothed victim: its answer, and how far it is certified."""
+        return self._view("certified")
+
+    @property
+    def certified_accuracy(self) -> Relation:
+        """A row for each smoothed victim and L2 epsilon: what is certified, beside what attacks have left."""
+        return Relation("certified_accuracy", partial(certified_table, self._results))
+
+    @property
     def failures(self) -> Relation:
         """A row for each attempt that failed, with its traceback."""
         return self._view("failures")
@@ -224,6 +241,14 @@ class Sweep:
         """Figures: `plot.curves()`, `plot.heatmap()`, …"""
         return Plots(self._results)
 
+    def report(self, path: str | os.PathLike[str], *, data_dir: str | None = None) -> None:
+        """Write all of it as a page in HTML that stands alone, as `robustsweep report` does. Clean images are
+        read as by `images`. UserError where the file cannot be written."""
+        from orchestrator.report.facts import gather
+        from orchestrator.report.page import write_report
+
+        write_report(lambda: gather(self._stores, self._results, self.warnings, data_dir), os.fspath(path))
+
     def compare(self, first: str, second: str) -> Relation:
         """Two models, defences or sweeps among these, example by example: see `robustsweep.compare`."""
         found = compare(self._results, first, second)
@@ -237,31 +262,25 @@ class Sweep:
         n: int = 8,
         data_dir: str | None = None,
     ) -> Images:
-        """The first `n` images that a cell has kept (`keep:` in its grid).
+        """The first `n` images of a cell: fewer where fewer of the first are kept (`keep:` in its grid).
 
         `cell` is a cell's id, or a row of `cells`; `broken`: those that the attack succeeded on, or only
-        others (False), or all (None). Clean images are read from the dataset where it needs no download
-        (`data_dir`: a folder with <name>.npz) and is the one that was attacked. UserError for a cell that is
-        not there, or that has kept nothing.
+        others (False), or all (None). Clean images are kept with them. In folders of earlier versions they
+        are not, and read from the dataset where it needs no download (`data_dir`: a folder with <name>.npz)
+        and is the one that was attacked. UserError for a cell that is not there, or that has kept nothing.
         """
         results, store, cell_id, victim_id = self._cell(cell)
-        rows = _kept(results, cell_id)
-        if not rows.num_rows:
+        kept = kept_images(results, [cell_id], broken=broken, n=n).get(cell_id)
+        if kept is None:
             raise UserError(
                 f"no image of {cell_id} is kept: `keep: N` in a grid keeps the first N of each cell"
             )
-        shape = tuple(rows["image_shape"][0].as_py())
-        if broken is not None:
-            rows = rows.filter(pc.equal(rows["success"], broken))
-        rows = rows.slice(0, n)
+        rows, clean, why = kept.rows, kept.clean, ""
         index = _integers(rows, "example_index")
-        clean, why = _clean(store, victim_id, index, data_dir)
+        if clean is None:
+            clean, why = clean_images(store, victim_id, index, data_dir)
         return Images(
-            adversarial=np.stack(
-                [np.frombuffer(data, np.float32).reshape(shape) for data in rows["image"].to_pylist()]
-            )
-            if rows.num_rows
-            else np.empty((0, *shape), np.float32),
+            adversarial=kept.adversarial,
             clean=clean,
             why_no_clean=why,
             labels=_integers(rows, "label"),
@@ -270,6 +289,7 @@ class Sweep:
             clean_confidences=_floats(rows, "clean_confidence"),
             adv_confidences=_floats(rows, "adv_confidence"),
             broken=np.array(rows["success"].to_pylist(), bool),
+            class_names=class_names(results, victim_id),
             positions=_integers(rows, "position"),
             example_index=index,
         )
@@ -322,41 +342,9 @@ def _library(name: str, wanted_by: str) -> Any:
         ) from None
 
 
-_KEPT = (
-    *("position", "example_index", "label", "clean_label", "clean_confidence", "adv_label"),
-    *("adv_confidence", "success", "image", "image_shape"),
-)
-
-
-def _kept(results: Results, cell_id: str) -> pa.Table:
-    of_cell = (pc.field("cell_id") == cell_id) & pc.field("image").is_valid()
-    return results.examples.to_table(columns=list(_KEPT), filter=of_cell).sort_by("position")
-
-
 def _integers(rows: pa.Table, column: str) -> NDArray[np.int64]:
     return np.array(pc.fill_null(rows[column], -1).to_pylist(), np.int64)
 
 
 def _floats(rows: pa.Table, column: str) -> NDArray[np.float32]:
     return np.array(pc.fill_null(rows[column], float("nan")).to_pylist(), np.float32)
-
-
-def _clean(
-    store: Store, victim_id: str, index: NDArray[np.int64], data_dir: str | None
-) -> tuple[NDArray[np.float32] | None, str]:
-    """The clean images of rows of a victim's test split; or None, and why."""
-    pin = store.pins().get(victim_id)
-    recorded = pin.manifest.get("dataset") if pin else None
-    if not isinstance(recorded, Mapping) or "fingerprint" not in recorded:
-        return None, "the folder does not say which data were attacked"
-    names = [field.name for field in fields(DatasetSpec)]
-    spec = DatasetSpec(**{name: recorded[name] for name in names if name in recorded})
-    try:
-        if not datasets.is_here(spec, data_dir):
-            return None, f"{spec.name} is not here: data_dir may name a folder with {spec.name}.npz"
-        data = datasets.load(spec, data_dir)
-    except DatasetError as error:
-        return None, str(error)
-    if data.fingerprint != recorded["fingerprint"]:
-        return None, f"{spec.name} is not as it was when it was attacked"
-    return data.images("test", index), ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.results.figures import Choice, draw
+from orchestrator.results.figures import KINDS, Choice, draw
 from orchestrator.results.schemas import Results
 
 if TYPE_CHECKING:
@@ -68,6 +68,65 @@ class Plots:
         """Every model under every attack at one epsilon, by default one in the middle of the grid's."""
         return self._draw("heatmap", _chosen(dataset, model, defence, attack, norm), by, epsilon, width)
 
+    def transfer(
+        self,
+        *,
+        dataset: Names = (),
+        model: Names = (),
+        defence: Names = (),
+        attack: Names = (),
+        norm: Names = (),
+        by: Names = (),
+        epsilon: float | None = None,
+        width: float | None = None,
+    ) -> Figure:
+        """Images made against each model, tried on each other, at one epsilon."""
+        return self._draw("transfer", _chosen(dataset, model, defence, attack, norm), by, epsilon, width)
+
+    def perceptibility(
+        self,
+        *,
+        dataset: Names = (),
+        model: Names = (),
+        defence: Names = (),
+        attack: Names = (),
+        norm: Names = (),
+        by: Names = (),
+        width: float | None = None,
+    ) -> Figure:
+        """Accuracy, SSIM and L2 against epsilon, of images that spend the whole budget."""
+        return self._draw("perceptibility", _chosen(dataset, model, defence, attack, norm), by, None, width)
+
+    def per_class(
+        self,
+        *,
+        dataset: Names = (),
+        model: Names = (),
+        defence: Names = (),
+        attack: Names = (),
+        norm: Names = (),
+        by: Names = (),
+        epsilon: float | None = None,
+        width: float | None = None,
+    ) -> Figure:
+        """The accuracy of each class, clean and under attack, at one epsilon."""
+        return self._draw("per-class", _chosen(dataset, model, defence, attack, norm), by, epsilon, width)
+
+    def gallery(
+        self,
+        *,
+        dataset: Names = (),
+        model: Names = (),
+        defence: Names = (),
+        attack: Names = (),
+        norm: Names = (),
+        by: Names = (),
+        epsilon: float | None = None,
+        width: float | None = None,
+    ) -> Figure:
+        """The first images that attacks broke: clean, the change, adversarial; at one epsilon."""
+        return self._draw("gallery", _chosen(dataset, model, defence, attack, norm), by, epsilon, width)
+
     def training(
         self,
         *,
@@ -92,7 +151,11 @@ class Plots:
         return draw(kind, self._results, choice)
 
     def __repr__(self) -> str:
-        return "<figures: .curves(), .distances(), .heatmap(), .training()>"
+        return f"<figures: {', '.join(f'.{name}()' for name in map(_method, KINDS))}>"
+
+
+def _method(kind: str) -> str:
+    return kind.replace("-", "_")
 
 
 def several(names: Names) -> list[str]:

@@ -113,7 +113,14 @@ def _plan_table(prepared: Prepared, width: int | None) -> Iterator[layout.Line]:
         layout.Column(
             "attack", [attacks[row.attack.made_by] + _sources(row.sources) for row in rows], breaks=True
         ),
-        layout.Column("epsilon", [_epsilons(row.epsilons, prepared.grid) for row in rows], breaks=True),
+        layout.Column(
+            "epsilon",
+            [
+                "any" if row.attack.kind == "certificate" else _epsilons(row.epsilons, prepared.grid)
+                for row in rows
+            ],
+            breaks=True,
+        ),
         layout.Column("examples", [f"{row.examples:,}" for row in rows], right=True),
         layout.Column("cells", [f"{row.cells:,}" for row in rows], right=True),
         layout.Column("to do", [f"{row.todo:,}" for row in rows], right=True),

@@ -56,6 +56,26 @@ def cell(attack: str, broken: Iterable[int], calls: Mapping[str, int] = GRADIENT
     return replace(made, rows=[{**calls, **row} for row in rows])
 
 
+def tried(
+    attack: str, broken: Iterable[int], *, source: Mapping[str, Any] = {"model": "other"}, **values: Any
+) -> list[Cell]:
+    """A cell of images that were made against another victim, which by itself says nothing."""
+    made = cell(attack, broken, {"forward_calls": 0, "gradient_calls": 0}, **values)
+    against = Cell(**{"attack": attack, "epsilon": made.epsilon, "norm": made.norm, **source})
+    return [replace(made, source=against)]
+
+
+OF_SMOOTHED: dict[str, Any] = {"norm": "l2", "defence": "smoothing", "epsilon": 0.25}
+SMOOTHED = cell("pgd", range(20), **OF_SMOOTHED)
+
+
+def certified(radius: float | None) -> Cell:
+    """Certificates of so much for every example of that victim, with noise of 0.25."""
+    taken: dict[str, Any] = {"sigma": 0.25, "n0": 100, "draws": 1000, "alpha": 0.001}
+    rows = [{"radius": radius}] * N
+    return Cell(attack="certify", **{**OF_SMOOTHED, "epsilon": 0.0}, examples=N, rows=rows, **taken)
+
+
 def victim(of: Cell, **values: Any) -> dict[str, Any]:
     known = {name: getattr(of, name) for name in ("victim_id", "model", "model_options", "dataset")}
     healthy = {"defence": of.defence, "seed": of.seed, "chance": 0.1, "test_accuracy": 0.95}
@@ -336,6 +356,46 @@ CELLS_THAT_FIRE: dict[str, list[tuple[list[Cell], list[Cell]]]] = {
     "black_box_helps": [
         ([BIM[1], cell("square", range(315), QUERIES)], [BIM[1], cell("square", range(303), QUERIES)]),
         ([BIM[1], cell("square", range(315), QUERIES)], [BIM[1], cell("square", range(350), QUERIES)]),
+    ],
+    "inside_certificate": [
+        # Nothing within 0.6 is answered otherwise, say certificates; one in a thousand may be wrong.
+        ([SMOOTHED, certified(0.6)], [cell("pgd", range(1), **OF_SMOOTHED), certified(0.6)]),
+        # Certified is less than the attack was allowed, or hardly more.
+        ([SMOOTHED, certified(0.6)], [SMOOTHED, certified(0.2)]),
+        ([SMOOTHED, certified(0.6)], [SMOOTHED, certified(0.26)]),
+        ([SMOOTHED, certified(0.6)], [SMOOTHED, certified(None)]),
+        # Another victim's, and another norm's.
+        ([SMOOTHED, certified(0.6)], [replace(SMOOTHED, defence="none"), certified(0.6)]),
+        ([SMOOTHED, certified(0.6)], [replace(SMOOTHED, norm="linf"), certified(0.6)]),
+    ],
+    "transfer_better": [
+        # Weaker by itself, but what it breaks no attack on the victim itself does.
+        ([BIM[1], *tried("bim", range(270, 350))], [BIM[1], *tried("bim", range(290))]),
+        # One step only says nothing of the victim's own gradients.
+        ([cell("bim", []), *tried("bim", range(100))], [cell("fgsm", []), *tried("fgsm", range(100))]),
+        # What another attack on the victim itself breaks too.
+        (
+            [BIM[1], *tried("bim", range(350))],
+            [BIM[1], cell("pgd", range(290, 340)), *tried("bim", range(350))],
+        ),
+        ([BIM[1], *tried("bim", range(350))], [BIM[1], *tried("bim", range(315))]),
+        # Of another epsilon, and aimed at a class.
+        ([BIM[1], *tried("bim", range(350))], [BIM[1], *tried("bim", range(350), epsilon=0.2)]),
+        ([BIM[1], *tried("bim", range(350))], [BIM[1], *tried("bim", range(350), targeted=True)]),
+        # The undefended network's images are those of an oblivious attack: one finding for both is enough.
+        (
+            [cell("bim", range(100), defence="jpeg"), *tried("bim", range(200), defence="jpeg")],
+            [
+                cell("bim", (), defence="none"),
+                cell("bim", range(100), defence="jpeg"),
+                cell("bim", range(200), defence="jpeg", adaptive=False),
+                *tried("bim", range(200), defence="jpeg", source={"defence": "none"}),
+            ],
+        ),
+    ],
+    "transfer_helps": [
+        ([BIM[1], *tried("bim", range(315))], [BIM[1], *tried("bim", range(303))]),
+        ([BIM[1], *tried("bim", range(315))], [BIM[1], *tried("bim", range(350))]),
     ],
     "noise_as_good": [
         (

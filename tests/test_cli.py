@@ -244,6 +244,7 @@ def test_a_plan_as_json(failed: Path, tmp_path: Path) -> None:
         "attack_options": "mood=raise",
         "norm": "linf",
         "adaptive": True,
+        "sources": 0,
         "epsilons": [0.0, 8 / 255],
         "examples": 100,
         "cells": 4,

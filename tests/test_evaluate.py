@@ -233,6 +233,7 @@ def test_a_bundles_rows_say_which_member_broke_the_example(
 
 
 def test_what_is_null_and_what_is_infinite(bim: pa.Table) -> None:
+    digits = load(DatasetSpec(name="digits"))
     for epsilon in EPSILONS:
         rows = columns(bim, epsilon)
         correct, success = rows["clean_correct"], rows["success"]
@@ -248,7 +249,12 @@ def test_what_is_null_and_what_is_infinite(bim: pa.Table) -> None:
             assert (np.isnan(rows[name]) == ~near).all()
         assert np.isnan(rows["ssim"]).all()  # 8 pixels are too few for it
         kept = np.array([image is not None for image in rows["image"]])
-        assert (kept == (correct & (rows["position"] < 3))).all()
+        first_broken = success & (np.cumsum(success) <= 3)
+        assert (kept == (correct & (rows["position"] < 3) | first_broken)).all()
+        for place in np.flatnonzero(kept):
+            clean = digits.images("test", rows["example_index"][[place]])
+            assert rows["clean_image"][place] == clean.tobytes()
+        assert all(image is None for image in rows["clean_image"][~kept])
     assert (~columns(bim, 0.0)["clean_correct"]).any(), (
         "no example was left unattacked: the test shows nothing"
     )

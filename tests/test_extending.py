@@ -136,6 +136,9 @@ class Stripes:
         size = self.classes
         return DatasetInfo(shape=(size, size, 1), classes=size, train_size=4 * size, test_size=2 * size)
 
+    def class_names(self) -> tuple[str, ...]:
+        return ()
+
     def read(self, info: DatasetInfo, allocate: Allocate) -> None:
         for split, count in (("train", info.train_size), ("test", info.test_size)):
             labels = allocate(f"y_{split}", (count,), np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from numpy.testing import assert_allclose
 
 import robustsweep
 from orchestrator.errors import UserError
+from orchestrator.results.chosen import chosen
 from orchestrator.results.figures import KINDS, Choice, draw, save
 from orchestrator.results.figures.distances import steps
 from orchestrator.results.figures.page import image_bytes, wrapped
 from orchestrator.results.figures.style import DASHES, MARKERS, PALETTE, contrast, looks
+from orchestrator.results.per_class import ByClass
 from orchestrator.results.schemas import Results
 from orchestrator.results.views import _wilson
 from orchestrator.results.wilson import wilson
@@ -33,9 +36,15 @@ EPSILONS = (0.0, 0.05, 0.1, 0.2)
 
 
 def rows(broken: int, n: int = 20, **every: Any) -> list[dict[str, Any]]:
-    """Of `n` examples the first so many are broken, near the clean image."""
-    hit = {"success": True, "success_uint8": True, "distance": 0.001, **every}
-    return [hit if i < broken else dict(every) for i in range(n)]
+    """Of `n` examples the first so many are broken, near the clean image, and the first 8 images are kept."""
+    hit = {"success": True, "success_uint8": True, "distance": 0.001, "adv_label": 5, "adv_confidence": 0.7}
+    clean, changed = np.full((4, 4, 1), 0.5, np.float32), np.full((4, 4, 1), 0.501, np.float32)
+    kept = {"image": changed.tobytes(), "image_shape": [4, 4, 1], "clean_image": clean.tobytes()}
+    seen = {"ssim": 0.9, "full_l2": 0.004}
+    return [
+        {**(hit if i < broken else {}), **(kept if i < 8 else {}), **(seen if i < 4 else {}), **every}
+        for i in range(n)
+    ]
 
 
 def cells(**of: Any) -> list[Cell]:
@@ -177,6 +186,8 @@ def test_many_long_names_can_be_read_at_the_width_of_a_column(kind: str) -> None
                     attack_options="binary_search_steps=5, steps=50",
                     minimum_norm=nearest,
                 )
+    made = [cell for cell in some if cell.attack == "fgsm" and cell.epsilon == 0.1]
+    some += [replace(on, source=by) for by in made for on in made if on.victim_id != by.victim_id]
     history = [
         {"victim_id": victim, "epoch": epoch, "phase": "scratch", "loss": 1.0, "accuracy": 0.5,
          "validation_loss": 1.2, "validation_accuracy": 0.4}
@@ -232,6 +243,126 @@ def test_distances_of_a_cell_that_is_not_done_are_not_drawn() -> None:
         UserError, match=r"distances are of minimum-norm attacks, such as deepfool; there are: fgsm"
     ):
         draw("distances", [results_of(cells())], Choice())
+
+
+def test_visibility_is_of_whole_budgets_alone() -> None:
+    several = [*cells(), *cells(attack="deepfool", minimum_norm=True)]
+    figure = draw("perceptibility", [results_of(several)], Choice())
+    accuracy, ssim, l2 = figure.axes
+    assert "fgsm" in accuracy.get_title(loc="left") and "without minimum-norm attacks" in texts(figure)
+    assert_allclose(ssim.get_lines()[0].get_xydata(), [(epsilon, 0.9) for epsilon in EPSILONS])
+    assert_allclose(l2.get_lines()[0].get_ydata(), 0.004, rtol=1e-6)
+    assert "means over 4 of the first 64 images" in texts(figure)
+    with pytest.raises(UserError, match="minimum-norm attacks spend what they need"):
+        draw("perceptibility", [results_of(several)], Choice(wanted={"attack": ["deepfool"]}))
+
+
+def test_small_images_have_no_ssim() -> None:
+    at = [{**row, "ssim": None} for row in rows(5)]
+    figure = draw("perceptibility", [results_of([Cell(examples=20, rows=at)])], Choice())
+    assert "no SSIM of images\nbelow 11 pixels" in texts(figure)
+
+
+def test_classes_add_up_to_the_table() -> None:
+    """Positions by turns of three classes; the first ten of twenty are broken, and one is wrong without."""
+    at = [{**row, "label": i % 3} for i, row in enumerate(rows(10))]
+    at[19] = {"label": 1, "clean_correct": False}
+    cell = Cell(examples=20, rows=at)
+    known = results_of([cell], victims=[{"victim_id": cell.victim_id, "class_names": ["ant", "bee", "cow"]}])
+    found = chosen([known], {})
+    [table] = found.tables
+    [row], [entry] = table.rows, table.rows[0].entries
+    assert entry is not None
+    shares = ByClass([known], found.cells).shares(row, entry)
+    assert shares is not None and shares.names == ("ant", "bee", "cow") and shares.n.tolist() == [7, 7, 6]
+    assert_allclose(shares.clean, [1, 6 / 7, 1])
+    assert_allclose(shares.robust, [3 / 7, 3 / 7, 3 / 6])
+    assert_allclose((shares.robust * shares.n).sum() / 20, entry.value)
+    figure = draw("per-class", [known], Choice())
+    assert {"ant", "bee", "cow"} <= set(texts(figure).split("\n")) and "6–7 test images of a class" in texts(
+        figure
+    )
+
+
+def test_a_worst_case_by_class() -> None:
+    """What either attack breaks: the first ten, and the last five."""
+    first = Cell(examples=20, rows=rows(10))
+    last = Cell(attack="bim", examples=20, rows=[{}] * 15 + rows(5, 5))
+    found = chosen(known := [results_of([first, last])], {})
+    worst = found.tables[0].rows[-1]
+    shares = ByClass(known, found.cells).shares(worst, worst.entries[0])  # type: ignore[arg-type]
+    assert shares is not None and shares.robust[3] == pytest.approx(0.25) and np.isnan(shares.robust[0])
+
+
+def test_many_classes_are_the_least_and_the_most_robust() -> None:
+    at = [{**row, "label": i} for i, row in enumerate(rows(15, 40))]
+    figure = draw("per-class", [results_of([Cell(examples=40, rows=at)])], Choice())
+    assert "20 of 40 classes, the least robust and the most" in texts(figure).replace("\n", " ")
+
+
+def test_numbers_that_are_wrong_or_missing_have_no_classes() -> None:
+    wrong = Cell(examples=20, rows=rows(10, distance=0.15))
+    figure = draw("per-class", [results_of([wrong])], Choice())
+    assert "no number" in texts(figure).split("\n") and "wrong, no number: resnet50_v2" in texts(figure)
+
+
+def test_a_gallery_shows_what_was_broken_and_how_much() -> None:
+    cell = Cell(epsilon=0.1, examples=20, rows=rows(10))
+    known = results_of([cell], victims=[{"victim_id": cell.victim_id, "class_names": list("abcdefgh")}])
+    figure = draw("gallery", [known], Choice())
+    said = texts(figure).split("\n")
+    assert said.count("d") == said.count("f") == 3 and said.count("90%") == said.count("70%") == 3
+    assert said.count("× 500") == 3 and said.count("linf 0.001") == 3
+    images = [image.get_array() for image in figure.axes[0].get_images()]
+    assert_allclose(images[0], 0.5)
+    assert_allclose(images[1], 1.0, atol=1e-5)  # 0.5 + 500 × 0.001
+    assert len(images) == 9 and faults(figure) == []
+    with pytest.raises(UserError, match="none was broken"):
+        draw("gallery", [results_of([Cell(examples=20, rows=rows(0))])], Choice())
+    with pytest.raises(UserError, match="`keep: N` in a grid"):
+        draw(
+            "gallery",
+            [results_of([Cell(examples=4, rows=[{"success": True, "distance": 0.01}] * 4)])],
+            Choice(),
+        )
+
+
+def test_a_gallery_shows_nothing_of_what_a_check_calls_wrong() -> None:
+    good, wrong = (
+        Cell(examples=20, rows=rows(10)),
+        Cell(attack="bim", examples=20, rows=rows(10, distance=0.15)),
+    )
+    figure = draw("gallery", [results_of([good, wrong])], Choice())
+    assert len(figure.axes[0].get_images()) == 9 and "wrong, no number" in texts(figure)
+
+
+def test_who_breaks_whom() -> None:
+    """Images made against b leave 75% of a; a itself keeps half, and b three quarters."""
+    a = Cell(model="a", model_label="Net A", examples=20, rows=rows(10))
+    b = Cell(model="b", examples=20, rows=rows(5))
+    b_on_a = replace(a, source=b, rows=rows(4))
+    figure = draw("transfer", [results_of([a, b, b_on_a])], Choice(epsilon=0.1))
+    said = texts(figure).split("\n")
+    # By rows: on a what was made against a and against b; on b itself alone, as nothing else was tried on it.
+    numbers = [text for text in figure.axes[0].texts if text.get_text().isdecimal()]
+    where = {(text.get_position(), text.get_weight()): text.get_text() for text in numbers}
+    assert where == {
+        ((0.5, 0.5), "bold"): "50",
+        ((0.5, 1.5), "normal"): "80",
+        ((1.5, 1.5), "bold"): "75",
+    }
+    assert {"Net A", "b", "made against", "tried on"} <= set(
+        said
+    ) and "mnist, linf, fgsm, epsilon 0.1" in said
+    partial = replace(b_on_a, rows=rows(4, 7))
+    some = texts(draw("transfer", [results_of([a, b, partial])], Choice()))
+    assert "part" in some.split("\n") and "partial, no number: b → Net A" in some
+    with pytest.raises(UserError, match="no attack of these has `transfer: true`"):
+        draw("transfer", [results_of([a, b])], Choice())
+    # Who looks at classes or images does not stumble over the worst case with transfer.
+    both = Choice(by=["attack"])
+    for kind in ("per-class", "gallery", "heatmap", "curves", "perceptibility"):
+        assert draw(kind, [results_of([a, b, b_on_a])], both).axes
 
 
 def test_training_draws_a_network_once() -> None:
@@ -321,7 +452,10 @@ def test_from_python_and_in_notebooks() -> None:
     figure = plot.curves(dataset="mnist", width=3.3)
     assert isinstance(figure, Figure) and figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
     assert isinstance(plot.heatmap(epsilon=0.1), Figure)
-    assert set(KINDS) == {name for name in vars(Plots) if not name.startswith("_")}
+    methods = {name for name in vars(Plots) if not name.startswith("_")}
+    assert methods == {kind.replace("-", "_") for kind in KINDS} and all(
+        name in repr(plot) for name in methods
+    )
     assert isinstance(robustsweep.Plots, type)
 
 

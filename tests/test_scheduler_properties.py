@@ -36,6 +36,7 @@ class Model:
     """All units in one list, and every question answered by going through it."""
 
     units: list[Truth]
+    after: dict[str, frozenset[str]]  # the victims whose trainings must have ended before a victim's units
     workers: dict[str, list[str]] = field(
         default_factory=dict
     )  # the victims each live worker held, latest last
@@ -56,11 +57,20 @@ class Model:
         states = [t.state for t in self.units if t.trains and t.network == network]
         return "running" in states and "done" not in states
 
+    def held_up(self, victim: str) -> bool:
+        return any(
+            t.trains and t.state in ("waiting", "running")
+            for t in self.units
+            if t.victim in self.after[victim]
+        )
+
     def startable(self) -> list[Truth]:
         return [
             t
             for t in self.units
-            if t.state == "waiting" and (self.trained(t.victim) if not t.trains else not self.busy(t.network))
+            if t.state == "waiting"
+            and not self.held_up(t.victim)
+            and (self.trained(t.victim) if not t.trains else not self.busy(t.network))
         ]
 
     def urgency(self, victim: str) -> tuple[float, int]:
@@ -91,7 +101,10 @@ class Sweep(RuleBasedStateMachine):
     """Workers join, work, fail, die and come back in any order; `drain` comes late or never."""
 
     @initialize(
-        victims=st.lists(st.tuples(st.booleans(), st.integers(0, 8), st.integers(0, 2)), max_size=5),
+        victims=st.lists(
+            st.tuples(st.booleans(), st.integers(0, 8), st.integers(0, 2), st.sets(st.integers(0, 3))),
+            max_size=5,
+        ),
         max_attempts=st.integers(1, 3),
         max_losses=st.integers(0, 2),
         drain_after=st.none() | st.integers(0, 60),
@@ -99,7 +112,7 @@ class Sweep(RuleBasedStateMachine):
     )
     def start(
         self,
-        victims: list[tuple[bool, int, int]],
+        victims: list[tuple[bool, int, int, set[int]]],
         max_attempts: int,
         max_losses: int,
         drain_after: int | None,
@@ -110,16 +123,18 @@ class Sweep(RuleBasedStateMachine):
         self.steps = 0
         self.generated: set[str] = set()
         units, work = [], []
-        for number, (trains, count, shared) in enumerate(victims):
+        after: dict[str, frozenset[str]] = {}
+        for number, (trains, count, shared, earlier) in enumerate(victims):
             name, network = f"victim-{number}", f"network-{shared}"
             spec = replace(some_victim(name), network_id=network)
             training = Training(f"{name}/train", spec) if trains else None
             if training:
                 units.append(Truth(training.unit_id, name, network, trains=True, place=-1))
             units += [Truth(f"{name}/{i}", name, network, trains=False, place=i) for i in range(count)]
-            work.append(VictimWork(name, training, self.generate(spec, count), count))
+            after[name] = frozenset(f"victim-{other}" for other in earlier if other < number)
+            work.append(VictimWork(name, training, self.generate(spec, count), count, after[name]))
         self.by_id = {truth.unit_id: truth for truth in units}
-        self.model = Model(units)
+        self.model = Model(units, after)
         self.scheduler = Scheduler(work, max_attempts=max_attempts, max_losses=max_losses)
         for worker in sorted(workers):
             self.add(worker)

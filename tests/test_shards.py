@@ -31,7 +31,7 @@ from workers.unit import Evaluation
 VICTIM, ATTACK = some_victim("net-digits-s0-0123456789"), attack_spec()
 UNIT = Evaluation("u", VICTIM, ATTACK, (("cell-0", 0.0), ("cell-1", 0.1)), 10, 30, 2)
 WEIGHTS = "a" * 64
-NEWER = ("flags", "nearest", "target", "member", "clean_wrong_draws", "wrong_draws")
+NEWER = ("flags", "nearest", "target", "member", "clean_wrong_draws", "wrong_draws", "clean_image")
 """The columns that the first schema lacks."""
 
 
@@ -122,8 +122,8 @@ def rewritten(folder: Folder, without: Sequence[str] = (), **changes: object) ->
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"schema_version": 99}, "schema version 99, this robustsweep reads 1 to 3"),
-        ({"schema_version": 0}, "schema version 0, this robustsweep reads 1 to 3"),
+        ({"schema_version": 99}, "schema version 99, this robustsweep reads 1 to 4"),
+        ({"schema_version": 0}, "schema version 0, this robustsweep reads 1 to 4"),
         ({"schema_version": 1}, "columns are not those of a shard"),
         ({"cells": None}, "lacks or garbles 'cells'"),
         ({"provenance": []}, "lacks or garbles"),

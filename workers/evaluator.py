@@ -11,6 +11,7 @@ import pyarrow as pa
 from cachetools import LRUCache
 
 from workers import datasets, layout
+from workers.certify import certificate_rows
 from workers.measure import Clock, Measurement
 from workers.pins import find_pin, pin, pinned_weights
 from workers.probes import find_probes, publish_probes
@@ -86,7 +87,11 @@ class Evaluator:
             return Done(unit_id=unit.unit_id, weights=victim.weights, trained=trained, phases=clock.phases)
         if isinstance(unit, Transfer):
             return self._transfer(unit, victim, clock)
-        rows = Measurement(unit, victim, clock).rows()
+        if unit.attack.kind == "certificate":
+            with clock.phase("certify"):
+                rows = certificate_rows(unit, victim)
+        else:
+            rows = Measurement(unit, victim, clock).rows()
         shard = self._publish(unit, rows, victim.weights, clock.phases)
         return Done(
             unit_id=unit.unit_id,

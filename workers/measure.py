@@ -145,8 +145,7 @@ class Measurement:
                 missing = missing | self._measure_nearest(attacked, images, *nearest, targets)
         if targets is not None:
             columns["target"][:, attacked] = targets
-        if kept := int(np.searchsorted(attacked, self._unit.keep - self._unit.start)):
-            self._keep(attacked[:kept], found[:, :kept])
+        self._keep(attacked, found)
         if self._unit.attacked is not None:  # of some that were hard to break, visibility says nothing
             return
         if near := int(np.searchsorted(attacked, PERCEPTIBILITY_EXAMPLES - self._unit.start)):
@@ -317,12 +316,16 @@ class Measurement:
                     known = () if null[level, example] else column.data[level, example]
                     column[level, example] = sorted(names.union(known))
 
-    def _keep(self, examples: NDArray[np.int64], images: Images) -> None:
-        """Store (E, examples, H, W, C) images with the examples."""
-        for level, images_there in enumerate(images):
-            for example, image in zip(examples, images_there, strict=True):
-                self._columns["image"][level, example] = image.tobytes()
-                self._columns["image_shape"][level, example] = list(image.shape)
+    def _keep(self, attacked: NDArray[np.int64], images: Images) -> None:
+        """Store some of the images (E, N, H, W, C) of what was attacked, each with its clean one."""
+        columns = self._columns
+        success = np.ma.getdata(columns["success"])[:, attacked].astype(bool)
+        for level, place in np.argwhere(kept(self._unit.start + attacked, success, self._unit.keep)):
+            image, at = images[level, place], (level, attacked[place])
+            clean = self._victim.dataset.stored("test", self._indices[attacked[place]])
+            columns["image"][at] = image.tobytes()
+            columns["image_shape"][at] = list(image.shape)
+            columns["clean_image"][at] = clean.tobytes()
 
     def _cell(self, k: int) -> pa.Table:
         cell_id, epsilon = self._unit.cells[k]
@@ -333,6 +336,16 @@ class Measurement:
             for name, column in self._columns.items()
         ]
         return pa.Table.from_arrays([*names, *measured], schema=SCHEMA)
+
+
+def kept(positions: NDArray[np.int64], success: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    """Which images of a unit are kept, (E, N): of the first `count` positions, and of the unit's first
+    `count` successes at each epsilon.
+
+    However a cell is cut into units, its own first successes are among those. `positions` (N,), ascending,
+    are those attacked; `success` (E, N).
+    """
+    return (positions < count) | (success & (np.cumsum(success, axis=1) <= count))
 
 
 def _no_columns(levels: int, examples: int) -> Columns:

@@ -20,7 +20,7 @@ from workers.code import this_code
 from workers.storage import Folder, redacted
 from workers.unit import AttackSpec, Evaluation, Kind, VictimSpec, recorded
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FOOTER_KEY = b"robustsweep"
 _TAIL_BYTES = 2**16  # one request brings the whole of most shards
 
@@ -67,7 +67,8 @@ MEASURES = pa.schema(
         ("full_linf", pa.float32()),
         ("full_l2", pa.float32()),
         ("changed_share", pa.float32()),  # share of pixels changed by more than 1/510
-        ("image", pa.binary()),  # a kept adversarial image: float32 [0, 1], H×W×C, C order; null if none
+        # A kept adversarial image, float32 in [0, 1], H×W×C, C order; null: none is kept (`measure.kept`).
+        ("image", pa.binary()),
         ("image_shape", pa.list_(pa.int32())),
         # What was wrong where this example was attacked (`AttackResult.flags`); null where nothing was.
         ("flags", pa.list_(pa.string())),
@@ -80,13 +81,36 @@ MEASURES = pa.schema(
         # wrongly; null for any other.
         ("clean_wrong_draws", pa.float32()),
         ("wrong_draws", pa.float32()),
+        # The clean image of a kept one, as the dataset stores it: uint8 in [0, 255] or float32 in [0, 1].
+        ("clean_image", pa.binary()),
     ]
 )
 
 SCHEMA = pa.schema([*DIMENSIONS, *MEASURES])
 """What every shard holds. Columns may be added, nullable, with `SCHEMA_VERSION` raised; never changed."""
 
-_SINCE = {"flags": 2, "nearest": 3, "target": 3, "member": 3, "clean_wrong_draws": 3, "wrong_draws": 3}
+CERTIFICATES = pa.schema(
+    [
+        *DIMENSIONS,  # epsilon is 0: a certificate says how far it goes
+        ("position", pa.int32()),
+        ("example_index", pa.int32()),
+        ("label", pa.int32()),
+        ("answer", pa.int32()),  # of the smoothed victim; null where it abstains
+        ("abstained", pa.bool_()),
+        ("radius", pa.float64()),  # within which no image has another answer, L2; null where it abstains
+        ("top_label", pa.int32()),  # answered most often when it was chosen; null: no answer was finite
+        ("votes", pa.int32()),  # of the draws that bound how often: those that answered it
+    ]
+)
+"""What a shard of certificates holds instead, a row an example."""
+
+SCHEMAS: Mapping[Kind, pa.Schema] = {"attack": SCHEMA, "transfer": SCHEMA, "certificate": CERTIFICATES}
+
+_SINCE = {
+    "flags": 2,
+    **dict.fromkeys(("nearest", "target", "member", "clean_wrong_draws", "wrong_draws"), 3),
+    "clean_image": 4,
+}
 """The schema version that a column came with, where it was not the first: earlier shards lack it."""
 
 
@@ -148,15 +172,15 @@ def publish_shard(
 ) -> str:
     """Publish a unit's rows as one file and return its name below `shards`.
 
-    `rows` must have exactly `SCHEMA` and one row for each of the unit's examples × cells; raises
-    ValueError otherwise, so that no reader ever meets a shard that says one thing and holds another.
+    `rows` must have exactly the schema of their kind and one row for each of the unit's examples × cells;
+    raises ValueError otherwise, so that no reader ever meets a shard that says one thing and holds another.
     `provenance` has at least `device`. `source_weights` are those of the victim that the attack's images
     were made against, where it is another.
     """
     attack = unit.attack
     if rows.num_rows != unit.rows:
         raise ValueError(f"unit {unit.unit_id}: {rows.num_rows} rows, expected {unit.rows}")
-    if not rows.schema.equals(SCHEMA):
+    if not rows.schema.equals(SCHEMAS[attack.kind]):
         raise ValueError(f"unit {unit.unit_id}: the rows' schema is not the shard schema")
     footer = {
         "schema_version": SCHEMA_VERSION,
@@ -250,7 +274,7 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
     if not 1 <= version <= SCHEMA_VERSION:
         raise InvalidShardError(f"schema version {version}, this robustsweep reads 1 to {SCHEMA_VERSION}")
-    expected = pa.schema([column for column in SCHEMA if _SINCE.get(column.name, 1) <= version])
+    expected = pa.schema([column for column in SCHEMAS[info.kind] if _SINCE.get(column.name, 1) <= version])
     if not schema.remove_metadata().equals(expected):
         raise InvalidShardError("its columns are not those of a shard")
     if not (0 <= info.start < info.stop and 0 < len(set(info.cells)) == len(info.cells)):

@@ -23,8 +23,12 @@ DEFAULT_RUNNER = "workers.evaluator:Evaluator"
 Preparation = Literal["train", "fine-tune", "load"]
 """What a victim's weights take: training from scratch, from pretrained weights, or nothing."""
 
-Kind = Literal["attack", "transfer"]
-"""What rows are of: an attack on the victim itself, or images that were made against another."""
+Kind = Literal["attack", "transfer", "certificate"]
+"""What rows are of: an attack on the victim itself, images that were made against another, or what nobody can
+do to it."""
+
+CERTIFY = "certify"
+"""What stands in place of an attack where a smoothed victim's answers are certified (`workers.certify`)."""
 
 Inference = Literal["as_called", "off"]
 """How a model is called: by `model(images)`, or by `model(images, training=False)`."""
@@ -160,12 +164,14 @@ class VictimSpec:
         return f"{self.model.name} on {self.dataset.name}{defence}{seed}"
 
 
-_FROM = "-from-"
+FROM = "-from-"
+"""In the id of an attack that is tried on others, between its own id and what tells its source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackSpec:
-    """An attack under one norm. Its `options` are spelled out, all of them, pixels on the [0, 1] scale.
+    """An attack under one norm, or `CERTIFY` in L2. Its `options` are spelled out, all of them, pixels on the
+    [0, 1] scale.
 
     `seed` is the grid's `attack_seed`, 0 for an attack without randomness. `made_against` is the
     victim that its images are made against, where it is another than the one that they are tried on.
@@ -185,16 +191,18 @@ class AttackSpec:
 
     def against(self, source: VictimSpec, identity: str) -> AttackSpec:
         """The same, its images made against a victim and tried on others; told from others by `identity`."""
-        return replace(self, attack_id=f"{self.attack_id}{_FROM}{identity}", made_against=source)
+        return replace(self, attack_id=f"{self.attack_id}{FROM}{identity}", made_against=source)
 
     @property
     def made_by(self) -> str:
         """The id of the attack on the source that makes its images; of any other attack its own."""
-        return self.attack_id if self.made_against is None else self.attack_id.rpartition(_FROM)[0]
+        return self.attack_id if self.made_against is None else self.attack_id.rpartition(FROM)[0]
 
     @property
     def kind(self) -> Kind:
-        return "attack" if self.made_against is None else "transfer"
+        if self.made_against is not None:
+            return "transfer"
+        return "certificate" if self.name == CERTIFY and not self.factory else "attack"
 
     @property
     def mark(self) -> str:
@@ -228,8 +236,9 @@ class Evaluation:
     """Run an attack on positions [start, stop) of the evaluation order.
 
     `cells` are pairs of (cell id, epsilon on the [0, 1] scale, float64), ascending in epsilon. Adversarial
-    images are stored for the first `keep` positions of the evaluation order. `attacked` are the positions to
-    attack, ascending; None: all whose clean image is answered rightly. The others have rows without success.
+    images are stored for the first `keep` positions of the evaluation order, and for the first `keep` that
+    are broken here. `attacked` are the positions to attack, ascending; None: all whose clean image is
+    answered rightly. The others have rows without success.
     """
 
     unit_id: str

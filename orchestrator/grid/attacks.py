@@ -13,6 +13,7 @@ from workers.attacks.stored_images import StoredImages, StoredImagesError, read_
 from workers.datasets import DATASETS
 from workers.norms import NORMS
 from workers.storage import absolute
+from workers.unit import CERTIFY
 
 
 def parse_attack(
@@ -35,6 +36,11 @@ def parse_attack(
     if entry is None:
         return None
     name, label = entry.pop("name"), check.label(entry)
+    if name == CERTIFY:
+        with check.at("name"):
+            check.problem(
+                f'"{CERTIFY}" is what certificates are called; another is allowed for your own attack'
+            )
     factory, identity = check.factory(entry)
     attack = None if factory else REGISTRY[name]
     norms = attack.NORMS if attack else tuple(NORMS)

@@ -36,6 +36,11 @@ def parse_defence(check: Checker, raw: Any, epsilons: EpsilonParser) -> DefenceE
     if checked is None:
         return None
     options, given = checked
+    # What certificates take changes no answer, and so is no part of the victim.
+    certificate, certificate_given = (
+        {key: values.pop(key) for key in defence.CERTIFICATE_OPTIONS & values.keys()}
+        for values in (options, given)
+    )
     spec = DefenceSpec(
         name=name,
         version=defence.VERSION,
@@ -43,7 +48,14 @@ def parse_defence(check: Checker, raw: Any, epsilons: EpsilonParser) -> DefenceE
         shown=options_text(given),
         in_training=defence.in_training,
     )
-    return DefenceEntry(spec=spec, label=label, given=given, at_inference=defence.at_inference)
+    return DefenceEntry(
+        spec=spec,
+        label=label,
+        given=given,
+        at_inference=defence.at_inference,
+        certificate=certificate,
+        certificate_given=certificate_given,
+    )
 
 
 def _combined(check: Checker, raw: list[Any], epsilons: EpsilonParser) -> DefenceEntry | None:
@@ -85,6 +97,11 @@ def _misplaced(part: DefenceEntry, before: Sequence[DefenceEntry], *, alone: boo
         return (
             f"{name} and {trained[0]} both change how the network is trained; one of a combination may: "
             "make entries of their own of them"
+        )
+    if part.certificate and (changed := [one.name for one in before if one.at_inference]):
+        return (
+            f"{name} stands behind {changed[-1]}, so that noise would not be added to the image itself, and "
+            f"nothing be certified of it; put {name} before it"
         )
     if part.spec.in_training and before:
         return (

@@ -86,6 +86,8 @@ class DefenceEntry(_Frozen):
     label: str = ""
     given: Mapping[str, Any] = {}  # the options that differ from their defaults
     at_inference: bool = False  # it, or a part of it, acts when the network answers
+    certificate: Mapping[str, Any] = {}  # of a smoothed victim: what its certificates take, all options
+    certificate_given: Mapping[str, Any] = {}  # those that differ from their defaults
     parts: tuple[DefenceEntry, ...] = ()
 
     @property
@@ -96,6 +98,11 @@ class DefenceEntry(_Frozen):
     def each(self) -> tuple[DefenceEntry, ...]:
         """The parts of a combination; of any other defence itself."""
         return self.parts or (self,)
+
+    @property
+    def certified(self) -> DefenceEntry | None:
+        """The part whose answers are certified, if any."""
+        return next((part for part in self.each if part.certificate), None)
 
     @property
     def network(self) -> DefenceEntry:

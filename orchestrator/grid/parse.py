@@ -17,7 +17,7 @@ from orchestrator.grid.entries import AttackEntry, Grid, Selector, options_text
 from orchestrator.grid.epsilons import EpsilonParser
 from orchestrator.grid.excludes import check_excludes, parse_exclude
 from orchestrator.grid.models import check_images, parse_model, parse_train
-from orchestrator.results.metrics import WORST_CASE
+from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from workers.unit import label as with_options
 
 _NOT_WRITTEN = ("warnings", "text", "python_path")
@@ -193,7 +193,7 @@ class _Parser(Checker):
             for i, (label, *_) in enumerate(entries):
                 if label and texts.count(texts[i]) > 1:
                     self.problem(f'label "{label}" stands for two of them; each needs one of its own')
-                if key == "attacks" and label == WORST_CASE:
+                if key == "attacks" and label in (WORST_CASE, WITH_TRANSFER):
                     self.problem(f'label "{label}" is what tables call all attacks together; choose another')
 
     def _seeds(self) -> list[int]:

@@ -26,10 +26,13 @@ from orchestrator.grid.entries import (
 from workers import metrics
 from workers.datasets import ORDER_VERSION
 from workers.recipe import Recipe
-from workers.unit import COMBINED, AttackSpec, ModelSpec, VictimSpec, Weights
+from workers.unit import CERTIFY, COMBINED, AttackSpec, ModelSpec, VictimSpec, Weights
 
 TRANSFER_VERSION = 1
 """Raised whenever results of transfers change: part of the identity of each of their cells."""
+
+CERTIFY_VERSION = 1
+"""The same of certificates."""
 
 _NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9_.+-]")  # tfds:name/config has such
 
@@ -140,8 +143,35 @@ def _attacked(grid: Grid) -> Iterator[_Identified]:
                                 on_others[attack.attack_id] = transferred(
                                     attack, attack_identity, victim, identity
                                 )
+                    if certificates := _certificates(grid, defence, victim, identity):
+                        runs.append(certificates)
                     if runs:
                         yield _Identified(VictimCells(victim, tuple(runs)), identity, on_others)
+
+
+def _certificates(grid: Grid, defence: DefenceEntry, victim: VictimSpec, identity: str) -> AttackCells | None:
+    """The cell of a smoothed victim's certificates: one, as each certificate says itself how far it goes."""
+    smoothing = defence.certified
+    if smoothing is None:
+        return None
+    options = dict(sorted(smoothing.certificate.items()))
+    given = dict(sorted(smoothing.certificate_given.items()))
+    what = canonical(
+        {"name": CERTIFY, "version": CERTIFY_VERSION, "options": given, "seed": grid.attack_seed}
+    )
+    spec = AttackSpec(
+        attack_id=f"{CERTIFY}-l2-{short_hash(what, 10)}",
+        name=CERTIFY,
+        norm="l2",
+        options=options,
+        shown=options_text(given),
+        seed=grid.attack_seed,
+    )
+    if any(exclude.covers(**place(victim, spec)) for exclude in grid.exclude):
+        return None
+    text = f'{{"certificate":{what},"victim":{identity}}}'
+    cell_id = f"{_prefix(victim)}-{CERTIFY}-{short_hash(text, 16)}"
+    return AttackCells(spec, (Cell(cell_id, 0.0, Fraction(0)),))
 
 
 def count(victims: Iterable[VictimCells]) -> int:

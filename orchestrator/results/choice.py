@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import pyarrow as pa
+
 from orchestrator.errors import UserError, did_you_mean
-from orchestrator.results.metrics import BY, METRICS, Metric
-from orchestrator.results.pairing import outcomes, with_best
+from orchestrator.results.metrics import BY, METRICS, ROBUST_ACCURACY, Metric
+from orchestrator.results.pairing import Outcome, outcomes, with_best
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import RobustnessTable, Row, cells_and_worst_cases, robustness_tables
+from orchestrator.results.tables import (
+    Place,
+    RobustnessTable,
+    Row,
+    cells_and_worst_cases,
+    robustness_tables,
+)
 from workers.unit import without_options
 
 _Names = Callable[[RobustnessTable, Row], tuple[str, ...]]
@@ -36,8 +44,14 @@ def metric_named(name: str) -> Metric:
 
 def made(results: Sequence[Results], metric: str = "robust_accuracy") -> list[RobustnessTable]:
     """The robustness tables of sweeps, with what is the best in each. UserError as of `metric_named`."""
-    known = metric_named(metric)
-    return with_best(robustness_tables(*cells_and_worst_cases(results), metric=known), outcomes(results))
+    return made_of(*cells_and_worst_cases(results), outcomes(results), metric_named(metric))
+
+
+def made_of(
+    cells: pa.Table, worst: pa.Table, known: Mapping[Place, Outcome], metric: Metric = ROBUST_ACCURACY
+) -> list[RobustnessTable]:
+    """The same, of what has been read already: the views `cells`, in the order of grids, and `worst_case`."""
+    return with_best(robustness_tables(cells, worst, metric=metric), known)
 
 
 def choose(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from orchestrator.results.schemas import VICTIM_COLUMNS
+
 _SWEEP = {
     "sweep": "the sweep: the name of its output folder, with more of its path where two are called alike",
 }
@@ -211,6 +213,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "chance": "share of the most frequent class in the test split, in [0, 1]",
         "adversarial_accuracy": "as of the last epoch in `history`",
         "validation_adversarial_accuracy": "likewise",
+        "class_names": "what the classes are called, in the order of labels; null where nobody says",
         "seconds": "that training took",
         "trained_at": "when, ISO 8601 in UTC",
         "clean_accuracy": "share right of the `n` clean images that any attack has seen, in [0, 1]",
@@ -306,6 +309,52 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
 }
 """View -> column -> meaning."""
+
+_TAKEN = {
+    "sigma": "standard deviation of the noise, on the [0, 1] pixel scale",
+    "n0": "draws that choose a class",
+    "draws": "other draws, that bound how often it is answered",
+    "alpha": "each certificate is wrong with a probability of at most this",
+}
+
+MEANINGS["certified"] = {
+    **_SWEEP,
+    "cell_id": "the smoothed victim's certificates, as far as they take the same draws",
+    **{name: {**_RECIPE, **_VICTIM}[name] for name in VICTIM_COLUMNS},
+    **_TAKEN,
+    "position": MEANINGS["examples"]["position"],
+    "example_index": MEANINGS["examples"]["example_index"],
+    "label": MEANINGS["examples"]["label"],
+    "answer": "the class that the smoothed victim answers within the radius; null: it abstains",
+    "abstained": "the draws do not show that any class is answered more often than not",
+    "radius": "L2 distance, pixels in [0, 1], below which `answer` is certified; null where it abstains",
+    "top_label": "the class that was answered most often when one was chosen; null: no answer was finite",
+    "votes": "of the `draws`: those that answered it",
+}
+
+MEANINGS["certified_accuracy"] = {
+    **{name: meaning for name, meaning in MEANINGS["certified"].items() if name in ("sweep", "cell_id")},
+    **{name: {**_RECIPE, **_VICTIM}[name] for name in VICTIM_COLUMNS},
+    **_TAKEN,
+    "epsilon": "L2 distance on the [0, 1] pixel scale: those of the grid's L2 attacks on the dataset, and 0",
+    "n": "examples that have a certificate, of those wanted",
+    "examples": "examples wanted: the first so many of the evaluation order",
+    "clean_accuracy": "share of the `n` examples whose clean image most of 20 draws answer rightly, as "
+    "attacks score it; null where no attack has seen just these",
+    "certified_accuracy": "share of the `n` examples whose answer is right and certified beyond epsilon: a "
+    "lower bound of the smoothed victim's robust accuracy, as far as its certificates hold",
+    "certified_at_least": "the same, less as many certificates as may be wrong, with a confidence of 95%",
+    "abstained": "examples of the `n` that it abstains on",
+    "robust_accuracy": "of the worst case under all L2 attacks on the same `n` examples: an upper bound; "
+    "null where these have not all run on as many, or a check calls it wrong",
+    "attacks": "which attacks those are",
+    "seconds": "that the certificates took",
+    "device": "what they were computed on",
+    "status": "as of `cells`, of the certificates",
+    "certified_accuracy_unchecked": "`certified_accuracy`, also where an attack contradicts it",
+    "verdict": "`wrong`: an attack succeeds where certificates say that none can, so neither number is shown",
+    "checks": "the rule that says so",
+}
 
 _OF_EXAMPLE = (
     *("position", "example_index", "label", "clean_label", "clean_confidence", "clean_correct", "adv_label"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
@@ -105,7 +106,7 @@ def compare(
     and the other another, these are paired too: that is what training differently means. UserError for a name
     that is not there or means several things, and where nothing can be paired.
     """
-    rows = list(_rows(results))
+    rows = list(_rows(*cells_and_worst_cases(results)))
     keys = [_side(rows, text) for text in (first, second)]
     sides = [_chosen(rows, side) for side in keys]
     shown = [_shown(text) for text in (first, second)]
@@ -130,9 +131,42 @@ def compare(
     )
 
 
-def _rows(results: Sequence[Results]) -> Iterator[dict[str, Any]]:
+def pairs_compared(cells: pa.Table, worst: pa.Table, known: Mapping[Place, Outcome]) -> list[dict[str, Any]]:
+    """Every two victims on the same data held against each other in their worst cases, or where both have
+    one attack under that; from the views `cells`, in the order of grids, and `worst_case`.
+
+    Rows of `COMPARED`, with Holm's correction for all of a dataset and norm, and the `sides`: of the first
+    and of the second its sweep, model, model_options, recipe and defence.
+    """
+    groups: dict[tuple[Any, ...], list[_Row]] = defaultdict(list)
+    for row in _summed_up(_rows(cells, worst)):
+        groups[tuple(row[name] for name in ("dataset", "norm", "epsilon", "seed", "attack"))].append(row)
+    families: dict[tuple[Any, ...], list[tuple[_Row, _Row]]] = defaultdict(list)
+    for (dataset, norm, *_), rows in groups.items():
+        families[dataset, norm] += combinations(rows, 2)
+    of = ("sweep", "model", "model_options", "recipe", "defence")
+    return [
+        {**row, "sides": [tuple(side[name] for name in of) for side in pair]}
+        for found in families.values()
+        for row, pair in zip(_compared(found, known).to_pylist(), found, strict=True)
+    ]
+
+
+def _summed_up(rows: Iterable[_Row]) -> list[_Row]:
+    """The worst cases, and what there is in their place where a victim has one attack that counts."""
+    rows = list(rows)
+    several = {_of(row) for row in rows if row["attack"] == WORST_CASE}
+    return [
+        row for row in rows if row["attack"] == WORST_CASE or (_of(row) not in several and row["adaptive"])
+    ]
+
+
+def _of(row: _Row) -> tuple[str, str, str]:
+    return row["sweep"], row["victim_id"], row["norm"]
+
+
+def _rows(cells: pa.Table, worst: pa.Table) -> Iterator[dict[str, Any]]:
     """Cells in the order of the grids, then worst cases, in the same columns."""
-    cells, worst = cells_and_worst_cases(results)
     attacks = defaultdict(set)
     for cell in cells.to_pylist():
         if cell["targeted"]:

@@ -13,7 +13,7 @@ from orchestrator.errors import QueryError, did_you_mean
 
 VIEWS = (
     *("examples", "cells", "worst_case", "distances", "victims", "history", "failures", "checks"),
-    *("strengthened", "transfer", "transferred"),
+    *("strengthened", "transfer", "transferred", "certified", "certified_accuracy"),
 )
 
 TABLE_FUNCTIONS = ("generate_series", "range", "unnest")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.results.schemas import CELLS_FILE, CHECKS_FILE, TRANSFER_FILE
+from orchestrator.results.schemas import CELLS_FILE, CERTIFIED_FILE, CHECKS_FILE, TRANSFER_FILE
 from orchestrator.results.tables import robustness_records, robustness_tables
 from orchestrator.results.text import text_format
 
 
-def table_files(cells: pa.Table, worst: pa.Table, transfer: pa.Table, checks: pa.Table) -> dict[str, bytes]:
+def table_files(
+    cells: pa.Table, worst: pa.Table, transfer: pa.Table, certified: pa.Table, checks: pa.Table
+) -> dict[str, bytes]:
     """`cells.parquet` (a row per cell), `checks.parquet` (a row per finding), `robustness.csv` and
-    `robustness.md` (robust accuracy by epsilon), and where there is any, `transfer.parquet` (a row per cell
-    of it), from `tables.judged_tables` of one sweep.
+    `robustness.md` (robust accuracy by epsilon); and where there are any, `transfer.parquet` (a row per cell
+    of a transfer) and `certified.parquet` (a row per smoothed victim and epsilon). From
+    `tables.judged_tables` of one sweep.
 
     They do not say of which: a folder may be called otherwise by the time that somebody reads them.
     """
@@ -22,7 +25,11 @@ def table_files(cells: pa.Table, worst: pa.Table, transfer: pa.Table, checks: pa
     return {
         CELLS_FILE: _parquet(cells.drop_columns("sweep")),
         CHECKS_FILE: _parquet(checks.drop_columns("sweep")),
-        **({TRANSFER_FILE: _parquet(transfer.drop_columns("sweep"))} if transfer.num_rows else {}),
+        **{
+            name: _parquet(table.drop_columns("sweep"))
+            for name, table in ((TRANSFER_FILE, transfer), (CERTIFIED_FILE, certified))
+            if table.num_rows
+        },
         "robustness.csv": text_format("csv").table(records).encode(),
         "robustness.md": text_format("md").robustness(tables).encode(),
     }

@@ -11,6 +11,9 @@ BY = ("sweep", "model", "defence", "attack")
 WORST_CASE = "worst case"
 """What stands in place of an attack where a row is of all that cover an epsilon."""
 
+WITH_TRANSFER = "worst case, with transfer"
+"""The same, where images that were made against other victims count too."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.results.metrics import ROBUST_ACCURACY
+from orchestrator.results.metrics import ROBUST_ACCURACY, WITH_TRANSFER
 from orchestrator.results.query import Several
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import WITH_TRANSFER, Entry, Place, RobustnessTable
+from orchestrator.results.tables import Entry, Place, RobustnessTable
 from orchestrator.results.wilson import Z
 from orchestrator.results.witnesses import unpacked
 from orchestrator.results.worst_case import worst_cases
@@ -146,19 +146,33 @@ def _contests(table: RobustnessTable, column: int) -> list[_Rivals]:
 def _tests(leader: int, rivals: _Rivals, known: Mapping[Place, Outcome]) -> list[float]:
     """One test for each rival of the leader and each seed, that the leader is the better; none where they
     cannot be compared."""
-    found: list[float] = []
     mine = rivals[leader]
-    places = {place.seed: place for place in mine.places}
-    if mine.verdict == "suspicious":
+    others = [rival for row, rival in rivals.items() if row != leader]
+    if untold(mine, others, known):
         return []
-    for row, rival in rivals.items():
-        seeds = [place.seed for place in rival.places]
-        if rival.mark or rival.attacks != mine.attacks or sorted(seeds) != sorted(places):
-            return []
-        for place in () if row == leader else rival.places:
-            first, second = known[place], known[places[place.seed]]
-            if not same_data(first, second):
-                return []
-            compared = pair(first, second)
-            found.append(compared.probability if compared.difference > 0 else 1.0)
-    return found
+    pairs = (one for rival in others for one in against(mine, rival, known))
+    return [one.probability if one.difference > 0 else 1.0 for one in pairs]
+
+
+def against(leader: Entry, rival: Entry, known: Mapping[Place, Outcome]) -> list[Pair]:
+    """The rival first, the leader second, for each training seed."""
+    places = {place.seed: place for place in leader.places}
+    return [pair(known[place], known[places[place.seed]]) for place in rival.places]
+
+
+def untold(leader: Entry, rivals: Sequence[Entry], known: Mapping[Place, Outcome]) -> str:
+    """Why it cannot be told whether the highest of several numbers is the best; empty where it can."""
+    places = {place.seed: place for place in leader.places}
+    if leader.mark or any(rival.mark for rival in rivals):
+        marks = dict.fromkeys(entry.mark for entry in (leader, *rivals) if entry.mark)
+        return f"not all numbers are there ({', '.join(marks)})"
+    if leader.verdict == "suspicious":
+        return f"the highest is suspicious ({', '.join(leader.checks)})"
+    for rival in rivals:
+        if rival.attacks != leader.attacks:
+            return "they are worst cases of other attacks"
+        if sorted(place.seed for place in rival.places) != sorted(places):
+            return "they have other training seeds"
+        if not all(same_data(known[place], known[places[place.seed]]) for place in rival.places):
+            return "their data are not the same"
+    return ""

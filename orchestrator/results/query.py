@@ -8,6 +8,7 @@ Python variables; and before a statement runs, its syntax tree may name only the
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -19,6 +20,7 @@ import pyarrow as pa
 
 from orchestrator.errors import QueryError
 from orchestrator.results import checks, views
+from orchestrator.results.certified import BOUNDS, bounds
 from orchestrator.results.checks.evidence import Evidence, gather
 from orchestrator.results.fence import ALLOWED, VIEWS, checked
 from orchestrator.results.measured import ATTACKS, MEASURED
@@ -65,7 +67,10 @@ def connect(
             "python_enable_replacements": False,
         },
     )
-    connection.execute("SET enable_progress_bar = false")  # it would draw on whatever terminal there is
+    # It would draw on whatever terminal there is. In a notebook without ipywidgets it is off, and setting it
+    # an error.
+    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]:
+        connection.execute("SET enable_progress_bar = false")
     sweeps = [results] if isinstance(results, Results) else list(results)
     for i, one in enumerate(sweeps):
         # That of the first is called as views call it, for who looks at one sweep and behind its views.
@@ -98,7 +103,9 @@ def _create_views(
     connection.from_arrow(stronger).create_view("strengthened")
     connection.from_arrow(others).create_view("beyond")
     connection.from_arrow(results.transferred).create_view("tried")
-    for name in ("wanted", "transfers", "coverage", "victims", "failures"):
+    connection.from_arrow(results.certified).create_view("certificate_rows")
+    connection.from_arrow(bounds(results) if cells else BOUNDS.empty_table()).create_view("bounds")
+    for name in ("wanted", "transfers", "certificates", "coverage", "victims", "failures"):
         connection.from_arrow(getattr(results, name)).create_view(name)
     connection.from_arrow(results.examples).select(*views.EXAMPLE_COLUMNS).create_view("examples")
     connection.from_arrow(results.history).create_view("history")
@@ -145,12 +152,18 @@ class Answer:
 
 @contextmanager
 def answering(
-    results: Several, sql: str, *, memory_limit: str = "2GB", threads: int | None = None
+    results: Several,
+    sql: str,
+    *,
+    memory_limit: str = "2GB",
+    threads: int | None = None,
+    seconds: float | None = None,
 ) -> Iterator[Answer]:
     """Run one SELECT (or `WITH … SELECT`, `FROM …`, `DESCRIBE view`) over the views of `results`.
 
     Raises QueryError for anything that is not one SELECT over the views, and for whatever DuckDB says is
-    wrong with it. Its message has one line; that of a syntax error shows the place as well.
+    wrong with it, or where it takes longer than `seconds`. Its message has one line; that of a syntax error
+    shows the place as well.
     """
     # Else what the views stand on need not be measured.
     cells = any(view in sql.lower() for view in views.MEASURED)
@@ -160,6 +173,13 @@ def answering(
             statement = checked(connection, sql)
         except duckdb.Error as error:
             raise QueryError(_message(error, sql)) from None
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            connection.interrupt()
+
+        timer = threading.Timer(seconds, end) if seconds else None
         with ThreadPoolExecutor(1) as pool:
 
             def run(work: Callable[[], _T]) -> _T:
@@ -171,15 +191,23 @@ def answering(
                     connection.interrupt()
                     raise
                 except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow's reader has its own
+                    if late.is_set():
+                        raise QueryError(f"the query took longer than {seconds:.0f} s") from None
                     raise QueryError(_message(error, sql)) from None
 
             def batches() -> Generator[pa.RecordBatch]:
                 while (batch := run(lambda: next(reader, None))) is not None:
                     yield batch
 
-            reader = run(lambda: connection.sql(statement).to_arrow_reader(_ROWS))
-            with closing(batches()) as taken:
-                yield Answer(reader.schema, taken, limit)
+            if timer:
+                timer.start()
+            try:
+                reader = run(lambda: connection.sql(statement).to_arrow_reader(_ROWS))
+                with closing(batches()) as taken:
+                    yield Answer(reader.schema, taken, limit)
+            finally:
+                if timer:
+                    timer.cancel()
 
 
 def check_query(sql: str) -> str:

@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from workers.shards import DIMENSIONS, SCHEMA
+from workers.shards import CERTIFICATES, DIMENSIONS, SCHEMA
 from workers.unit import Kind
 
 CELLS_FILE = "cells.parquet"
 """The table with a row for each cell, in an output folder's `tables/`."""
+
+CERTIFIED_FILE = "certified.parquet"
+"""The table with a row for each smoothed victim and epsilon, where there are any."""
 
 CHECKS_FILE = "checks.parquet"
 """The table with a row for each finding, beside it."""
@@ -41,6 +44,11 @@ WANTED = pa.schema(
         ("source_id", pa.string()),
         ("made_by", pa.string()),
         ("network_id", pa.string()),  # the victim without its defence at inference
+        # Of certificates: the noise, how many draws choose and bound, how often one may be wrong; else null.
+        ("sigma", pa.float64()),
+        ("n0", pa.int32()),
+        ("draws", pa.int32()),
+        ("alpha", pa.float64()),
     ]
 )
 """The cells of the grid as last run."""
@@ -87,6 +95,7 @@ VICTIMS = pa.schema(
         ("chance", pa.float32()),  # the share of the most frequent class in the test split
         ("adversarial_accuracy", pa.float32()),  # these two as of `HISTORY`, of the last epoch
         ("validation_adversarial_accuracy", pa.float32()),
+        ("class_names", pa.list_(pa.string())),  # in the order of labels; null: nobody says
         ("seconds", pa.float64()),
         ("trained_at", pa.string()),
     ]
@@ -176,3 +185,7 @@ class Results:
     transferred: pads.Dataset = field(
         default_factory=lambda: pads.dataset(SCHEMA.empty_table())
     )  # as `examples`, of transfers
+    certificates: pa.Table = field(default_factory=WANTED.empty_table)  # `WANTED`, of certificates
+    certified: pads.Dataset = field(
+        default_factory=lambda: pads.dataset(CERTIFICATES.empty_table())
+    )  # rows of `workers.shards.CERTIFICATES`, each (cell, position) at most once

@@ -16,6 +16,7 @@ from orchestrator.results.display import Texts, display
 from orchestrator.results.metrics import (
     ROBUST_ACCURACY,
     TARGET_MISSED,
+    WITH_TRANSFER,
     WITH_TRANSFER_LEFT,
     WORST_CASE,
     Metric,
@@ -23,9 +24,6 @@ from orchestrator.results.metrics import (
 from orchestrator.results.query import Several, connect
 from orchestrator.results.schemas import Results
 from workers.flags import Flag
-
-WITH_TRANSFER = "worst case, with transfer"
-"""The same, where images that were made against other victims count too."""
 
 
 def cells_table(results: Several) -> pa.Table:
@@ -45,22 +43,46 @@ def transfer_table(results: Several) -> pa.Table:
     return judged_tables(results)[2]
 
 
-def judged_tables(results: Several) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
-    """The views `cells`, `worst_case`, `transfer` and `checks` as tables."""
+def certified_table(results: Several) -> pa.Table:
+    """The `certified_accuracy` view as a table, in the order of the grids, epsilon ascending."""
+    return judged_tables(results)[3]
+
+
+def judged_tables(results: Several) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table, pa.Table]:
+    """The views `cells`, `worst_case`, `transfer`, `certified_accuracy` and `checks` as tables."""
     found: list[list[pa.Table]] = []
     for one in [results] if isinstance(results, Results) else results:
         with connect(one) as connection:
-            cells, worst, transfer, checks = (
+            cells, worst, transfer, certified, checks = (
                 connection.sql(f"FROM {view}").to_arrow_table()
-                for view in ("cells", "worst_case", "transfer", "checks")
+                for view in ("cells", "worst_case", "transfer", "certified_accuracy", "checks")
             )
-        found.append([_in_order(cells, one.wanted), worst, _in_order(transfer, one.transfers), checks])
-    cells, worst, transfer, checks = (pa.concat_tables(tables) for tables in zip(*found, strict=True))
-    return cells, worst, transfer, checks
+        certified = _in_order(certified.sort_by("epsilon"), one.certificates)
+        transfer = _in_order(transfer, one.transfers)
+        found.append([_in_order(cells, one.wanted), worst, transfer, certified, checks])
+    cells, worst, transfer, certified, checks = (
+        pa.concat_tables(tables) for tables in zip(*found, strict=True)
+    )
+    return cells, worst, transfer, certified, checks
 
 
 def _in_order(cells: pa.Table, wanted: pa.Table) -> pa.Table:
     return cells.take(pc.sort_indices(pc.index_in(cells["cell_id"], value_set=wanted["cell_id"])))
+
+
+_ORDERED = {"cells": "wanted", "transfer": "transfers", "certified_accuracy": "certificates"}
+"""Views whose rows have an order, and what it is that of."""
+
+
+def in_order_of_grids(view: str, table: pa.Table, results: Sequence[Results]) -> pa.Table:
+    """The rows of a view of several sweeps in the order of these and of their grids, epsilon ascending."""
+    if view not in _ORDERED:
+        return table
+    found = []
+    for one in results:
+        own = table.filter(pc.equal(table["sweep"], one.sweep)).sort_by("epsilon")
+        found.append(_in_order(own, getattr(one, _ORDERED[view])))
+    return pa.concat_tables(found)
 
 
 class Place(NamedTuple):

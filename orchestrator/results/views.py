@@ -3,8 +3,8 @@
 The views of a sweep stand on the tables of a schema, here called `input`, which
 `orchestrator.results.query.connect` makes: `examples` (a PyArrow dataset), `wanted`, `measured`, `attacks`,
 `worst_cases`, `coverage`, `victims`, `failures`, `strengthened`; of transfers `tried` (as `examples`),
-`transfers` (as `wanted`) and `beyond`; and `verdicts` and `worst_verdicts`, what checks say of what stands on
-those.
+`transfers` (as `wanted`) and `beyond`; of certificates `certificate_rows`, `certificates` and `bounds`; and
+`verdicts` and `worst_verdicts`, what checks say of what stands on those.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from orchestrator.results.schemas import LABELS, VICTIM_COLUMNS
 from orchestrator.results.wilson import Z
 from workers.flags import Flag
-from workers.shards import DIMENSIONS, SCHEMA
+from workers.shards import CERTIFICATES, DIMENSIONS, SCHEMA
 
-EXAMPLE_COLUMNS = tuple(name for name in SCHEMA.names if name not in ("image", "image_shape"))
+EXAMPLE_COLUMNS = tuple(name for name in SCHEMA.names if name not in ("image", "image_shape", "clean_image"))
 """The columns of the `examples` view. Kept images stay out: a query is about numbers, not pixels."""
 
 
@@ -26,6 +26,8 @@ _TRIED = (
     *("clean_wrong_draws", "wrong_draws"),
 )
 """The columns of rows of transfers: no call is counted there, and none looks for the nearest image."""
+
+_MEASURED = len(DIMENSIONS)
 
 _PLACE = DIMENSIONS.names.index("model_options") + 1
 _OF_CELL = (*DIMENSIONS.names[:_PLACE], "recipe", *DIMENSIONS.names[_PLACE:])
@@ -200,6 +202,47 @@ FROM input.tried e JOIN input.transfers w ON w.cell_id = e.cell_id
 """
 """One row for each example and epsilon of those cells."""
 
+_TAKEN = ("sigma", "n0", "draws", "alpha")
+
+CERTIFIED = f"""
+SELECT {_columns("w", ("cell_id", *VICTIM_COLUMNS, *_TAKEN))}, {_columns("e", CERTIFICATES.names[_MEASURED:])}
+FROM input.certificate_rows e
+JOIN input.certificates w ON w.cell_id = e.cell_id AND e.position < w.examples
+"""
+"""One row for each wanted example of each smoothed victim."""
+
+CERTIFIED_ACCURACY = f"""
+{_FACTS.format(wanted="certificates")}, clean AS (
+    SELECT victim_id, n, any_value(clean_accuracy) AS clean_accuracy
+    FROM input.cells
+    WHERE status = 'done'
+    GROUP BY ALL
+)
+SELECT
+    {_columns("b", ("cell_id", *VICTIM_COLUMNS, *_TAKEN, "epsilon", "n", "examples"))},
+    c.clean_accuracy,
+    b.certified / nullif(b.n, 0)::DOUBLE AS certified_accuracy,
+    (b.certified - b.mistaken) / nullif(b.n, 0)::DOUBLE AS certified_at_least,
+    b.abstained,
+    -- Of the same examples or not at all.
+    CASE WHEN x.n = b.n AND x.complete THEN x.robust / x.n::DOUBLE END AS robust_accuracy,
+    x.attacks,
+    coalesce(s.seconds, 0) AS seconds,
+    s.device,
+    CASE
+        WHEN b.n >= b.examples THEN 'done'
+        WHEN f.cell_id IS NOT NULL THEN 'failed'
+        WHEN b.n > 0 THEN 'partial'
+        ELSE 'missing'
+    END AS status
+FROM input.bounds b
+LEFT JOIN clean c ON c.victim_id = b.victim_id AND c.n = b.n
+LEFT JOIN input.worst_cases x ON (x.victim_id, x.norm, x.epsilon) = (b.victim_id, 'l2', b.epsilon)
+LEFT JOIN spent s ON s.cell_id = b.cell_id
+LEFT JOIN failed f ON f.cell_id = b.cell_id
+"""
+"""One row for each smoothed victim and L2 epsilon (`orchestrator.results.certified`)."""
+
 WORST_CASE = f"""
 SELECT
     {_columns("c", (*VICTIM_COLUMNS, "norm", "epsilon", "attacks", "n", "examples"))},
@@ -292,6 +335,8 @@ VIEWS = {
     "trained": VICTIMS,
     "transfer": TRANSFER,
     "transferred": TRANSFERRED,
+    "certified": CERTIFIED,
+    "certified_accuracy": CERTIFIED_ACCURACY,
 }
 """View -> its SQL, but for those that are tables as they are."""
 
@@ -319,6 +364,23 @@ SELECT t.* REPLACE (
     }) t LEFT JOIN input.verdicts x ON x.cell_id = t.white_box_cell_id
 """,
     "strengthened": STRENGTHENED,
+    # Where an attack succeeds inside a certificate, nobody knows which of the two is wrong.
+    "certified_accuracy": """
+SELECT b.* EXCLUDE (contradicted) REPLACE (
+    CASE WHEN contradicted THEN NULL ELSE b.certified_accuracy END AS certified_accuracy,
+    CASE WHEN contradicted THEN NULL ELSE b.certified_at_least END AS certified_at_least,
+    CASE WHEN v.verdict = 'wrong' THEN NULL ELSE b.robust_accuracy END AS robust_accuracy
+), b.certified_accuracy AS certified_accuracy_unchecked,
+    CASE WHEN contradicted THEN 'wrong' END AS verdict,
+    CASE WHEN contradicted THEN ['inside_certificate'] ELSE [] END AS checks
+FROM (
+    SELECT c.*, c.victim_id IN (
+        SELECT victim_id FROM input.checks WHERE rule = 'inside_certificate'
+    ) AS contradicted
+    FROM input.certified_accuracy c
+) b
+LEFT JOIN input.worst_verdicts v ON (v.victim_id, v.norm, v.epsilon) = (b.victim_id, 'l2', b.epsilon)
+""",
 }
 """Those that stand on what checks find in the others (`orchestrator.results.checks.Judged`).
 
@@ -326,5 +388,7 @@ What a check calls wrong is null in the columns that people read and average; th
 `_unchecked` have it as it was measured.
 """
 
-MEASURED = ("cells", "worst_case", "distances", "checks", "strengthened", "transfer")
+MEASURED = (
+    *("cells", "worst_case", "distances", "checks", "strengthened", "transfer", "certified_accuracy"),
+)
 """Those that stand on what rows come to, rather than on rows alone."""

@@ -35,7 +35,7 @@ from workers.attacks import REGISTRY
 from workers.recipe import recipe_text
 from workers.shards import dimensions
 from workers.storage import absolute, redacted, token_in
-from workers.unit import WorkerSettings
+from workers.unit import AttackSpec, VictimSpec, WorkerSettings
 
 _OF_THE_RUN = ("started_at", "retry_failed", "only")  # said of a run, and not with each of its shards
 
@@ -195,13 +195,15 @@ def wanted_cells(plan: Plan, labels: Labels) -> pa.Table:
     rows: dict[str, list[Any]] = {name: [] for name in WANTED.names}
     for victim, runs in plan.victims:
         for run in runs:
-            known = None if run.attack.factory else REGISTRY[run.attack.name]
+            kind = run.attack.kind
+            known = None if run.attack.factory or kind == "certificate" else REGISTRY[run.attack.name]
             said = {
                 "recipe": recipe_text(victim.recipe, pretrained=victim.preparation == "fine-tune"),
                 "examples": plan.examples[victim.dataset.name],
                 "targeted": known and bool(run.attack.options.get("targeted")),
                 "minimum_norm": known and known.minimum_norm,
-                "kind": run.attack.kind,
+                "kind": kind,
+                **_certificate(victim, run.attack),
                 "source_id": run.attack.made_against and run.attack.made_against.victim_id,
                 "made_by": run.attack.made_by,
                 "network_id": victim.network.victim_id,
@@ -212,6 +214,20 @@ def wanted_cells(plan: Plan, labels: Labels) -> pa.Table:
                 for name, value in {**values, **said}.items():
                     rows[name].append(value)
     return pa.table(rows, schema=WANTED)
+
+
+def _certificate(victim: VictimSpec, attack: AttackSpec) -> dict[str, Any]:
+    """What certificates take, as `results.schemas.WANTED` has it."""
+    if attack.kind != "certificate":
+        return dict.fromkeys(("sigma", "n0", "draws", "alpha"))
+    (smoothing,) = (part for part in victim.defence.each if part.name == "smoothing")
+    options = attack.options
+    return {
+        "sigma": smoothing.options["sigma"],
+        "n0": options["n0"],
+        "draws": options["n"],
+        "alpha": options["alpha"],
+    }
 
 
 def _missing(plan: Plan, accepted: Accepted) -> dict[str, list[Interval]]:

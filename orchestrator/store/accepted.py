@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.intervals import Interval, add, subtract
 from workers.pins import Pin
-from workers.shards import SCHEMA, ShardInfo
+from workers.shards import SCHEMA, SCHEMAS, ShardInfo
 from workers.storage import Folder
 from workers.unit import Kind
 
@@ -70,7 +70,7 @@ class Accepted:
         paths = [self.shards.join(info.name) for info in self._whole if info.kind == kind]
         parts = [(info, ranges) for info, ranges in self._parts if info.kind == kind]
         files = pads.FileSystemDataset.from_paths(
-            paths, schema=SCHEMA, format=pads.ParquetFileFormat(), filesystem=self.shards.filesystem
+            paths, schema=SCHEMAS[kind], format=pads.ParquetFileFormat(), filesystem=self.shards.filesystem
         )
         if not parts:
             return files
@@ -98,7 +98,8 @@ class Accepted:
         return table.select(columns)
 
     def _part(self, info: ShardInfo, ranges: Mapping[str, Sequence[Interval]]) -> pa.Table:
-        table = pq.read_table(self.shards.join(info.name), filesystem=self.shards.filesystem, schema=SCHEMA)
+        schema = SCHEMAS[info.kind]
+        table = pq.read_table(self.shards.join(info.name), filesystem=self.shards.filesystem, schema=schema)
         keep = pa.scalar(False)
         cell, position = table["cell_id"], table["position"]
         for cell_id, intervals in ranges.items():

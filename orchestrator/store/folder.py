@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,16 +40,25 @@ from orchestrator.store.index import ShardIndex
 from orchestrator.store.measures import measured_results
 from orchestrator.store.records import Failure, Status, from_json
 from workers import layout
+from workers.datasets.classes import CLASS_NAMES
 from workers.pins import Pin, pinned_weights, read_pins
 from workers.probes import read_probes
 from workers.recipe import Recipe, recipe_text
 from workers.shards import InvalidShardError, ShardInfo, read_footer
 from workers.storage import Folder, redacted
-from workers.unit import Training, Unit
+from workers.unit import Kind, Training, Unit
 
 _PAUSES = (0.2, 1.0)  # seconds before footers that could not be read are tried again
 _WITNESSES = ("cell_id", "attacked_at", "broken_at")
 _READERS = 16  # footers and records are read in this many threads: latency, not bandwidth, is what they cost
+
+
+class Run(NamedTuple):
+    """What a run has left behind."""
+
+    run_id: str
+    record: Mapping[str, Any]  # how it was started, with what; empty where that is garbled
+    status: Status | None  # where it stands, or ended
 
 
 class Store:
@@ -253,6 +262,17 @@ class Store:
     def _run(self, run_id: str) -> dict[str, Any]:
         return self._read_json(layout.run_record(run_id))
 
+    def runs(self) -> list[Run]:
+        """What the runs into this folder have left behind, oldest first."""
+        return [Run(run_id, self._run(run_id), self.read_status(run_id)) for run_id in self.run_ids()]
+
+    def grid_text(self) -> str:
+        """The grid as last run; an empty text where it cannot be read."""
+        try:
+            return self.folder.read(layout.GRID).decode()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
     def write_status(self, status: Status) -> None:
         self._publish_json(layout.run_status(status.run_id), asdict(status))
 
@@ -302,14 +322,15 @@ class Store:
             {"victim_id": pin["victim_id"], **epoch} for pin in pins for epoch in pin.get("history", [])
         ]
         every = self.wanted()
-        wanted, transfers = (of_kind(every, kind) for kind in ("attack", "transfer"))
+        wanted, transfers, certificates = (of_kind(every, kind) for kind in get_args(Kind))
+        attacks = pa.concat_tables([wanted, transfers])
         recipes = dict(zip(wanted["victim_id"].to_pylist(), wanted["recipe"].to_pylist(), strict=True))
         victims = [_victim_row(pin, recipes) for pin in pins]
         return Results(
             sweep=sweep or self.name,
             examples=accepted.dataset(),
             wanted=wanted,
-            measured=partial(measured_results, accepted, every, self.folder.folder(layout.MEASURED)),
+            measured=partial(measured_results, accepted, attacks, self.folder.folder(layout.MEASURED)),
             coverage=pa.Table.from_pylist(accepted.coverage_rows(), schema=COVERAGE),
             victims=pa.Table.from_pylist(victims, schema=VICTIMS),
             history=pa.Table.from_pylist(history, schema=HISTORY),
@@ -318,6 +339,8 @@ class Store:
             stronger=self._stronger,
             transfers=transfers,
             transferred=accepted.dataset("transfer"),
+            certificates=certificates,
+            certified=accepted.dataset("certificate"),
         )
 
     def _stronger(self) -> pa.Table:
@@ -404,7 +427,10 @@ def _victim_row(manifest: Mapping[str, Any], recipes: Mapping[str, str]) -> dict
     row = {name: manifest.get(name, last.get(name)) for name in VICTIMS.names}
     row["recipe"] = recipes.get(manifest["victim_id"], _recipe_text(manifest))
     dataset = manifest.get("dataset")
-    row["data"] = dataset.get("fingerprint") if isinstance(dataset, Mapping) else None
+    data = dataset if isinstance(dataset, Mapping) else {}
+    row["data"] = data.get("fingerprint")
+    # Pins of earlier versions do not say, but of a known dataset it is known.
+    row["class_names"] = data.get("class_names") or CLASS_NAMES.get(str(data.get("name"))) or None
     for name in ("model", "dataset", "defence"):
         spec = manifest.get(name)
         row[name] = spec.get("name") if isinstance(spec, Mapping) else spec

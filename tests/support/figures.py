@@ -44,7 +44,7 @@ def _texts(figure: Figure) -> list[Text]:
     hidden: set[Text] = set()
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            drawn = axis._update_ticks()
+            drawn = axis._update_ticks() if axes.axison else []
             every = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
             hidden |= {text for tick in every if tick not in drawn for text in (tick.label1, tick.label2)}
     return [

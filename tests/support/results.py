@@ -22,7 +22,7 @@ from orchestrator.results.schemas import (
     Results,
     of_kind,
 )
-from workers.shards import DIMENSIONS, SCHEMA
+from workers.shards import CERTIFICATES, DIMENSIONS, SCHEMA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,11 @@ class Cell:
     code: str = "c0de"
     versions: str = "keras 3"
     source: Cell | None = None  # of images made against another victim: the attack's cell there
+    # Of certificates; each row of `rows` then has a radius, and says whether the answer is right.
+    sigma: float | None = None
+    n0: int | None = None
+    draws: int | None = None
+    alpha: float | None = None
 
     @property
     def victim_id(self) -> str:
@@ -72,7 +77,7 @@ class Cell:
 
     @property
     def kind(self) -> str:
-        return "transfer" if self.source else "attack"
+        return "certificate" if self.sigma else "transfer" if self.source else "attack"
 
     @property
     def source_id(self) -> str | None:
@@ -120,6 +125,22 @@ def row(cell: Cell, position: int, **measured: Any) -> dict[str, Any]:
     return {**dict.fromkeys(SCHEMA.names), **cell.dimensions(), **values, **measured}
 
 
+def certificate(cell: Cell, position: int, radius: float | None, *, right: bool = True) -> dict[str, Any]:
+    """One row of `CERTIFICATES`; without a radius, the victim abstains."""
+    answer = 3 if right else 5
+    return {
+        **{name: getattr(cell, name) for name in DIMENSIONS.names},
+        "position": position,
+        "example_index": 1000 + position,
+        "label": 3,
+        "answer": None if radius is None else answer,
+        "abstained": radius is None,
+        "radius": radius,
+        "top_label": answer,
+        "votes": 900,
+    }
+
+
 def results_of(
     cells: Iterable[Cell],
     *,
@@ -141,11 +162,17 @@ def results_of(
         [
             row(cell, position, **values)
             for cell in held
-            if (cell.source is not None) is transfer
+            if cell.kind == kind
             for position, values in cell.positions().items()
         ]
-        for transfer in (False, True)
+        for kind in ("attack", "transfer")
     )
+    certified = [
+        certificate(cell, position, **values)
+        for cell in held
+        if cell.kind == "certificate"
+        for position, values in cell.positions().items()
+    ]
     asked = pa.Table.from_pylist(
         [{name: getattr(cell, name) for name in WANTED.names} for cell in wanted], schema=WANTED
     )
@@ -173,6 +200,8 @@ def results_of(
         wanted=of_kind(asked, "attack"),
         transfers=of_kind(asked, "transfer"),
         transferred=pads.dataset(pa.Table.from_pylist(tried, schema=SCHEMA)),
+        certificates=of_kind(asked, "certificate"),
+        certified=pads.dataset(pa.Table.from_pylist(certified, schema=CERTIFICATES)),
         coverage=pa.Table.from_pylist(coverage, schema=COVERAGE),
         victims=_table(victims, VICTIMS),
         history=_table(history, HISTORY),

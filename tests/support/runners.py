@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from workers.pins import pin
-from workers.shards import SCHEMA, dimensions, publish_shard
+from workers.shards import CERTIFICATES, SCHEMA, dimensions, publish_shard
 from workers.storage import Folder
 from workers.unit import Done, Evaluation, Training, Transfer, Unit, WorkerSettings, recorded
 from workers.victims.manifest import Manifest
@@ -38,7 +38,8 @@ class MadeUp:
             return Done(unit_id=unit.unit_id, weights=weights, trained=True)
         name, count = None, 0
         for part in unit.into if isinstance(unit, Transfer) else (unit,):
-            rows = made_up_rows(part)
+            certified = part.attack.kind == "certificate"
+            rows = made_up_certificates(part) if certified else made_up_rows(part)
             name = publish_shard(
                 self.output.folder("shards"),
                 part,
@@ -148,6 +149,28 @@ def made_up_manifest(unit: Training, weights: str) -> Manifest:
         history=[],
         versions={},
     )
+
+
+def made_up_certificates(unit: Evaluation) -> pa.Table:
+    """Radii that grow by 0.004 from position to position; every tenth is wrong, every seventh abstains."""
+    positions = np.arange(unit.start, unit.stop, dtype=np.int32)
+    ((cell_id, epsilon),) = unit.cells
+    abstained = positions % 7 == 0
+    columns: dict[str, Any] = {
+        name: pa.repeat(pa.scalar(value, CERTIFICATES.field(name).type), len(positions))
+        for name, value in dimensions(unit.victim, unit.attack, cell_id, epsilon).items()
+    }
+    columns |= {
+        "position": positions,
+        "example_index": positions,
+        "label": positions % 10,
+        "answer": pa.array((positions + (positions % 10 == 0)) % 10, mask=abstained),
+        "abstained": abstained,
+        "radius": pa.array(0.004 * (positions % 100 + 1), mask=abstained),
+        "top_label": (positions + (positions % 10 == 0)) % 10,
+        "votes": np.full(len(positions), 900),
+    }
+    return pa.table([pa.array(columns[field.name]).cast(field.type) for field in CERTIFICATES], CERTIFICATES)
 
 
 def made_up_rows(unit: Evaluation) -> pa.Table:

@@ -91,6 +91,7 @@ def load(spec: DatasetSpec, data_dir: str | None = None) -> Dataset:
         shape=(height, width, channels),
         classes=held.classes,
         fingerprint=held.fingerprint,
+        class_names=reader.class_names(),
         **held.arrays,
     )
 

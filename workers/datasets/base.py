@@ -61,11 +61,15 @@ class Dataset:
     shape: Shape
     classes: int
     fingerprint: str  # SHA-256 of the arrays; of the files, for data given by path
+    class_names: tuple[str, ...] = ()  # in the order of labels; empty: the data do not say
 
     def images(self, split: Split, indices: np.ndarray | slice) -> np.ndarray:
         """(N, H, W, C) float32 in [0, 1]."""
-        images = (self.x_train if split == "train" else self.x_test)[indices]
-        return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images
+        return scaled(self.stored(split, indices))
+
+    def stored(self, split: Split, indices: np.ndarray | slice) -> np.ndarray:
+        """(N, H, W, C), as stored: uint8 in [0, 255] or float32 in [0, 1]."""
+        return (self.x_train if split == "train" else self.x_test)[indices]
 
     def labels(self, split: Split, indices: np.ndarray | slice) -> np.ndarray:
         """(N,) int64."""
@@ -77,7 +81,15 @@ class Dataset:
             "fingerprint": self.fingerprint,
             "train_size": len(self.y_train),
             "test_size": len(self.y_test),
+            "shape": list(self.shape),
+            "classes": self.classes,
+            **({"class_names": list(self.class_names)} if self.class_names else {}),
         }
+
+
+def scaled(images: np.ndarray) -> np.ndarray:
+    """Images as stored, as float32 in [0, 1]."""
+    return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images
 
 
 class Reader(Protocol):
@@ -88,6 +100,9 @@ class Reader(Protocol):
 
     def info(self) -> DatasetInfo:
         """Everything that can be known and checked cheaply. DatasetError with every problem."""
+
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of labels; empty where the data do not say."""
 
     def read(self, info: DatasetInfo, allocate: Allocate) -> None:
         """Fill the four arrays, checked: images as `info` says, labels (N,) int64. DatasetError."""

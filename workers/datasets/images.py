@@ -85,6 +85,9 @@ class ImageFolderReader:
             content=_content(files, looks),
         )
 
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self._files()[0])
+
     def read(self, info: DatasetInfo, allocate: Allocate) -> None:
         _, files = self._files()
         for split in _SPLITS:

@@ -11,6 +11,7 @@ import numpy as np
 
 from workers.datasets import checks
 from workers.datasets.base import ARRAYS, Allocate, DatasetError, DatasetInfo, Shape
+from workers.datasets.classes import CLASS_NAMES
 from workers.datasets.order import stratified_order
 from workers.storage import Folder
 
@@ -105,6 +106,9 @@ class DigitsReader:
     def info(self) -> DatasetInfo:
         return self.source.info
 
+    def class_names(self) -> tuple[str, ...]:
+        return CLASS_NAMES[self.source.name]
+
     def read(self, info: DatasetInfo, allocate: Allocate) -> None:
         from sklearn.datasets import load_digits
 
@@ -129,6 +133,9 @@ class KerasReader:
 
     def info(self) -> DatasetInfo:
         return self.source.info
+
+    def class_names(self) -> tuple[str, ...]:
+        return CLASS_NAMES[self.source.name]
 
     def read(self, info: DatasetInfo, allocate: Allocate) -> None:
         import keras

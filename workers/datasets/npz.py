@@ -14,6 +14,7 @@ import numpy as np
 
 from workers.datasets import checks
 from workers.datasets.base import ARRAYS, Allocate, DatasetError, DatasetInfo
+from workers.datasets.classes import CLASS_NAMES
 from workers.storage import Folder
 
 NPZ_VERSION = 1
@@ -103,6 +104,9 @@ class NpzReader:
             version=NPZ_VERSION,
             content=None if self.expected else self._hash(),
         )
+
+    def class_names(self) -> tuple[str, ...]:
+        return CLASS_NAMES[self.name] if self.expected else ()
 
     def read(self, info: DatasetInfo, allocate: Allocate) -> None:
         with self._archive() as archive:

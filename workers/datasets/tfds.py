@@ -87,6 +87,10 @@ class TfdsReader:
             version=_VERSION,
         )
 
+    def class_names(self) -> tuple[str, ...]:
+        info = self._builder().info
+        return tuple(getattr(info.features[info.supervised_keys[1]], "names", None) or ())
+
     def read(self, info: DatasetInfo, allocate: Allocate) -> None:
         import tensorflow_datasets as tfds
 

@@ -21,6 +21,7 @@ from workers.defences.jpeg import Jpeg
 from workers.defences.label_smoothing import LabelSmoothing
 from workers.defences.median_smoothing import MedianSmoothing
 from workers.defences.random_resize_pad import RandomResizePad
+from workers.defences.smoothing import Smoothing
 from workers.defences.trades import Trades
 from workers.factories import load
 from workers.inference import carry
@@ -54,6 +55,7 @@ DEFENCES: dict[str, type[Defence]] = {
         MedianSmoothing,
         GaussianNoise,
         RandomResizePad,
+        Smoothing,
     )
 }
 

@@ -31,6 +31,7 @@ class Defence:
     name: ClassVar[str] = "none"
     VERSION: ClassVar[int] = 1
     PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset()  # options on the pixel scale, as epsilon is
+    CERTIFICATE_OPTIONS: ClassVar[frozenset[str]] = frozenset()  # what certificates of its answers take
     at_inference: ClassVar[bool] = (
         False  # it acts when a network answers, whose weights it leaves as they are
     )

@@ -68,6 +68,11 @@ class Victim:
         return Victim(model, self.dataset, weights_hash(model), self.scale, undefended=self.model)
 
     @property
+    def behind_noise(self) -> keras.Model:
+        """Of a smoothed victim, the network that answers once noise has been added."""
+        return self.model.network
+
+    @property
     def nbytes(self) -> int:
         """Roughly the memory that it takes."""
         weights: int = sum(array.nbytes for array in self.model.get_weights())

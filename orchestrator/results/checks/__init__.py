@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.results.checks import cells, flagged, folder, paired, stronger, victims
+from orchestrator.results.checks import cells, certified, flagged, folder, paired, stronger, victims
 from orchestrator.results.checks.evidence import Cell, Evidence
 from orchestrator.results.checks.rule import CHECKS, SEVERITIES, Rule
 from orchestrator.results.schemas import VICTIMS
@@ -23,7 +23,7 @@ from workers.unit import VictimSpec
 RULES: dict[str, Rule] = {
     rule.name: rule
     for severity in SEVERITIES
-    for module in (victims, cells, paired, stronger, flagged, folder)
+    for module in (victims, cells, certified, paired, stronger, flagged, folder)
     for rule in module.RULES
     if rule.severity == severity
 }

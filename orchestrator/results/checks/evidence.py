@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.results.certified import radii_of
 from orchestrator.results.checks.rule import Place
 from orchestrator.results.schemas import Results
 from orchestrator.results.witnesses import unpacked
@@ -139,6 +140,16 @@ def clearly_ahead(pairs: Sequence[Pair], least: float) -> Iterator[Pair]:
 
 
 @dataclass(frozen=True)
+class Certificates:
+    """How far the answers of a smoothed victim are certified to be right, position by position."""
+
+    victim_id: str
+    radii: NDArray[np.float64]  # as of `results.certified.radii_of`
+    sigma: float
+    alpha: float
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What a folder holds, as rules need it."""
 
@@ -150,6 +161,7 @@ class Evidence:
     figures: dict[str, dict[str, float]] = field(
         default_factory=dict
     )  # victim id -> figure -> value, no nulls
+    certificates: list[Certificates] = field(default_factory=list)
     coverage: pa.Table | None = None  # `results.schemas.COVERAGE`, of the wanted cells
     worst_cases: list[dict[str, Any]] = field(default_factory=list)  # the view `worst_case`, all of it
     strengthened: list[dict[str, Any]] = field(default_factory=list)  # `results.strengthened.STRENGTHENED`
@@ -223,10 +235,19 @@ def gather(connection: duckdb.DuckDBPyConnection, results: Results, schema: str)
         tried=tried.to_arrow_table().to_pylist(),
         victims=[victim for victim in results.victims.to_pylist() if victim["victim_id"] in wanted],
         figures=dict(figures),
+        certificates=_certificates(results),
         coverage=coverage.to_arrow_table(),
         worst_cases=connection.sql(f"FROM {schema}.worst_case").to_arrow_table().to_pylist(),
         strengthened=connection.sql(f"FROM {schema}.strengthened").to_arrow_table().to_pylist(),
     )
+
+
+def _certificates(results: Results) -> list[Certificates]:
+    radii = radii_of(results)
+    return [
+        Certificates(cell["victim_id"], radii[cell["cell_id"]], cell["sigma"], cell["alpha"])
+        for cell in results.certificates.to_pylist()
+    ]
 
 
 def _run(values: Mapping[str, Any]) -> tuple[str, str]:

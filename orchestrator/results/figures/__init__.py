@@ -63,6 +63,21 @@ KINDS: dict[str, Kind] = {
     "heatmap": Kind(
         draws=f"{_HERE}.heatmap:heatmap", shows="every model under every attack", at_one_epsilon=True
     ),
+    "transfer": Kind(
+        draws=f"{_HERE}.transfer:transfer",
+        shows="images made against one model, tried on others",
+        at_one_epsilon=True,
+    ),
+    "perceptibility": Kind(
+        draws=f"{_HERE}.perceptibility:perceptibility",
+        shows="accuracy beside how visible the whole budget is",
+    ),
+    "per-class": Kind(
+        draws=f"{_HERE}.per_class:per_class", shows="accuracy of each class", at_one_epsilon=True
+    ),
+    "gallery": Kind(
+        draws=f"{_HERE}.gallery:gallery", shows="what attacks did to images", at_one_epsilon=True
+    ),
     "training": Kind(draws=f"{_HERE}.training:training", shows="loss and accuracy by epoch"),
 }
 """The kinds of figures by name."""

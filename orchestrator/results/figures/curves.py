@@ -10,17 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from orchestrator.results.chosen import chosen
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.axes import epsilon_axis, share_axis
 from orchestrator.results.figures.page import Drawing, Page
-from orchestrator.results.figures.series import (
-    Panel,
-    Remarks,
-    chosen,
-    look_of,
-    name_of,
-    panels,
-)
+from orchestrator.results.figures.series import Panel, Remarks, look_of, name_of, panels, share_text
 from orchestrator.results.figures.style import INK, Look, looks
 from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.schemas import Results
@@ -28,8 +22,6 @@ from orchestrator.results.tables import Entry
 from orchestrator.results.text.robustness import epsilon_text
 
 _STEP = 0.075  # of the height: between marks of what has no number
-_MISSED = "right and not driven to the target (%)"
-_ROBUST = "robust accuracy (%)"
 
 Point = tuple[float, Entry]
 """An epsilon, and the number there."""
@@ -42,7 +34,7 @@ def curves(results: Sequence[Results], choice: Choice) -> Drawing:
     gap where a number is missing or a check calls it wrong, and a mark.
     """
     notes: list[str] = []
-    drawn = panels(chosen(results, choice).tables, choice, notes)
+    drawn = panels(chosen(results, choice.wanted, choice.by).tables, choice, notes)
     look = looks(list(dict.fromkeys(look_of(one.table, row) for one in drawn for row in one.rows)))
     page = Page(len(drawn), width=choice.width, panel_width=2.2, panel_height=1.75)
     remarks = Remarks()
@@ -71,11 +63,11 @@ def _panel(page: Page, axes: Axes, panel: Panel, look: dict[tuple[str, str], Loo
                 marked[epsilon] += 1
                 axes.plot(epsilon, 100 * height, clip_on=False, **mark(entry.mark, style.colour))
         for run in runs(points):
-            _line(axes, run, style)
+            draw_line(axes, run, style)
         page.legend(name, handle(style))
     epsilon_axis(axes, panel.table.epsilons, panel.table.norm, page.panel_width, label=True)
     below = _STEP * max(marked.values(), default=0)
-    share_axis(axes, _MISSED if panel.targeted else _ROBUST, label=page.leftmost(axes), floor=-below)
+    share_axis(axes, share_text(panel), label=page.leftmost(axes), floor=-below)
     page.title(axes, panel.title)
 
 
@@ -93,7 +85,8 @@ def runs(points: Sequence[Point]) -> Iterator[list[Point]]:
         yield run
 
 
-def _line(axes: Axes, run: Sequence[Point], style: Look) -> None:
+def draw_line(axes: Axes, run: Sequence[Point], style: Look) -> None:
+    """A stretch of a curve, with its band; hollow where a check calls a number suspicious."""
     x = [epsilon for epsilon, _ in run]
     value, low, high = (
         100 * np.array([getattr(entry, name) for _, entry in run], np.float64)

@@ -11,13 +11,21 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from orchestrator.errors import UserError
+from orchestrator.results.chosen import Chosen, chosen
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.axes import epsilon_label, share_axis
 from orchestrator.results.figures.curves import handle
 from orchestrator.results.figures.page import Drawing, Page
-from orchestrator.results.figures.series import Chosen, Panel, Remarks, chosen, look_of, name_of, panels
+from orchestrator.results.figures.series import (
+    Panel,
+    Remarks,
+    look_of,
+    name_of,
+    of_one_attack,
+    panels,
+    share_text,
+)
 from orchestrator.results.figures.style import Look, looks
-from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Row
@@ -46,7 +54,7 @@ def distances(results: Sequence[Results], choice: Choice) -> Drawing:
     that is not done at any epsilon, is not drawn but named.
     """
     asked = Choice(wanted=choice.wanted, by=tuple(dict.fromkeys((*choice.by, "attack"))))
-    found = chosen(results, asked)
+    found = chosen(results, asked.wanted, asked.by)
     drawn = [
         Panel(panel.table, panel.attack, rows)
         for panel in panels(found.tables, asked, [])
@@ -69,7 +77,7 @@ def distances(results: Sequence[Results], choice: Choice) -> Drawing:
 
 
 def _minimum_norm(found: Chosen, row: Row) -> bool:
-    return row.attack != WORST_CASE and any(cell["minimum_norm"] for cell in found.cells_of(row))
+    return of_one_attack(row) and any(cell["minimum_norm"] for cell in found.cells_of(row))
 
 
 def _panel(
@@ -104,8 +112,7 @@ def _panel(
     axes.set_xlim(-0.02 * edge, 1.02 * edge)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.set_xlabel(epsilon_label(panel.table.norm))
-    text = "right and not driven to the target (%)" if panel.targeted else "robust accuracy (%)"
-    share_axis(axes, text, label=page.leftmost(axes))
+    share_axis(axes, share_text(panel), label=page.leftmost(axes))
     page.title(axes, panel.title)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,7 +21,8 @@ from orchestrator.results.figures.style import COLUMN, EDGE, FONT_SIZES, INK, PA
 
 _MARGIN = 0.06  # inches
 _SPACING = 1.3  # of lines, in font sizes
-_DPI = 300
+DPI = 300
+"""Dots per inch of a PNG, and those at which texts are measured: letters have whole dots."""
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere, and it has every mark
@@ -50,6 +51,8 @@ STYLE: dict[Any, Any] = {
     "ytick.major.size": 2,
     "text.color": INK,
     "text.parse_math": False,  # a dollar in a name is a dollar
+    "text.hinting": "none",  # so that a text is as wide at any resolution
+    "text.hinting_factor": 1,
     "lines.linewidth": 1.2,
     "lines.markersize": 3.6,
     "legend.fontsize": FONT_SIZES["text"],
@@ -76,7 +79,36 @@ class Drawing(Figure):
         return image_bytes(self, "png", dpi=150)
 
 
-class Page:
+class Notes:
+    """What has to be said below a drawing of some width, in inches."""
+
+    def __init__(self, width: float) -> None:
+        self.width = width
+        self._notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Say something below, once."""
+        if text and text not in self._notes:
+            self._notes.append(text)
+
+    def note_lines(self) -> tuple[list[str], float]:
+        """What is said in lines, and how many inches they take."""
+        small = FONT_SIZES["small"]
+        lines = [line for note in self._notes for line in wrapped(note, self.width - 2 * _MARGIN, small)]
+        return lines, len(lines) * small * _SPACING / 72 + 2 * _MARGIN
+
+    def write_notes(self, drawing: Drawing, lines: Sequence[str], height: float) -> None:
+        """At the bottom of a drawing of that height."""
+        drawing.text(
+            *(_MARGIN / self.width, _MARGIN / height, "\n".join(lines)),
+            size=FONT_SIZES["small"],
+            color=QUIET,
+            va="bottom",
+            linespacing=_SPACING,
+        )
+
+
+class Page(Notes):
     """A drawing while it is made: `panel` by panel, then `finished`.
 
     `count` panels, each at least `panel_width` × `panel_height` inches, as many beside each other as `width`
@@ -92,30 +124,25 @@ class Page:
         panel_height: float,
         columns: int | None = None,
     ) -> None:
-        self.width = width or (COLUMN if count * panel_width <= COLUMN + 0.1 else PAGE)
+        super().__init__(width or (COLUMN if count * panel_width <= COLUMN + 0.1 else PAGE))
         fitting = max(1, int((self.width + 0.1) / panel_width))
         self.columns = columns if columns and columns <= fitting else min(count, fitting)
         if columns is None:  # no row with one panel below one with many
             self.columns = math.ceil(count / math.ceil(count / self.columns))
         self.rows = math.ceil(count / self.columns)
         self._height = self.rows * panel_height
-        self.drawing = Drawing(figsize=(self.width, self._height))
+        self.drawing = Drawing(figsize=(self.width, self._height), dpi=DPI)
         FigureCanvasAgg(self.drawing)
         grid = self.drawing.subplots(self.rows, self.columns, squeeze=False)
         self.panels: list[Axes] = list(grid.flat)[:count]
         for spare in list(grid.flat)[count:]:
             spare.remove()
-        self._notes: list[str] = []
         self._handles: dict[str, Artist] = {}
 
     @property
     def panel_width(self) -> float:
         """Inches, its labels included."""
         return self.width / self.columns
-
-    def below(self, panel: Axes) -> bool:
-        """Whether there is no panel below that one."""
-        return self.panels.index(panel) + self.columns >= len(self.panels)
 
     def leftmost(self, panel: Axes) -> bool:
         return self.panels.index(panel) % self.columns == 0
@@ -124,35 +151,23 @@ class Page:
         """Explain a series; the first of a text counts."""
         self._handles.setdefault(text, handle)
 
-    def note(self, text: str) -> None:
-        """Say something below, once."""
-        if text and text not in self._notes:
-            self._notes.append(text)
-
-    def title(self, panel: Axes, text: str) -> None:
-        """Above a panel, in as many lines as it takes."""
-        size, room = FONT_SIZES["title"], self.panel_width - 0.45
+    def title(self, panel: Axes, text: str, *, beside: float = 0.4) -> None:
+        """Above a panel, in as many lines as it takes; `beside` its left edge there are so many inches."""
+        size, room = FONT_SIZES["title"], self.panel_width - beside - 0.05
         panel.set_title("\n".join(wrapped(text, room, size, bold=True)), loc="left", pad=4)
 
     def finished(self) -> Drawing:
         """Legend and notes set, and the height made to hold them."""
-        drawing, small = self.drawing, FONT_SIZES["small"]
-        lines = [line for note in self._notes for line in wrapped(note, self.width - 2 * _MARGIN, small)]
-        notes = len(lines) * small * _SPACING / 72 + (_MARGIN if lines else 0)
+        drawing = self.drawing
+        lines, notes = self.note_lines()
         legend = self._legend()
         size = legend.get_window_extent().height / drawing.dpi if legend else 0.0
-        below = notes + size + _MARGIN
+        below = notes + size
         height = self._height + below
         drawing.set_size_inches(self.width, height)
         if legend:
-            legend.set_bbox_to_anchor((0.0, (notes + _MARGIN) / height, 1.0, size / height))
-        drawing.text(
-            *(_MARGIN / self.width, _MARGIN / height, "\n".join(lines)),
-            size=small,
-            color=QUIET,
-            va="bottom",
-            linespacing=_SPACING,
-        )
+            legend.set_bbox_to_anchor((0.0, notes / height, 1.0, size / height))
+        self.write_notes(drawing, lines, height)
         drawing.set_layout_engine(
             "constrained",
             rect=(0, below / height, 1, 1 - below / height),
@@ -187,12 +202,11 @@ class Page:
 
 def measured(text: str, size: float, *, bold: bool = False) -> float:
     """The width of a text in inches."""
-    return _extent(text, size, bold).width / 72
+    return _extent(text, size, bold).width / DPI
 
 
 def _extent(text: str, size: float, bold: bool) -> Bbox:
-    # At 72 dots an inch a point is a dot.
-    figure = Figure(dpi=72)
+    figure = Figure(dpi=DPI)  # under `styled`, as the text itself is drawn
     FigureCanvasAgg(figure)
     properties = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
     artist = Text(0, 0, text, fontproperties=properties, parse_math=False)
@@ -224,7 +238,7 @@ def _cut(word: str, room: float, size: float, bold: bool) -> Iterator[str]:
         word = word[length:]
 
 
-def image_bytes(drawing: Figure, form: str, *, dpi: int = _DPI) -> bytes:
+def image_bytes(drawing: Figure, form: str, *, dpi: int = DPI) -> bytes:
     """A drawing as a file of one of `figures.FORMATS`; the same drawing is the same bytes."""
     sink = io.BytesIO()
     made_at = {"png": "Software", "svg": "Date", "pdf": "CreationDate"}[form]

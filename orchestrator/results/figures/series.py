@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from orchestrator.errors import UserError
 from orchestrator.results.checks import RULES
-from orchestrator.results.choice import choose
 from orchestrator.results.figures import Choice
-from orchestrator.results.figures.page import Page
-from orchestrator.results.metrics import WORST_CASE
-from orchestrator.results.schemas import Results
-from orchestrator.results.tables import (
-    Entry,
-    RobustnessTable,
-    Row,
-    cells_and_worst_cases,
-    robustness_tables,
-)
-from orchestrator.results.text.robustness import epsilon_text
+from orchestrator.results.figures.page import Notes
+from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
+from orchestrator.results.tables import Entry, RobustnessTable, Row
 from workers.unit import NO_DEFENCE
 
 _RULES = 5  # how many rules a figure explains; `verify` knows them all
@@ -44,6 +33,16 @@ class Panel:
         return any(row.targeted for row in self.rows)
 
 
+def share_text(panel: Panel) -> str:
+    """What the axis of its numbers is called."""
+    return "right and not driven to the target (%)" if panel.targeted else "robust accuracy (%)"
+
+
+def of_one_attack(row: Row) -> bool:
+    """Rather than of several together."""
+    return row.attack not in (WORST_CASE, WITH_TRANSFER)
+
+
 def model_of(table: RobustnessTable, row: Row) -> str:
     """What a row's colour stands for."""
     return f"{row.sweep}: {row.model_label}" if table.sweeps else row.model_label
@@ -58,43 +57,6 @@ def name_of(table: RobustnessTable, row: Row) -> str:
 def look_of(table: RobustnessTable, row: Row) -> tuple[str, str]:
     """Its key of `style.looks`."""
     return model_of(table, row), row.defence_label
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The part of some sweeps that is to be drawn."""
-
-    tables: list[RobustnessTable]
-    cells: dict[tuple[str, str], dict[str, Any]]  # rows of the view `cells`, by sweep and cell id
-
-    def cells_of(self, row: Row) -> list[dict[str, Any]]:
-        return [self.cells[row.sweep, cell_id] for cell_id in row.cell_ids]
-
-
-def chosen(results: Sequence[Results], choice: Choice) -> Chosen:
-    """What of the sweeps is asked for; UserError where there is none of it."""
-    cells, worst = cells_and_worst_cases(results)
-    tables = choose(robustness_tables(cells, worst), choice.wanted, choice.by)
-    if not tables:
-        raise UserError("nothing to draw: there is no cell")
-    return Chosen(tables, {(cell["sweep"], cell["cell_id"]): cell for cell in cells.to_pylist()})
-
-
-def epsilon_of(table: RobustnessTable, asked: float | None) -> float | None:
-    """The one epsilon that a figure shows of a table: the one asked for, None where the table has it not; or
-    the one in the middle of those above 0."""
-    if asked is not None:
-        return next((one for one in table.epsilons if abs(one - asked) <= 1e-9), None)
-    above = [one for one in table.epsilons if one > 0] or list(table.epsilons)
-    return above[(len(above) - 1) // 2]
-
-
-def no_epsilon(tables: Sequence[RobustnessTable], asked: float) -> UserError:
-    """The error where no table has the epsilon that is asked for."""
-    there = sorted({epsilon for table in tables for epsilon in table.epsilons})
-    return UserError(
-        f"--epsilon: found {epsilon_text(asked)}; there are: {', '.join(map(epsilon_text, there))}"
-    )
 
 
 def panels(tables: Sequence[RobustnessTable], choice: Choice, page_note: list[str]) -> list[Panel]:
@@ -135,10 +97,7 @@ class Remarks:
 
     def see(self, entry: Entry, where: str) -> None:
         """Take note of an entry that is, or should be, drawn."""
-        if entry.verdict in ("wrong", "suspicious") and entry.status == "done":
-            for name in entry.checks:
-                if RULES[name].severity in ("wrong", "suspicious"):
-                    self.rules[name] = None
+        self.see_rules(entry)
         if entry.mark:
             self.holes.setdefault(entry.mark.partition(" ")[0], []).append(
                 f"{where} ({entry.n}/{entry.examples})" if entry.mark.startswith("partial") else where
@@ -148,7 +107,18 @@ class Remarks:
         self.seeds |= entry.sd is not None
         self.intervals |= entry.low is not None
 
-    def say(self, page: Page, *, bands: str | None = "bands", suspicious: str = "hollow points") -> None:
+    def see_rules(self, entry: Entry) -> None:
+        """Take note of what checks say of an entry alone."""
+        if entry.status == "done":
+            self.see_names(entry.checks)
+
+    def see_names(self, checks: Iterable[str]) -> None:
+        """Take note of rules by name."""
+        for name in checks:
+            if RULES[name].severity in ("wrong", "suspicious"):
+                self.rules[name] = None
+
+    def say(self, page: Notes, *, bands: str | None = "bands", suspicious: str = "hollow points") -> None:
         """Put it below a figure; `bands` is what shows intervals, `suspicious` what such numbers have."""
         if self.examples:
             counts = sorted(self.examples)

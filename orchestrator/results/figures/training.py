@@ -11,9 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.errors import UserError
+from orchestrator.results.chosen import Chosen, chosen
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.page import Drawing, Page
-from orchestrator.results.figures.series import Chosen, chosen, model_of, name_of
+from orchestrator.results.figures.series import model_of, name_of
 from orchestrator.results.figures.style import INK, QUIET, Look, looks
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
@@ -37,7 +38,7 @@ def training(results: Sequence[Results], choice: Choice) -> Drawing:
 
     Victims that share their weights, as those with a defence at inference do, are one network.
     """
-    found = chosen(results, choice)
+    found = chosen(results, choice.wanted, choice.by)
     trained = list(_networks(found, results))
     if not trained:
         raise UserError("nothing to draw: no victim of these was trained here; all are used as they are")

@@ -21,11 +21,15 @@ NO_VALUE = "–"
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A table by rows: names (repeated ones numbered), values, and which columns hold numbers."""
+    """A table by rows: names (repeated ones numbered), values, and which columns hold numbers.
+
+    `breaks`: what stands in it, and its names, may be broken at spaces to fit a width.
+    """
 
     names: Sequence[str]
     rows: Sequence[Sequence[Any]]
     numeric: Sequence[bool]
+    breaks: bool = False
 
     @classmethod
     def of(cls, table: pa.Table) -> Columns:

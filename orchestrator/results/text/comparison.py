@@ -25,7 +25,7 @@ def columns(comparison: Comparison) -> Columns:
             row["n"],
             percent(row["first"], None),
             percent(row["second"], None),
-            _difference(row["difference"], row["low"], row["high"]),
+            difference(row["difference"], row["low"], row["high"]),
             NO_VALUE if row["adjusted"] is None else f"{row['adjusted']:.2g}",
             (row["result"] or "not compared") + (f" ({row['note']})" if row["note"] else ""),
         ]
@@ -73,7 +73,8 @@ def unmet(required: Required) -> Iterator[str]:
         yield f"  and {len(required.unmet) - _SHOWN:,} more"
 
 
-def _difference(value: float | None, low: float | None, high: float | None) -> str:
+def difference(value: float | None, low: float | None, high: float | None) -> str:
+    """In points, with its interval: "+26.0 [+21.2, +30.6]"."""
     if value is None or low is None or high is None:
         return NO_VALUE
     return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"

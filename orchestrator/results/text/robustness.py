@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 
 from orchestrator.results.checks import RULES
-from orchestrator.results.metrics import ROBUST_ACCURACY, WORST_CASE
-from orchestrator.results.tables import WITH_TRANSFER, Entry, RobustnessTable, Row
+from orchestrator.results.metrics import ROBUST_ACCURACY, WITH_TRANSFER, WORST_CASE
+from orchestrator.results.tables import Entry, RobustnessTable, Row
 from orchestrator.results.text.base import NO_VALUE
 from workers.flags import Flag
 from workers.unit import label

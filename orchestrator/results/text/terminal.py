@@ -23,7 +23,7 @@ class Terminal(Format):
     def columns(self, columns: Columns) -> str:
         cells = [[shown(row[i]) for row in columns.rows] for i in range(len(columns.names))]
         drawn = [
-            Column(name, texts, right=right)
+            Column(name, texts, right=right, breaks=columns.breaks)
             for name, texts, right in zip(columns.names, cells, columns.numeric, strict=True)
         ]
         lines = layout.table(drawn, self.width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.results.matrix import MATRIX_METRICS, Matrix, Number
 from orchestrator.results.text.base import NO_VALUE, Columns
 from orchestrator.results.text.robustness import epsilon_text, percent
+from workers.flags import Flag
 
 _LABELS = ("sweep", "dataset", "norm", "attack", "epsilon")
 
@@ -23,9 +24,8 @@ def columns(matrix: Matrix, digits: int = 1, *, whole: bool = False) -> Columns:
         ]
         for row in matrix.rows
     ]
-    return Columns(
-        names, rows, [*(name == "epsilon" for name in labels), False, *[True] * len(matrix.victims)]
-    )
+    numeric = [*(name == "epsilon" for name in labels), False, *[True] * len(matrix.victims)]
+    return Columns(names, rows, numeric, breaks=True)
 
 
 def caption(matrix: Matrix) -> str:
@@ -39,8 +39,12 @@ def caption(matrix: Matrix) -> str:
     parts += [place] if place else []
     if any(number.white_box for number in numbers):
         parts.append("(in brackets): the attack on the victim itself, stopped at its first success")
+    if matrix.metric == "robust_accuracy" and any("(targeted)" in row.attack for row in matrix.rows):
+        parts.append("targeted: share right and not driven to the target class, which is no robust accuracy")
     if any(number.same_network for number in numbers):
         parts.append("* one network, behind another defence")
+    flags = {flag for number in numbers for flag in number.blind}
+    parts += [f"{flag.mark} {flag.meaning}" for flag in Flag if flag in flags]
     return "; ".join(parts)
 
 
@@ -52,7 +56,7 @@ def _label(row: object, name: str) -> str:
 def _text(number: Number | None, digits: int) -> str:
     if number is None:
         return NO_VALUE
-    text = number.mark or percent(number.value, None, digits)
+    text = number.mark or percent(number.value, None, digits) + "".join(flag.mark for flag in number.blind)
     if number.white_box:
         return f"({text})"
     return f"{text}*" if number.same_network else text

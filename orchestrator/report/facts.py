@@ -1,0 +1,129 @@
+"""Everything that a report is made of, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from orchestrator.results.choice import made_of
+from orchestrator.results.compare import pairs_compared
+from orchestrator.results.display import display
+from orchestrator.results.kept import class_names
+from orchestrator.results.pairing import Outcome, outcomes
+from orchestrator.results.query import connect
+from orchestrator.results.schemas import Results
+from orchestrator.results.tables import Place, RobustnessTable, in_order_of_grids
+from orchestrator.store.folder import Run, Store
+
+_VIEWS = (
+    "cells",
+    "worst_case",
+    "checks",
+    "victims",
+    "history",
+    "failures",
+    "strengthened",
+    "transfer",
+    "certified_accuracy",
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What some output folders hold, as of one moment."""
+
+    stores: Mapping[str, Store]  # by what the sweeps are called
+    results: Sequence[Results]
+    warnings: Sequence[str]  # what does not count, and why
+    views: Mapping[str, pa.Table]  # the views of SQL that a report shows, cells in the order of their grids
+    known: Mapping[Place, Outcome]
+    tables: Sequence[RobustnessTable]  # of robust accuracy, the best of each told
+    data_dir: str | None = None  # where datasets are looked for, for clean images
+    _rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    _labels: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
+
+    @cached_property
+    def runs(self) -> Mapping[str, Sequence[Run]]:
+        """The runs into each folder, oldest first."""
+        return {sweep: store.runs() for sweep, store in self.stores.items()}
+
+    @cached_property
+    def pairs(self) -> list[dict[str, Any]]:
+        """Every two victims held against each other (`results.compare.pairs_compared`)."""
+        return pairs_compared(self.views["cells"], self.views["worst_case"], self.known)
+
+    @cached_property
+    def victims(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+        """The victims of the grids by sweep and id, in their order: a cell of each, and its `texts`."""
+        cells = self.rows("cells")
+        texts = display(cells)
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for cell in cells:
+            if (key := (cell["sweep"], cell["victim_id"])) not in found:
+                found[key] = {**cell, "texts": texts(cell)}
+        return found
+
+    @cached_property
+    def attacks(self) -> Mapping[tuple[str, str], str]:
+        """What people read of each attack, by sweep and id."""
+        cells = self.rows("cells")
+        texts = display(cells)
+        return {(cell["sweep"], cell["attack_id"]): texts(cell).attack for cell in cells}
+
+    def of(self, sweep: str) -> Results:
+        """What a sweep holds."""
+        return next(one for one in self.results if one.sweep == sweep)
+
+    def labels(self, sweep: str, dataset: str) -> NDArray[np.int64]:
+        """The true classes of a dataset's test images by place in the evaluation order; -1: not known."""
+        if (sweep, dataset) not in self._labels:
+            cells = [
+                cell
+                for cell in self.rows("cells")
+                if (cell["sweep"], cell["dataset"], cell["status"]) == (sweep, dataset, "done")
+            ]
+            found = np.full(max((cell["examples"] for cell in cells), default=0), -1, np.int64)
+            if cells:
+                most = max(cells, key=lambda cell: cell["examples"])["cell_id"]
+                rows = self.of(sweep).examples.to_table(
+                    columns=["position", "label"], filter=pc.field("cell_id") == most
+                )
+                there = rows.filter(pc.less(rows["position"], len(found)))
+                found[there["position"].to_numpy()] = there["label"].to_numpy()
+            self._labels[sweep, dataset] = found
+        return self._labels[sweep, dataset]
+
+    def class_names(self, sweep: str, dataset: str) -> tuple[str, ...]:
+        """What the classes of a dataset are called, in the order of labels; empty: nobody says."""
+        victim = next(
+            id for (of, id), one in self.victims.items() if (of, one["dataset"]) == (sweep, dataset)
+        )
+        return class_names(self.of(sweep), victim)
+
+    def rows(self, view: str) -> list[dict[str, Any]]:
+        """The rows of a view, to be looked at only."""
+        if view not in self._rows:
+            self._rows[view] = self.views[view].to_pylist()
+        return self._rows[view]
+
+
+def gather(
+    stores: Mapping[str, Store],
+    results: Sequence[Results],
+    warnings: Sequence[str],
+    data_dir: str | None = None,
+) -> Facts:
+    """Read what a report needs from folders and what they hold (`store.locate.read_results`)."""
+    with connect(results) as connection:
+        tables = {view: connection.sql(f"FROM {view}").to_arrow_table() for view in _VIEWS}
+    views = {view: in_order_of_grids(view, table, results) for view, table in tables.items()}
+    known = outcomes(results)
+    made = made_of(views["cells"], views["worst_case"], known)
+    return Facts(stores, results, warnings, views, known, made, data_dir)

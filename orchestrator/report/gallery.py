@@ -1,0 +1,196 @@
+"""Kept adversarial images as PNGs in the page: clean, perturbation, adversarial, and what the victim said.
+
+As many as fit: each attack on each victim has its first image before any has its second.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from PIL import Image
+
+from orchestrator.clean_images import clean_images
+from orchestrator.report.facts import Facts
+from orchestrator.results.kept import Kept, class_names, kept_images
+from orchestrator.results.text import robustness as words
+from workers.unit import NO_DEFENCE
+
+EACH = 4
+"""Images of an attack on a victim, at the most."""
+
+BYTES = 4_000_000
+"""Of all PNGs together, as text in the page, at the most."""
+
+_LARGEST = 96  # pixels of a side; larger images are shrunk, and the page says so
+
+
+def gallery(facts: Facts) -> dict[str, Any]:
+    """By victim, groups of images, one for each attack that has kept a success; how many were left out,
+    and why there are no clean ones where there are none."""
+    chosen = _chosen(facts)
+    kept: dict[tuple[str, str], Kept] = {}
+    for results in facts.results:
+        cells = [cell["cell_id"] for cell in chosen if cell["sweep"] == results.sweep]
+        found = kept_images(results, cells, broken=True, n=EACH) if cells else {}
+        kept |= {(results.sweep, cell_id): images for cell_id, images in found.items()}
+    clean, missing = _clean(facts, chosen, kept)
+    made: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    spent, left_out = 0, 0
+    for i in range(EACH):
+        for number, cell in enumerate(chosen):
+            images = kept.get((cell["sweep"], cell["cell_id"]))
+            if images is None or i >= images.rows.num_rows:
+                continue
+            if spent >= BYTES:
+                left_out += 1
+                continue
+            [row] = images.rows.slice(i, 1).to_pylist()
+            before = clean.get((cell["sweep"], cell["cell_id"]))
+            names = class_names(facts.of(cell["sweep"]), cell["victim_id"])
+            shown = _shown(row, images.adversarial[i], None if before is None else before[i], names)
+            spent += sum(len(shown[name]) for name in ("clean", "change", "adversarial"))
+            made[number].append(shown)
+    victims: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for i, cell in enumerate(chosen):
+        if made[i]:
+            group = {**_said(cell, facts), "images": made[i]}
+            victims[group["victim"]].append(group)
+    return {"victims": list(victims.items()), "left_out": left_out, "missing": missing}
+
+
+def _chosen(facts: Facts) -> list[dict[str, Any]]:
+    """A cell of each attack on each victim: the one of the smallest epsilon that has as many kept successes
+    as any. None that a check calls wrong: its images may be none."""
+    kept: dict[tuple[str, str], int] = {}
+    for results in facts.results:
+        successes = pc.field("image").is_valid() & pc.field("success")
+        found = results.examples.to_table(columns=["cell_id"], filter=successes)
+        for row in found.group_by("cell_id").aggregate([([], "count_all")]).to_pylist():
+            kept[results.sweep, row["cell_id"]] = min(EACH, row["count_all"])
+    best: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for cell in facts.rows("cells"):
+        n = kept.get((cell["sweep"], cell["cell_id"]), 0)
+        if not n or not cell["epsilon"] or cell["verdict"] == "wrong":
+            continue
+        key = cell["sweep"], cell["victim_id"], cell["attack_id"]
+        if key not in best or n > kept[best[key]["sweep"], best[key]["cell_id"]]:
+            best[key] = cell
+    return list(best.values())
+
+
+_Clean = dict[tuple[str, str], NDArray[np.float32]]
+"""Clean images (N, H, W, C) by sweep and cell."""
+
+
+def _clean(
+    facts: Facts, chosen: Sequence[dict[str, Any]], kept: dict[tuple[str, str], Kept]
+) -> tuple[_Clean, list[str]]:
+    """As they were kept with the others; those of folders of earlier versions are looked for in the dataset,
+    each of which is read once."""
+    found: _Clean = {}
+    wanted: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for cell in chosen:
+        if (images := kept.get(key := (cell["sweep"], cell["cell_id"]))) is None:
+            continue
+        if (clean := images.clean) is not None:
+            found[key] = clean
+        else:
+            wanted[cell["sweep"], cell["dataset"]].append(cell)
+    missing = []
+    for (sweep, _), cells in wanted.items():
+        parts = [kept[sweep, cell["cell_id"]].rows["example_index"].to_numpy() for cell in cells]
+        index = np.concatenate(parts).astype(np.int64)
+        read, why = clean_images(facts.stores[sweep], cells[0]["victim_id"], index, facts.data_dir)
+        if read is None:
+            missing.append(why)
+            continue
+        ends = np.cumsum([len(part) for part in parts])[:-1]
+        for cell, part in zip(cells, np.split(read, ends), strict=True):
+            found[sweep, cell["cell_id"]] = part
+    return found, list(dict.fromkeys(missing))
+
+
+def _said(cell: dict[str, Any], facts: Facts) -> dict[str, Any]:
+    texts = facts.victims[cell["sweep"], cell["victim_id"]]["texts"]
+    attack = facts.attacks[cell["sweep"], cell["attack_id"]]
+    defence = "" if cell["defence"] == NO_DEFENCE.name else f" with {texts.defence}"
+    seed = f", seed {cell['seed']}" if cell["seed"] else ""
+    sweep = f" in {cell['sweep']}" if len(facts.results) > 1 else ""
+    victim = {
+        "sweep": cell["sweep"],
+        "dataset": texts.dataset,
+        "model": texts.model,
+        "defence": texts.defence,
+    }
+    return {
+        "victim": f"{texts.dataset}: {texts.model}{defence}{seed}{sweep}",
+        "victim_keys": victim,
+        "keys": {**victim, "norm": cell["norm"], "attack": attack},
+        "title": attack,
+        "at": f"{cell['norm']} {words.epsilon_text(cell['epsilon'])}",
+        "doubt": ", ".join(cell["checks"]) if cell["verdict"] == "suspicious" else "",
+    }
+
+
+def _shown(
+    row: dict[str, Any],
+    image: NDArray[np.float32],
+    clean: NDArray[np.float32] | None,
+    names: Sequence[str],
+) -> dict[str, Any]:
+    scale, change = 0, ""
+    if clean is not None and clean.shape == image.shape:
+        difference = image - clean
+        scale = _scale(float(np.abs(difference).max()))
+        change = png(0.5 + 0.5 * scale * difference)
+    return {
+        "adversarial": png(image),
+        "clean": png(clean) if scale and clean is not None else "",
+        "change": change,
+        "scale": scale,
+        "label": _name(row["label"], names),
+        "before": _answer(row["clean_label"], row["clean_confidence"], names),
+        "after": _answer(row["adv_label"], row["adv_confidence"], names),
+        "index": row["example_index"],
+        "size": f"{image.shape[1]} × {image.shape[0]}",
+        "shrunk": max(image.shape[:2]) > _LARGEST,
+    }
+
+
+def _scale(largest: float) -> int:
+    """The roundest factor that keeps a perturbation within the grey scale: 1, 2, 5, 10, 20, …"""
+    if not 0 < largest < np.inf:
+        return 1
+    fitting = [
+        step * 10**power for power in range(4) for step in (1, 2, 5) if step * 10**power * largest <= 1
+    ]
+    return max(fitting, default=1)
+
+
+def _answer(label: int | None, confidence: float | None, names: Sequence[str]) -> str:
+    if label is None:
+        return "no finite answer"
+    name = _name(label, names)
+    return name if confidence is None else f"{name} ({100 * confidence:.0f}%)"
+
+
+def _name(label: int, names: Sequence[str]) -> str:
+    return names[label] if label < len(names) else str(label)
+
+
+def png(image: NDArray[np.float32]) -> str:
+    """A float image (H, W, C) in [0, 1] as the text of a `data:` address; NaN is black."""
+    levels = np.rint(255 * np.clip(np.nan_to_num(image), 0, 1)).astype(np.uint8)
+    picture = Image.fromarray(levels[:, :, 0] if levels.shape[2] != 3 else levels)
+    if max(picture.size) > _LARGEST:
+        picture.thumbnail((_LARGEST, _LARGEST))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()

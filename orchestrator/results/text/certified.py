@@ -1,0 +1,64 @@
+"""What is certified of smoothed victims, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.results.certified import CONFIDENCE
+from orchestrator.results.text.base import NO_VALUE, Columns
+from orchestrator.results.text.robustness import epsilon_text, percent
+
+_LABELS = ("sweep", "dataset", "model", "defence", "seed")
+
+
+def columns(rows: Sequence[Mapping[str, Any]], digits: int = 1, *, whole: bool = False) -> Columns:
+    """A row for each smoothed victim, training seed and epsilon: bounds from below and from above. Labels
+    that are the same in every row are left to `caption`, unless `whole`."""
+    labels = [name for name in _LABELS if whole or name not in _constant(rows)]
+    names = [*labels, "L2 epsilon", "clean", "certified", "at least", "under attack", "abstained", "n"]
+    cells = [
+        [
+            *(row[name] for name in labels),
+            epsilon_text(row["epsilon"]),
+            percent(row["clean_accuracy"], None, digits),
+            _certified(row, row["certified_accuracy"], digits),
+            _certified(row, row["certified_at_least"], digits),
+            percent(row["robust_accuracy"], None, digits),
+            f"{row['abstained']:,}",
+            f"{row['n']:,}",
+        ]
+        for row in rows
+    ]
+    numeric = [*(name == "seed" for name in labels), *[True] * (len(names) - len(labels))]
+    return Columns(names, cells, numeric, breaks=True)
+
+
+def caption(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the bounds are of, and how sure they are."""
+    taken = {(row["n0"], row["draws"], row["alpha"]) for row in rows}
+    draws = [
+        f"{n0:,} + {draws:,} draws, each wrong with a probability of at most {alpha:g}"
+        for n0, draws, alpha in sorted(taken)
+    ]
+    parts = [
+        *(f"{name} {rows[0][name]}" for name in _constant(rows) if name not in ("sweep", "seed")),
+        "certified: answered rightly on every image within epsilon, by Cohen et al. (2019), "
+        f"{' or '.join(draws)}: a lower bound",
+        f"at least: less as many certificates as may be wrong, with a confidence of {100 * CONFIDENCE:.0f}%",
+        "under attack: what all L2 attacks together have left of the same examples: an upper bound",
+        "clean: most of 20 draws are right; epsilon on the [0, 1] scale",
+    ]
+    if any(row["verdict"] for row in rows):
+        parts.append("wrong: an attack succeeds where certificates say that none can: robustsweep verify")
+    return "; ".join(parts)
+
+
+def _constant(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [name for name in _LABELS if len({row[name] for row in rows}) == 1]
+
+
+def _certified(row: Mapping[str, Any], value: float | None, digits: int) -> str:
+    if row["status"] != "done":
+        return f"partial {row['n']}/{row['examples']}" if row["status"] == "partial" else row["status"]
+    return "wrong" if row["verdict"] == "wrong" else percent(value, None, digits) or NO_VALUE

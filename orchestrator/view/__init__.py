@@ -1,0 +1,1 @@
+"""A report served on this machine while sweeps run."""
