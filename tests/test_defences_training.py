@@ -380,6 +380,16 @@ def test_early_stopping_goes_by_the_loss_under_attack(digits: Dataset) -> None:
     assert int(np.argmin(clean)) != len(clean) - 3
 
 
+def test_no_training_stops_before_its_ramp_is_over(digits: Dataset) -> None:
+    """At a rate that learns nothing, it would stop after two epochs, never trained at its epsilon."""
+    idle = Recipe(epochs=6, examples=60, batch_size=32, learning_rate=1e-9, early_stopping=1)
+    options = {"epsilon": 0.1, "attack": "fgsm", "ramp": 4}
+    _, history = build_and_train(
+        victim_spec(recipe=idle, defence=spec("adversarial_training", **options)), digits
+    )
+    assert len(history.rows) > 4
+
+
 # -- in a sweep ---------------------------------------------------------------------------------------------
 
 GRID = """\

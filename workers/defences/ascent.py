@@ -80,11 +80,15 @@ class AttackedTraining(TrainingDefence):
             f"{epochs - 1} is allowed, or null for a third of them"
         )
 
+    def ramp_of(self, epochs: int) -> float:
+        """Epochs of so many after which it trains at the whole of epsilon."""
+        return epochs / 3 if self.ramp is None else self.ramp
+
     def radius(self, moment: Moment) -> Any:
         """Epsilon as it is now, a scalar tensor."""
         import tensorflow as tf
 
-        ramp = moment.epochs / 3 if self.ramp is None else self.ramp
+        ramp = self.ramp_of(moment.epochs)
         share = tf.minimum(1.0, moment.epoch / ramp) if ramp else tf.constant(1.0)
         return tf.cast(self.epsilon * share, tf.float32)
 
