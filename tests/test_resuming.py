@@ -100,7 +100,6 @@ CASES = {
         model=STIRRED, recipe=replace(SCRATCH, augmentation="flip_crop", optimizer="sgd")
     ),
     "adversarial, likewise": victim_spec(model=STIRRED, recipe=SCRATCH, defence=PGD),
-    "noisy": victim_spec(recipe=SCRATCH, defence=NOISE),
     "smoothed": victim_spec(recipe=SCRATCH, defence=SMOOTH, seed=3),
     # It stops after 3 epochs without a lower loss, and has the weights of the best.
     "stopped early": victim_spec(
@@ -109,7 +108,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", ["augmented, with dropout and batch norm", "adversarial, likewise", "stopped early"]
+)
 def test_what_goes_on_comes_to_the_same_weights(case: str, digits: Dataset, tmp_path: Path) -> None:
     spec = CASES[case]
     whole = outcome(*build_and_train(spec, digits))
