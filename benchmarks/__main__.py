@@ -18,6 +18,7 @@ BENCHMARKS = (
     "figures",
     "layout",
     "scales",
+    "training",
     "attacks",
     "strength",
 )

@@ -36,6 +36,9 @@ A relation such as `sweep.cells` is computed when its rows are taken. `df()` nee
 [What does each column mean?](columns.md) Figures: [What can I draw?](figures.md) Every error that you can
 mend is a `robustsweep.UserError`.
 
+A notebook to begin with: [quickstart.ipynb](quickstart.ipynb). One page to send: `sweep.report("mine.html")`
+([report](report.md)).
+
 Adversarial images that a cell has kept (`keep:` in a grid), with their clean ones:
 
 ```python

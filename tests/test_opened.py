@@ -160,9 +160,10 @@ def test_reprs_say_what_there_is(folder: Path) -> None:
     assert "720 rows" in opened.examples._repr_html_()
 
 
-def keep_images(output: Path, *, fingerprint: str | None) -> tuple[str, np.ndarray]:
+def keep_images(output: Path, *, fingerprint: str | None, clean: bool = False) -> tuple[str, np.ndarray]:
     """Rewrite a sweep's shards as if they had kept the images of the first 10 positions, each brighter by its
-    epsilon, of the real digits; and its pins as if those had been attacked. A cell's id, and clean images."""
+    epsilon, of the real digits, with the `clean` ones or as earlier versions did; and its pins as if those
+    had been attacked. A cell's id, and clean images."""
     data = datasets.load(DatasetSpec(name="digits"))
     order = evaluation_order(data.y_test)
     for path in (output / "shards").rglob("*.parquet"):
@@ -174,6 +175,7 @@ def keep_images(output: Path, *, fingerprint: str | None) -> tuple[str, np.ndarr
             if row["position"] < 10 and row["clean_correct"]:
                 image = np.clip(data.x_test[row["example_index"]] + np.float32(row["epsilon"]), 0, 1)
                 row |= {"image": image.tobytes(), "image_shape": [8, 8, 1]}
+                row |= {"clean_image": data.x_test[row["example_index"]].tobytes()} if clean else {}
                 if row["success"]:
                     row |= {"adv_label": (row["label"] + 1) % 10, "adv_confidence": 0.7}
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)

@@ -62,7 +62,7 @@ def test_the_best_is_named_with_its_test_and_a_tie_is_called_one() -> None:
         *(cell(broken, model="a", epsilon=epsilon) for epsilon, broken in ((0.1, 40), (0.2, 150))),
         *(cell(broken, model="b", epsilon=epsilon) for epsilon, broken in ((0.1, 100), (0.2, 152))),
     )
-    assert "at epsilon 0.1, a is the most robust; at epsilon 0.2, the highest are tied" in text
+    assert "at epsilon 0.1, a is the most robust under fgsm; at epsilon 0.2, the highest are tied" in text
     assert "a keeps 75.0% [68.6, 80.5] under fgsm, b 45.0%" in text
     assert "60 hold for the former alone and 0 for the latter alone: +30.0 points" in text
     assert "exact McNemar test p < 0.0001" in text
@@ -77,13 +77,36 @@ def test_what_cannot_be_told_is_not_called_a_tie() -> None:
     )
     assert "a is the most robust" not in said(high, hole)
     other = said(high, replace(low, attack="bim"))
-    assert "they were not attacked alike" in other and "is the most robust;" not in other
+    assert "they were not attacked alike" in other and "is the most robust under" not in other
     # The highest number is of a model that has learnt nothing, so that it says nothing.
     weak = [
         {"victim_id": one.victim_id, "test_accuracy": accuracy, "chance": 0.5}
         for one, accuracy in ((high, 0.51), (low, 0.9))
     ]
     assert "since the highest is suspicious (victim_weak)" in said(high, low, victims=weak)
+
+
+def test_images_made_against_others_may_turn_the_order_round() -> None:
+    a, b = cell(40, model="a"), cell(100, model="b")
+    on_b = cell(20, model="b", source=a)
+
+    def both(broken: int) -> Facts:
+        return facts_of(a, b, cell(broken, model="a", source=b), on_b)
+
+    facts = both(130)  # a keeps 75% under its own attack, 30% under images made against b
+    (contest,) = contests(facts.tables)
+    (text,) = answer.best(contest, facts.known)
+    assert "it cannot be told which is the most robust, since images made against other models" in text
+    assert any(
+        one.text.startswith(
+            "a on mnist falls to images made against other models: at linf 0.1 they leave 30.0%"
+        )
+        for one in answer.distrust(facts)
+    )
+    facts = both(50)
+    (contest,) = contests(facts.tables)
+    _, telling = answer.best(contest, facts.known)
+    assert "Where images made against other models count too, they keep 70.0%" in telling
 
 
 def test_where_each_breaks_says_what_lies_between() -> None:
@@ -96,13 +119,11 @@ def test_where_each_breaks_says_what_lies_between() -> None:
     assert text.startswith(
         "resnet50_v2 falls below half between epsilon 0.05 (85.0% [79.4, 89.3]) and 0.3 (5.0%"
     )
-    assert text.endswith("under fgsm; 0.1 is missing")
-    (contest,) = contests(facts_of(cell(20)).tables)
-    assert "keeps at least half up to epsilon 0.1 (85.0%" in answer.breaking(contest)[0]
-    (contest,) = contests(facts_of(cell(88)).tables)
-    assert "keeps at least half up to epsilon 0.1 (51.0%" in answer.breaking(contest)[0]
+    assert text.endswith("under fgsm; missing at 0.1")
     (contest,) = contests(facts_of(cell(20), cell(93, epsilon=0.2)).tables)
     assert "(one of these intervals includes half)" in answer.breaking(contest)[0]
+    (contest,) = contests(facts_of(cell(88)).tables)
+    assert "keeps at least half up to epsilon 0.1 (51.0%" in answer.breaking(contest)[0]
 
 
 def test_oblivious_and_targeted_numbers_sum_no_model_up() -> None:
@@ -113,7 +134,7 @@ def test_oblivious_and_targeted_numbers_sum_no_model_up() -> None:
     assert contest.rows == [] and "nothing sums a model up" in answer.best(contest, facts.known)[0]
     texts = [one.text for one in answer.distrust(facts)]
     assert any("(oblivious)" in text for text in texts) and any("(targeted)" in text for text in texts)
-    assert per_class(facts) == [] and comparison(facts)["rows"] == []
+    assert per_class(facts)["entries"] == [] and comparison(facts)["rows"] == []
 
 
 def test_a_wrong_number_is_nowhere_in_the_page() -> None:
@@ -142,12 +163,21 @@ def test_pairs_are_tested_as_compare_tests_them() -> None:
     assert {row["result"] for row in comparison(facts_of(a, hole))["rows"]} == {"not compared"}
 
 
+def test_of_nothing_and_of_damaged_records_there_is_a_page_too() -> None:
+    assert "No cell was asked for." in content(facts_of()).body
+    page = content(facts_of(cell(0), victims=[{"victim_id": cell(0).victim_id, "model": "m"}])).body
+    assert "resnet50_v2 on mnist" in page and "not recorded" in page
+    only = content(facts_of(Cell(examples=N))).body
+    assert "0 of 1 cells are done; 1 missing." in only and "resnet50_v2 has no number; missing at 0.1" in only
+
+
 def test_classes_add_up_to_the_whole() -> None:
     facts = facts_of(cell(60), cell(80, attack="bim"))
-    found = per_class(facts)
-    assert [one["name"] for one in found] == ["0", "1", "2"] and sum(one["n"] for one in found) == N
-    kept = sum(one["value"] * one["n"] for one in found) / N
+    (entry,) = per_class(facts)["entries"]
+    assert len(entry["numbers"]) == 3 and sum(n for _, n, *_ in entry["numbers"]) == N
+    kept = sum(value * n for value, n, *_ in entry["numbers"]) / N
     assert kept == pytest.approx(100 * (N - 10 - 80) / N, abs=0.1)  # of the worst case
+    assert all(low <= value <= high for value, _, low, high in entry["numbers"])
 
 
 # -- the file ------------------------------------------------------------------------------------------------
@@ -210,7 +240,7 @@ def test_kept_images_are_in_the_page_as_far_as_they_fit(
     for image in (image for group in groups for image in group["images"]):
         assert image["scale"] == 20  # the most that keeps 8/255 within 1
         assert re.fullmatch(r"\d \(90%\)", image["before"])
-        assert image["after"] == f"{(image['label'] + 1) % 10} (70%)"
+        assert image["after"] == f"{(int(image['label']) + 1) % 10} (70%)"
     monkeypatch.setattr(gallery, "BYTES", 1)
     assert gallery.gallery(facts)["left_out"] == sum(len(group["images"]) for group in groups) - 1
 

@@ -201,11 +201,12 @@ def eventually(look: Callable[[], bool], seconds: float = 30) -> None:
 
 def test_it_reads_again_what_has_changed_and_only_then(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "SHARE", 1.0)
     watched = Watched(existing_outputs([str(folder)]))
     watched.start()
     try:
         assert "2 of 4 cells are done; 2 missing." in watched.content.body
-        time.sleep(1.0)
+        time.sleep(0.5)
         assert watched.version == 1
         finish(folder)
         eventually(lambda: "All 4 cells are done." in watched.content.body)
@@ -239,6 +240,7 @@ def test_what_runs_now_is_what_runs_say(folder: Path) -> None:
 @needs_chromium
 def test_a_page_fills_in_while_a_sweep_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(watch, "SHARE", 1.0)
     with serving(folder) as server, running() as browser, opened(browser, server.address) as watched:
         page = watched.page
         assert "2 of 4 cells are done; 2 missing." in page.inner_text("#answer")

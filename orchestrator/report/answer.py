@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from orchestrator.report.contest import Contest, victim_key, victim_name
+from orchestrator.report.contest import Contest, contests, victim_key, victim_name
 from orchestrator.report.facts import Facts
 from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from orchestrator.results.pairing import Outcome, against, untold
@@ -83,7 +83,7 @@ def best(contest: Contest, known: Mapping[Place, Outcome]) -> list[str]:
     for (leader, why), found in groupby(verdicts, key=lambda one: one[1:]):
         at = listed([epsilon for epsilon, *_ in found], "and")
         if leader:
-            sentences.append(f"at epsilon {at}, {leader} is the most robust")
+            sentences.append(f"at epsilon {at}, {leader}")
         elif why:
             sentences.append(f"at epsilon {at}, it cannot be told which is the most robust, since {why}")
         else:
@@ -102,13 +102,16 @@ def _ranked(contest: Contest, column: int) -> list[tuple[Row, Entry]]:
 
 
 def _leader(contest: Contest, column: int, known: Mapping[Place, Outcome]) -> tuple[str, str]:
-    """The best at an epsilon; or why there is none to be told. Neither: it is tied."""
+    """Which is the best at an epsilon, and under what; or why that cannot be told. Neither: it is tied."""
     ranked = _ranked(contest, column)
     if len(ranked) < 2:
         return "", "there is one model only"
-    sure = [row for row, entry in ranked if entry.best]
-    if sure:
-        return victim_name(sure[0], contest.table), ""
+    if ranked[0][1].best:
+        shared = [contest.with_transfer(row, column) for row, _ in ranked]
+        values = [entry.value for entry in shared if entry is not None and entry.value is not None]
+        if values and (len(values) < len(ranked) or values[0] < max(values)):
+            return "", "images made against other models change the order, or are not all tried"
+        return f"{victim_name(ranked[0][0], contest.table)} is the most robust {_under(ranked[0][0])}", ""
     if len({row.attack_label for row, _ in ranked}) > 1:
         return "", "they were not attacked alike"
     return "", untold(ranked[0][1], [entry for _, entry in ranked[1:]], known)
@@ -119,7 +122,7 @@ def _most_telling(contest: Contest, known: Mapping[Place, Outcome]) -> str:
     gaps = []
     for column in range(len(contest.table.epsilons)):
         ranked = _ranked(contest, column)
-        if contest.table.epsilons[column] > 0 and len(ranked) > 1 and ranked[0][1].best:
+        if contest.table.epsilons[column] > 0 and _leader(contest, column, known)[0]:
             gaps.append((ranked[0][1].value - ranked[1][1].value, column))  # type: ignore[operator]
     if not gaps:
         return ""
@@ -136,8 +139,17 @@ def _most_telling(contest: Contest, known: Mapping[Place, Outcome]) -> str:
         f"{weakest.only_second:,} hold for the former alone and {weakest.only_first:,} for the latter alone: "
         f"{100 * weakest.difference:+.1f} points, 95% interval {100 * low:+.1f} to {100 * high:+.1f}, exact "
         f"McNemar test p {probability(weakest.probability)}{seeds}; sure after Holm's correction for all "
-        "tests of its table."
+        f"tests of its table.{_shared(contest, column, (row, other))}"
     )
+
+
+def _shared(contest: Contest, column: int, rows: Sequence[Row]) -> str:
+    """What is left where images made against other victims count too."""
+    entries = [contest.with_transfer(row, column) for row in rows]
+    if any(entry is None or entry.value is None for entry in entries):
+        return ""
+    first, second = (share(entry) for entry in entries if entry is not None)
+    return f" Where images made against other models count too, they keep {first} and {second}."
 
 
 def breaking(contest: Contest) -> list[str]:
@@ -153,26 +165,28 @@ def breaking(contest: Contest) -> list[str]:
 def _breaks(row: Row, table: RobustnessTable) -> str:
     """Between which epsilons fewer than half of the images are left."""
     last: tuple[str, Entry] | None = None
-    unknown: list[str] = []
+    holes: dict[str, list[str]] = {}  # mark -> the epsilons that have it, since the last number
     for name, entry in zip(words.epsilons(table), row.entries, strict=True):
         if entry is None:
             continue
         if entry.value is None:
-            unknown.append(f"{name} is {entry.mark}")
+            holes.setdefault(entry.mark, []).append(name)
             continue
         if entry.value < _HALF:
-            missing = f"; {listed(unknown, 'and')}" if unknown else ""
             doubt = _unsure(entry) or (last and _unsure(last[1])) or ""
             if last is None:
                 before = "already at the smallest epsilon that has a number"
-                return f"is below half {before}, {name}: {share(entry)} {_under(row)}{doubt}{missing}"
+                return f"is below half {before}, {name}: {share(entry)} {_under(row)}{doubt}{_holes(holes)}"
             where = f"between epsilon {last[0]} ({share(last[1])}) and {name} ({share(entry)})"
-            return f"falls below half {where}, {_under(row)}{doubt}{missing}"
-        last, unknown = (name, entry), []
-    missing = f"; {listed(unknown, 'and')}" if unknown else ""
+            return f"falls below half {where}, {_under(row)}{doubt}{_holes(holes)}"
+        last, holes = (name, entry), {}
     if last is None:
-        return f"has no number yet{missing}" if unknown else "has no number"
-    return f"keeps at least half up to epsilon {last[0]} ({share(last[1])}), {_under(row)}{missing}"
+        return f"has no number{_holes(holes)}"
+    return f"keeps at least half up to epsilon {last[0]} ({share(last[1])}), {_under(row)}{_holes(holes)}"
+
+
+def _holes(holes: Mapping[str, Sequence[str]]) -> str:
+    return "".join(f"; {mark} at {listed(names)}" for mark, names in holes.items())
 
 
 def _unsure(entry: Entry) -> str:
@@ -203,6 +217,7 @@ def distrust(facts: Facts) -> list[Said]:
             f"{incomplete:,} of {count(len(cases), 'worst case')} incomplete: some attack is not done there"
         )
         found.append(Said(text, "suspicious"))
+    found += [Said(text, "note") for contest in contests(facts.tables) for text in _fooled_by_others(contest)]
     if any(not row.adaptive for table in facts.tables for row in table.rows):
         text = "attacks marked (oblivious) used gradients of the undefended model: their numbers flatter"
         found.append(Said(text, "note"))
@@ -211,6 +226,31 @@ def distrust(facts: Facts) -> list[Said]:
         found.append(Said(text, "note"))
     found += [Said(text) for text in _limits(facts)]
     return found
+
+
+_POINT = 0.01
+
+
+def _fooled_by_others(contest: Contest) -> Iterator[str]:
+    """Victims that images made against others break more of than their own attacks do."""
+    for row in contest.rows:
+        falls = [
+            (entry.value - shared.value, column)
+            for column, entry in enumerate(row.entries)
+            if entry is not None
+            and entry.value is not None
+            and (shared := contest.with_transfer(row, column)) is not None
+            and shared.value is not None
+        ]
+        fall, column = max(falls, default=(0.0, 0))
+        if fall > _POINT:
+            table, name = contest.table, victim_name(row, contest.table)
+            own, shared = row.entries[column], contest.with_transfer(row, column)
+            assert own is not None and shared is not None
+            yield (
+                f"{name} on {table.dataset_label} falls to images made against other models: at {table.norm} "
+                f"{words.epsilons(table)[column]} they leave {share(shared)}, its own attacks {share(own)}"
+            )
 
 
 def _limits(facts: Facts) -> Iterator[str]:
@@ -228,7 +268,7 @@ def _limits(facts: Facts) -> Iterator[str]:
     ]
     if halves:
         yield (
-            f"95% intervals are up to ±{100 * max(halves):.1f} points wide, and speak of the choice of test "
+            f"95% intervals are up to ±{100 * max(halves):.1f} points, and speak of the choice of test "
             "images only"
         )
     if unprobed := sum(map(findings.unprobed, facts.results)):

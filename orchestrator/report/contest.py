@@ -16,6 +16,13 @@ class Contest(NamedTuple):
     table: RobustnessTable
     rows: list[Row]  # of their worst cases; of the one attack that counts, where a victim has no other
 
+    def with_transfer(self, row: Row, column: int) -> Entry | None:
+        """What is left of a victim at an epsilon where images made against others count too, if they do."""
+        for other in self.table.rows:
+            if other.attack == WITH_TRANSFER and victim_key(other) == victim_key(row):
+                return other.entries[column]
+        return None
+
     def at(self, column: int) -> list[tuple[Row, Entry]]:
         """Those that have an entry at an epsilon."""
         return [(row, entry) for row in self.rows if (entry := row.entries[column]) is not None]

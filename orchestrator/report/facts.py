@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from orchestrator.results.choice import made_of
 from orchestrator.results.compare import pairs_compared
 from orchestrator.results.display import display
+from orchestrator.results.kept import class_names
 from orchestrator.results.pairing import Outcome, outcomes
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
@@ -76,6 +77,10 @@ class Facts:
         texts = display(cells)
         return {(cell["sweep"], cell["attack_id"]): texts(cell).attack for cell in cells}
 
+    def of(self, sweep: str) -> Results:
+        """What a sweep holds."""
+        return next(one for one in self.results if one.sweep == sweep)
+
     def labels(self, sweep: str, dataset: str) -> NDArray[np.int64]:
         """The true classes of a dataset's test images by place in the evaluation order; -1: not known."""
         if (sweep, dataset) not in self._labels:
@@ -87,12 +92,20 @@ class Facts:
             found = np.full(max((cell["examples"] for cell in cells), default=0), -1, np.int64)
             if cells:
                 most = max(cells, key=lambda cell: cell["examples"])["cell_id"]
-                [of] = [one for one in self.results if one.sweep == sweep]
-                rows = of.examples.to_table(columns=["position", "label"], filter=pc.field("cell_id") == most)
+                rows = self.of(sweep).examples.to_table(
+                    columns=["position", "label"], filter=pc.field("cell_id") == most
+                )
                 there = rows.filter(pc.less(rows["position"], len(found)))
                 found[there["position"].to_numpy()] = there["label"].to_numpy()
             self._labels[sweep, dataset] = found
         return self._labels[sweep, dataset]
+
+    def class_names(self, sweep: str, dataset: str) -> tuple[str, ...]:
+        """What the classes of a dataset are called, in the order of labels; empty: nobody says."""
+        victim = next(
+            id for (of, id), one in self.victims.items() if (of, one["dataset"]) == (sweep, dataset)
+        )
+        return class_names(self.of(sweep), victim)
 
     def rows(self, view: str) -> list[dict[str, Any]]:
         """The rows of a view, to be looked at only."""

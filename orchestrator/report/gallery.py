@@ -8,18 +8,17 @@ from __future__ import annotations
 import base64
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
 from orchestrator.clean_images import clean_images
 from orchestrator.report.facts import Facts
-from orchestrator.results.schemas import Results
+from orchestrator.results.kept import Kept, class_names, kept_images
 from orchestrator.results.text import robustness as words
 from workers.unit import NO_DEFENCE
 
@@ -30,30 +29,32 @@ BYTES = 4_000_000
 """Of all PNGs together, as text in the page, at the most."""
 
 _LARGEST = 96  # pixels of a side; larger images are shrunk, and the page says so
-_COLUMNS = (
-    *("position", "example_index", "label", "clean_label", "clean_confidence", "adv_label"),
-    *("adv_confidence", "image", "image_shape"),
-)
 
 
 def gallery(facts: Facts) -> dict[str, Any]:
     """By victim, groups of images, one for each attack that has kept a success; how many were left out,
     and why there are no clean ones where there are none."""
     chosen = _chosen(facts)
-    rows = _rows(facts, chosen)
-    clean, missing = _clean(facts, chosen, rows)
+    kept: dict[tuple[str, str], Kept] = {}
+    for results in facts.results:
+        cells = [cell["cell_id"] for cell in chosen if cell["sweep"] == results.sweep]
+        found = kept_images(results, cells, broken=True, n=EACH) if cells else {}
+        kept |= {(results.sweep, cell_id): images for cell_id, images in found.items()}
+    clean, missing = _clean(facts, chosen, kept)
     made: dict[int, list[dict[str, Any]]] = defaultdict(list)
     spent, left_out = 0, 0
     for i in range(EACH):
         for number, cell in enumerate(chosen):
-            own = rows[cell["sweep"], cell["cell_id"]]
-            if i >= len(own):
+            images = kept.get((cell["sweep"], cell["cell_id"]))
+            if images is None or i >= images.rows.num_rows:
                 continue
             if spent >= BYTES:
                 left_out += 1
                 continue
-            row = own[i]
-            shown = _shown(row, clean.get((cell["sweep"], cell["dataset"], row["example_index"])))
+            [row] = images.rows.slice(i, 1).to_pylist()
+            before = clean.get((cell["sweep"], cell["cell_id"]))
+            names = class_names(facts.of(cell["sweep"]), cell["victim_id"])
+            shown = _shown(row, images.adversarial[i], None if before is None else before[i], names)
             spent += sum(len(shown[name]) for name in ("clean", "change", "adversarial"))
             made[number].append(shown)
     victims: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -69,8 +70,9 @@ def _chosen(facts: Facts) -> list[dict[str, Any]]:
     as any. None that a check calls wrong: its images may be none."""
     kept: dict[tuple[str, str], int] = {}
     for results in facts.results:
-        counted = _kept(results, ["cell_id"]).group_by("cell_id").aggregate([([], "count_all")])
-        for row in counted.to_pylist():
+        successes = pc.field("image").is_valid() & pc.field("success")
+        found = results.examples.to_table(columns=["cell_id"], filter=successes)
+        for row in found.group_by("cell_id").aggregate([([], "count_all")]).to_pylist():
             kept[results.sweep, row["cell_id"]] = min(EACH, row["count_all"])
     best: dict[tuple[str, str, str], dict[str, Any]] = {}
     for cell in facts.rows("cells"):
@@ -83,50 +85,35 @@ def _chosen(facts: Facts) -> list[dict[str, Any]]:
     return list(best.values())
 
 
-def _kept(results: Results, columns: Sequence[str], cells: Iterable[str] | None = None) -> pa.Table:
-    """Rows that have an image and are a success, of some cells or of all."""
-    wanted = pc.field("image").is_valid() & pc.field("success")
-    if cells is not None:
-        wanted = pc.field("cell_id").isin(list(cells)) & wanted
-    return results.examples.to_table(columns=[*columns], filter=wanted)
-
-
-def _rows(facts: Facts, chosen: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The first rows with images of each chosen cell, in the evaluation order."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for results in facts.results:
-        cells = [cell["cell_id"] for cell in chosen if cell["sweep"] == results.sweep]
-        if cells:
-            table = _kept(results, ["cell_id", *_COLUMNS], cells).sort_by("position")
-            for row in table.to_pylist():
-                own = found[results.sweep, row["cell_id"]]
-                if len(own) < EACH:
-                    own.append(row)
-    return found
-
-
-_Clean = dict[tuple[str, str, int], NDArray[np.float32]]
+_Clean = dict[tuple[str, str], NDArray[np.float32]]
+"""Clean images (N, H, W, C) by sweep and cell."""
 
 
 def _clean(
-    facts: Facts,
-    chosen: Sequence[dict[str, Any]],
-    rows: dict[tuple[str, str], list[dict[str, Any]]],
+    facts: Facts, chosen: Sequence[dict[str, Any]], kept: dict[tuple[str, str], Kept]
 ) -> tuple[_Clean, list[str]]:
-    """Clean images by sweep, dataset and row of its test split; each dataset is read once."""
-    groups: dict[tuple[str, str], tuple[str, set[int]]] = {}
-    for cell in chosen:
-        _, wanted = groups.setdefault((cell["sweep"], cell["dataset"]), (cell["victim_id"], set()))
-        wanted.update(row["example_index"] for row in rows[cell["sweep"], cell["cell_id"]])
+    """As they were kept with the others; those of folders of earlier versions are looked for in the dataset,
+    each of which is read once."""
     found: _Clean = {}
+    wanted: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for cell in chosen:
+        if (images := kept.get(key := (cell["sweep"], cell["cell_id"]))) is None:
+            continue
+        if (clean := images.clean) is not None:
+            found[key] = clean
+        else:
+            wanted[cell["sweep"], cell["dataset"]].append(cell)
     missing = []
-    for (sweep, dataset), (victim_id, wanted) in groups.items():
-        index = np.array(sorted(wanted), np.int64)
-        images, why = clean_images(facts.stores[sweep], victim_id, index, facts.data_dir)
-        if images is None:
+    for (sweep, _), cells in wanted.items():
+        parts = [kept[sweep, cell["cell_id"]].rows["example_index"].to_numpy() for cell in cells]
+        index = np.concatenate(parts).astype(np.int64)
+        read, why = clean_images(facts.stores[sweep], cells[0]["victim_id"], index, facts.data_dir)
+        if read is None:
             missing.append(why)
             continue
-        found |= {(sweep, dataset, int(i)): image for i, image in zip(index, images, strict=True)}
+        ends = np.cumsum([len(part) for part in parts])[:-1]
+        for cell, part in zip(cells, np.split(read, ends), strict=True):
+            found[sweep, cell["cell_id"]] = part
     return found, list(dict.fromkeys(missing))
 
 
@@ -152,8 +139,12 @@ def _said(cell: dict[str, Any], facts: Facts) -> dict[str, Any]:
     }
 
 
-def _shown(row: dict[str, Any], clean: NDArray[np.float32] | None) -> dict[str, Any]:
-    image = np.frombuffer(row["image"], np.float32).reshape(row["image_shape"])
+def _shown(
+    row: dict[str, Any],
+    image: NDArray[np.float32],
+    clean: NDArray[np.float32] | None,
+    names: Sequence[str],
+) -> dict[str, Any]:
     scale, change = 0, ""
     if clean is not None and clean.shape == image.shape:
         difference = image - clean
@@ -164,9 +155,9 @@ def _shown(row: dict[str, Any], clean: NDArray[np.float32] | None) -> dict[str, 
         "clean": png(clean) if scale and clean is not None else "",
         "change": change,
         "scale": scale,
-        "label": row["label"],
-        "before": _answer(row["clean_label"], row["clean_confidence"]),
-        "after": _answer(row["adv_label"], row["adv_confidence"]),
+        "label": _name(row["label"], names),
+        "before": _answer(row["clean_label"], row["clean_confidence"], names),
+        "after": _answer(row["adv_label"], row["adv_confidence"], names),
         "index": row["example_index"],
         "size": f"{image.shape[1]} × {image.shape[0]}",
         "shrunk": max(image.shape[:2]) > _LARGEST,
@@ -183,10 +174,15 @@ def _scale(largest: float) -> int:
     return max(fitting, default=1)
 
 
-def _answer(label: int | None, confidence: float | None) -> str:
+def _answer(label: int | None, confidence: float | None, names: Sequence[str]) -> str:
     if label is None:
         return "no finite answer"
-    return f"{label}" if confidence is None else f"{label} ({100 * confidence:.0f}%)"
+    name = _name(label, names)
+    return name if confidence is None else f"{name} ({100 * confidence:.0f}%)"
+
+
+def _name(label: int, names: Sequence[str]) -> str:
+    return names[label] if label < len(names) else str(label)
 
 
 def png(image: NDArray[np.float32]) -> str:

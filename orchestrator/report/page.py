@@ -117,7 +117,7 @@ class Content(NamedTuple):
 def content(facts: Facts) -> Content:
     """Fill the sections."""
     found = contests(facts.tables)
-    transfers = sections.transfers(facts)
+    transfers, classes = sections.transfers(facts), sections.per_class(facts)
     effort, comparison, keys = sections.effort(facts), sections.comparison(facts), sections.keys(facts)
     body = (
         _environment()
@@ -137,6 +137,7 @@ def content(facts: Facts) -> Content:
             worst_cases=list(sections.worst_cases(facts)),
             comparison=comparison,
             transfers=bool(transfers),
+            classes_left_out=classes["left_out"],
             certified=sections.certified(facts),
             gallery=gallery(facts),
             victims=sections.victims(facts),
@@ -151,7 +152,7 @@ def content(facts: Facts) -> Content:
     data = {
         **series(facts.tables),
         "specs": specs(),
-        "classes": sections.per_class(facts),
+        "classes": classes,
         "transfers": transfers,
         "training": sections.training(facts),
         "effort": effort["bars"],

@@ -9,17 +9,22 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from orchestrator.report.answer import probability
 from orchestrator.report.contest import contests, victim_key, victim_name
 from orchestrator.report.facts import Facts
 from orchestrator.report.series import percent, row_keys
 from orchestrator.results.checks import RULES
 from orchestrator.results.matrix import matrix
+from orchestrator.results.metrics import WORST_CASE
+from orchestrator.results.tables import Entry
 from orchestrator.results.text import certified as certificates
 from orchestrator.results.text import findings
 from orchestrator.results.text import robustness as words
-from orchestrator.results.text.base import shown
+from orchestrator.results.text.base import NO_VALUE, shown
 from orchestrator.results.text.comparison import difference
+from orchestrator.results.wilson import wilson
 from orchestrator.run.progress import duration
 from workers.unit import NO_DEFENCE, label
 from workers.version import VERSION
@@ -72,26 +77,29 @@ def robustness(facts: Facts) -> Iterator[dict[str, Any]]:
 
 
 def worst_cases(facts: Facts) -> Iterator[dict[str, Any]]:
-    """Where each victim breaks: its worst case, and the last and first epsilons on both sides of a half."""
+    """Where each victim breaks: the last epsilon that has at least half left, and the first with less."""
     for table, contest in zip(facts.tables, contests(facts.tables), strict=True):
+        known = {label(row.attack, row.attack_options): row.attack_label for row in table.rows}
         names = words.epsilons(table)
         rows = []
         for row in contest.rows:
-            kept, lost = "", ""
-            for name, entry in zip(names, row.entries, strict=True):
-                if entry is None or entry.value is None or lost:
-                    continue
-                kept, lost = (name, "") if entry.value >= 0.5 else (kept, name)
-            attacks = {attack for entry in row.entries if entry for attack in entry.attacks}
+            there = [
+                (name, entry.value)
+                for name, entry in zip(names, row.entries, strict=True)
+                if entry is not None and entry.value is not None
+            ]
+            lost = next((i for i, (_, value) in enumerate(there) if value < 0.5), len(there))
+            attacks = sorted({attack for entry in row.entries if entry for attack in entry.attacks})
             rows.append(
                 {
                     "keys": row_keys(table, row),
                     "name": victim_name(row, table),
                     "clean": words.percent(row.clean_accuracy, row.clean_sd),
                     "clean_value": percent(row.clean_accuracy),
-                    "kept": kept or "none",
-                    "lost": lost or "none",
-                    "of": ", ".join(sorted(attacks)) or row.attack_label,
+                    "kept": there[lost - 1][0] if lost else "–",
+                    "lost": there[lost][0] if lost < len(there) else "–",
+                    "of": ", ".join(known.get(attack, attack) for attack in attacks)
+                    or ("no attack yet" if row.attack == WORST_CASE else row.attack_label),
                 }
             )
         if rows:
@@ -140,35 +148,52 @@ def _points(value: float | None) -> float | None:
     return None if value is None else round(100 * value, 2)
 
 
-def per_class(facts: Facts) -> list[dict[str, Any]]:
-    """Robust accuracy by true class, of what sums each victim up; one row a victim, epsilon and class."""
-    found = []
+_CLASSES = 60_000  # numbers of which a page is made; `figure per-class` draws any of them
+
+
+def per_class(facts: Facts) -> dict[str, Any]:
+    """Robust accuracy by true class, of what sums each victim up: one entry for each victim and epsilon, its
+    `numbers` by class: percent, test images, and the ends of the interval where there is one seed, of which
+    alone it speaks. `left_out`: how many numbers, where they are too many for a page."""
+    found: list[dict[str, Any]] = []
+    names: dict[str, tuple[str, ...]] = {}
     for table, contest in zip(facts.tables, contests(facts.tables), strict=True):
         for row in contest.rows:
             for name, entry in zip(words.epsilons(table), row.entries, strict=True):
                 if entry is None or entry.value is None:
                     continue  # a hole, or wrong
-                hits: Counter[int] = Counter()
-                sizes: Counter[int] = Counter()
-                for place in entry.places:
-                    robust = facts.known[place].robust
-                    labels = facts.labels(place.sweep, table.dataset)[: len(robust)]
-                    hits.update(labels[robust & (labels >= 0)].tolist())
-                    sizes.update(labels[labels >= 0].tolist())
-                for klass in sorted(sizes):
-                    value = round(100 * hits[klass] / sizes[klass], 1)
-                    found.append(
-                        {
-                            **row_keys(table, row),
-                            "victim": victim_name(row, table),
-                            "text": name,
-                            "name": str(klass),
-                            "value": value,
-                            "n": sizes[klass] // entry.seeds,
-                            "doubt": ", ".join(entry.checks) if entry.verdict == "suspicious" else "",
-                        }
-                    )
-    return found
+                names[table.dataset_label] = facts.class_names(row.sweep, table.dataset)
+                found.append(
+                    {
+                        **row_keys(table, row),
+                        "victim": victim_name(row, table),
+                        "text": name,
+                        "doubt": ", ".join(entry.checks) if entry.verdict == "suspicious" else "",
+                        "numbers": _by_class(facts, table.dataset, entry),
+                    }
+                )
+    many = sum(len(entry["numbers"]) for entry in found)
+    if many > _CLASSES:
+        return {"entries": [], "names": {}, "left_out": many}
+    return {"entries": found, "names": names, "left_out": 0}
+
+
+def _by_class(facts: Facts, dataset: str, entry: Entry) -> list[list[Any]]:
+    robust = [facts.known[place].robust for place in entry.places]
+    labels = [
+        facts.labels(place.sweep, dataset)[: len(own)]
+        for place, own in zip(entry.places, robust, strict=True)
+    ]
+    label, left = np.concatenate(labels), np.concatenate(robust)
+    there = label >= 0
+    classes = int(label.max(initial=0)) + 1
+    hits, sizes = (np.bincount(label[of], minlength=classes) for of in (there & left, there))
+    numbers: list[list[Any]] = []
+    for k, n in zip(hits.tolist(), sizes.tolist(), strict=True):
+        ends = wilson(k, n) if n and entry.seeds == 1 else ()
+        share = [round(100 * float(one), 1) for one in (k / n if n else np.nan, *ends)]
+        numbers.append([share[0], n // entry.seeds, *share[1:]])
+    return numbers
 
 
 def transfers(facts: Facts) -> list[dict[str, Any]]:
@@ -258,12 +283,12 @@ def victims(facts: Facts) -> list[dict[str, str]]:
         {
             "name": _victim_text(victim, facts),
             "recipe": row["recipe"] or "the default recipe",
-            "parameters": f"{row['parameters']:,}",
+            "parameters": NO_VALUE if row["parameters"] is None else f"{row['parameters']:,}",
             "train": words.percent(row["train_accuracy"], None),
             "validation": words.percent(row["validation_accuracy"], None),
             "test": words.percent(row["test_accuracy"], None),
             "seconds": duration(row["seconds"] or 0.0),
-            "weights": row["weights"][:12],
+            "weights": (row["weights"] or NO_VALUE)[:12],
             "data": (row["data"] or "not recorded")[:12],
         }
         for key, victim in facts.victims.items()

@@ -67,7 +67,10 @@ def connect(
             "python_enable_replacements": False,
         },
     )
-    connection.execute("SET enable_progress_bar = false")  # it would draw on whatever terminal there is
+    # It would draw on whatever terminal there is. In a notebook without ipywidgets it is off, and setting it
+    # an error.
+    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]:
+        connection.execute("SET enable_progress_bar = false")
     sweeps = [results] if isinstance(results, Results) else list(results)
     for i, one in enumerate(sweeps):
         # That of the first is called as views call it, for who looks at one sweep and behind its views.

@@ -17,6 +17,7 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.report.page import page, policy
+from orchestrator.view import watch
 from orchestrator.view.watch import Watched
 from workers.storage import redacted
 from workers.version import VERSION
@@ -66,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         asked = self._asked()
         if asked == "":
             watched = self.server.watched
-            where = {"example": _EXAMPLE, "version": watched.version}
+            where = {"example": _EXAMPLE, "version": watched.version, "seconds": watch.LOOK_SECONDS}
             text = page(watched.content, list(watched.stores), live=where)
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", text.encode())
         elif asked == "status":

@@ -24,7 +24,9 @@ from workers.storage import redacted
 LOOK_SECONDS = 2.0
 """How often a folder is looked at for something new, at the most."""
 
-_SHARE = 0.25  # of the time, at the most, goes into making a page again: a sweep needs the machine more
+SHARE = 0.25
+"""How much of the time, at the most, goes into making a page again: a sweep needs the machine more."""
+
 ROWS, BYTES, SECONDS, MEMORY = 1000, 2_000_000, 30.0, "1GB"
 """The most that an answer to a query has, how long it may take, and in how much memory."""
 
@@ -79,7 +81,7 @@ class Watched:
                 self.problem = ""
             except (UserError, OSError) as error:  # a folder that is moved, a share that is away
                 self.problem = redacted(str(error))
-            wait = max(LOOK_SECONDS, (time.monotonic() - begun) / _SHARE)
+            wait = max(LOOK_SECONDS, (time.monotonic() - begun) / SHARE)
 
     def _signs(self) -> Any:
         """What changes when there is something new: names and sizes of files, no contents."""

@@ -153,7 +153,7 @@
       if (place.done) return place.done;
       const spec = structuredClone(data.specs[name]);
       spec.datasets = { points };
-      if (more.ticks) Object.assign(spec.layer[0].encoding.x, axis(spec.layer[0].encoding.x.axis, more.ticks));
+      if (more.ticks) Object.assign(spec.layer[0].encoding.x, axis(spec.layer[0].encoding.x.axis, more.ticks, more.from ?? 0));
       if (LINES[name]) spec.height = 24 * Math.max(1, new Set(points.map((one) => one[LINES[name]])).size);
       place.done = vegaEmbed(place, spec, { ast: true, renderer: "svg", actions: false, tooltip: { theme: "custom" } })
         .then((result) => { place.view = result.view; });
@@ -164,11 +164,11 @@
   }
 
   /* Ticks at what was asked for, in the words of the grid. */
-  function axis(known, ticks) {
+  function axis(known, ticks, from) {
     const values = [...ticks.keys()].sort((a, b) => a - b);
     const names = Object.fromEntries([...ticks].map(([value, text]) => [JSON.stringify(value), text]));
     return {
-      scale: { domain: [Math.min(values[0], 0), values[values.length - 1] || 1], nice: false },
+      scale: { domain: [Math.min(values[0], from), values[values.length - 1] || 1], nice: false },
       axis: { ...known, values, labelOverlap: true, labelExpr: `(${JSON.stringify(names)})[datum.value]` },
     };
   }
@@ -260,7 +260,7 @@
       const title = JSON.parse(key).join(", ");
       const texts = [...new Set(own.map((one) => one.text))];
       const name = `${id} ${key}`;
-      if (!texts.includes(picked[name])) picked[name] = texts[Math.floor(texts.length / 2)];
+      if (!texts.includes(picked[name])) picked[name] = texts[Math.floor((texts.length - 1) / 2)];
       const select = element("select", { "aria-label": `Epsilon of ${title}` },
         ...texts.map((text) => element("option", text === picked[name] ? { value: text, selected: "" } : { value: text }, text)));
       const holder = element("div");
@@ -304,12 +304,14 @@
   }
 
   function drawClasses() {
-    const shown = data.classes.filter(isShown);
+    const shown = data.classes.entries.filter(isShown);
     byEpsilon("class-panels", group(shown, (one) => JSON.stringify([one.dataset, one.norm])), (own, title, at) =>
-      chart("heatmap", own.map((one) => ({
-        line: one.doubt ? `${one.victim} ?` : one.victim, column: one.name, text: one.text, value: one.value, n: one.n,
-        shown: `${one.value.toFixed(1)}%`, doubt: one.doubt || "none", label: one.value.toFixed(0),
-      })), `Robust accuracy by class: ${title}, epsilon ${at}`));
+      chart("heatmap", own.flatMap((one) => one.numbers.map(([value, n, low, high], i) => ({
+        line: one.doubt ? `${one.victim} ?` : one.victim, column: data.classes.names[one.dataset][i] || String(i),
+        text: one.text, value, n, doubt: one.doubt || "none", label: value === null ? "–" : value.toFixed(0),
+        shown: value === null ? "no image" : low === undefined ? `${value.toFixed(1)}%`
+          : `${value.toFixed(1)}% (${low.toFixed(1)} to ${high.toFixed(1)})`,
+      }))), `Robust accuracy by class: ${title}, epsilon ${at}`));
   }
 
   function drawTransfers() {
@@ -336,7 +338,8 @@
         element("span", {}, element("i", { style: `border-top-color:${colour(i)}` }), name)));
       made.push(panel(dataset, keys, chart("training", own.map((one) => ({
         ...one, colour: colour(victims.indexOf(one.victim)), dash: one.of === "training images" ? [1, 0] : [5, 3],
-      })), `Accuracy against epoch, ${dataset}: ${victims.length} victims`)));
+      })), `Accuracy against epoch, ${dataset}: ${victims.length} victims`,
+        { ticks: new Map(own.map(({ epoch }) => [epoch, String(epoch)])), from: 1 })));
     }
     fill("training-panels", made);
   }
@@ -366,8 +369,7 @@
 
   /* -- served while a sweep runs ----------------------------------------------------------------------- */
 
-  const SECONDS = 2;
-  let version;
+  let where, version;  // what the server said with the page; of what is shown
 
   const openDetails = () => all("main details[open]:not(.filter)").map((one) => one.querySelector("summary").textContent);
   const sortedBy = () => all("th[aria-sort]").map((head) => [
@@ -437,7 +439,7 @@
       byId("status").replaceChildren(element("p", { class: "error" },
         "The server does not answer: it has been ended, or this machine is busy. What is below was read before."));
     }
-    setTimeout(look, 1000 * SECONDS);
+    setTimeout(look, 1000 * where.seconds);
   }
 
   const cellText = (value) => value === null ? "–" : typeof value === "object" ? JSON.stringify(value)
@@ -475,7 +477,8 @@
   begin();
   window.report = { drawAll };
   if (byId("where")) {
-    version = JSON.parse(byId("where").textContent).version;
+    where = JSON.parse(byId("where").textContent);
+    version = where.version;
     byId("ask").addEventListener("submit", ask);
     byId("statement").addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("ask").requestSubmit();
