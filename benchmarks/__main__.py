@@ -15,8 +15,10 @@ BENCHMARKS = (
     "publishing",
     "tables",
     "reports",
+    "figures",
     "layout",
     "scales",
+    "training",
     "attacks",
     "strength",
 )

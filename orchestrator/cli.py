@@ -367,6 +367,70 @@ def figure(
         save(draw(kind, _results(outputs), choice), out)
 
 
+@app.command()
+def image(
+    photos: Annotated[list[str], typer.Argument(metavar="PHOTO…", help="Image files of any size.")],
+    out: DrawnOption,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="A victim of the cache, by its id or the beginning of it (list victims); or a network of "
+            "keras.applications, as an ImageNet classifier.",
+        ),
+    ],
+    attack: Annotated[str, typer.Option(metavar="NAME", help="list attacks has them.")] = "fgsm",
+    epsilons: Annotated[
+        str, typer.Option(metavar="E,E,…", help="A row of the figure for each, in --pixel-range.")
+    ] = "0.01,0.03,0.1",
+    norm: Annotated[str | None, typer.Option(metavar="linf|l2", help="[default: the attack's]")] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the attack: steps=20."),
+    ] = None,
+    model_options: Annotated[
+        list[str] | None,
+        typer.Option("--model-set", metavar="KEY=VALUE", help="Of an ImageNet classifier: alpha=0.35."),
+    ] = None,
+    pixel_range: Annotated[
+        tuple[float, float], typer.Option(metavar="LOW HIGH", help="The scale in which epsilons are given.")
+    ] = (0.0, 1.0),
+    label: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Ascend the loss at this class, not at the model's own answer."),
+    ] = None,
+    cache_dir: CacheOption = None,
+    width: WidthOption = None,
+) -> None:
+    """Attack photographs of yours, and draw what became of them: a row for each epsilon, with the image, the
+    change, and the model's answers before and after.
+
+    A photograph is resized to what the model takes, and attacked there.
+    """
+    with user_errors():
+        from orchestrator.results.figures import Choice, form_of, save
+
+        form_of(out)
+        Choice(width=width)
+        from orchestrator.photos import photo_figure
+
+        with saying("importing TensorFlow"):
+            drawing = photo_figure(
+                photos,
+                model=model,
+                attack=attack,
+                epsilons=epsilons,
+                cache_dir=cache_dir or f"{OUTPUTS}/victims",
+                norm=norm,
+                options=options or (),
+                model_options=model_options or (),
+                pixel_range=pixel_range,
+                label=label,
+                width=width,
+            )
+        save(drawing, out)
+
+
 @export.command("images")
 def export_images(
     outputs: OutputsArgument,

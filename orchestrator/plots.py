@@ -68,6 +68,21 @@ class Plots:
         """Every model under every attack at one epsilon, by default one in the middle of the grid's."""
         return self._draw("heatmap", _chosen(dataset, model, defence, attack, norm), by, epsilon, width)
 
+    def transfer(
+        self,
+        *,
+        dataset: Names = (),
+        model: Names = (),
+        defence: Names = (),
+        attack: Names = (),
+        norm: Names = (),
+        by: Names = (),
+        epsilon: float | None = None,
+        width: float | None = None,
+    ) -> Figure:
+        """Images made against each model, tried on each other, at one epsilon."""
+        return self._draw("transfer", _chosen(dataset, model, defence, attack, norm), by, epsilon, width)
+
     def perceptibility(
         self,
         *,

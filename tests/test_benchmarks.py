@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import affinity, layout, orchestration, planning, publishing, reports, scales, startup, tables
+from benchmarks import (
+    affinity,
+    figures,
+    layout,
+    orchestration,
+    planning,
+    publishing,
+    reports,
+    scales,
+    startup,
+    tables,
+)
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.reading import Reading, alternate, median_ratio
 from orchestrator.grid.load import load_grid
@@ -98,6 +109,12 @@ def test_a_reading_says_whether_its_target_is_met() -> None:
 def test_reports() -> None:
     readings = reports.measure(repeats=1, large=0)
     check(readings, 4)
+    assert not readings[-1].missed
+
+
+def test_figures() -> None:
+    readings = figures.measure(repeats=1, victims=1, attacks=2)
+    check(readings, 6)
     assert not readings[-1].missed
 
 

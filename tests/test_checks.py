@@ -65,6 +65,17 @@ def tried(
     return [replace(made, source=against)]
 
 
+OF_SMOOTHED: dict[str, Any] = {"norm": "l2", "defence": "smoothing", "epsilon": 0.25}
+SMOOTHED = cell("pgd", range(20), **OF_SMOOTHED)
+
+
+def certified(radius: float | None) -> Cell:
+    """Certificates of so much for every example of that victim, with noise of 0.25."""
+    taken: dict[str, Any] = {"sigma": 0.25, "n0": 100, "draws": 1000, "alpha": 0.001}
+    rows = [{"radius": radius}] * N
+    return Cell(attack="certify", **{**OF_SMOOTHED, "epsilon": 0.0}, examples=N, rows=rows, **taken)
+
+
 def victim(of: Cell, **values: Any) -> dict[str, Any]:
     known = {name: getattr(of, name) for name in ("victim_id", "model", "model_options", "dataset")}
     healthy = {"defence": of.defence, "seed": of.seed, "chance": 0.1, "test_accuracy": 0.95}
@@ -346,6 +357,17 @@ CELLS_THAT_FIRE: dict[str, list[tuple[list[Cell], list[Cell]]]] = {
         ([BIM[1], cell("square", range(315), QUERIES)], [BIM[1], cell("square", range(303), QUERIES)]),
         ([BIM[1], cell("square", range(315), QUERIES)], [BIM[1], cell("square", range(350), QUERIES)]),
     ],
+    "inside_certificate": [
+        # Nothing within 0.6 is answered otherwise, say certificates; one in a thousand may be wrong.
+        ([SMOOTHED, certified(0.6)], [cell("pgd", range(1), **OF_SMOOTHED), certified(0.6)]),
+        # Certified is less than the attack was allowed, or hardly more.
+        ([SMOOTHED, certified(0.6)], [SMOOTHED, certified(0.2)]),
+        ([SMOOTHED, certified(0.6)], [SMOOTHED, certified(0.26)]),
+        ([SMOOTHED, certified(0.6)], [SMOOTHED, certified(None)]),
+        # Another victim's, and another norm's.
+        ([SMOOTHED, certified(0.6)], [replace(SMOOTHED, defence="none"), certified(0.6)]),
+        ([SMOOTHED, certified(0.6)], [replace(SMOOTHED, norm="linf"), certified(0.6)]),
+    ],
     "transfer_better": [
         # Weaker by itself, but what it breaks no attack on the victim itself does.
         ([BIM[1], *tried("bim", range(270, 350))], [BIM[1], *tried("bim", range(290))]),
@@ -364,6 +386,7 @@ CELLS_THAT_FIRE: dict[str, list[tuple[list[Cell], list[Cell]]]] = {
         (
             [cell("bim", range(100), defence="jpeg"), *tried("bim", range(200), defence="jpeg")],
             [
+                cell("bim", (), defence="none"),
                 cell("bim", range(100), defence="jpeg"),
                 cell("bim", range(200), defence="jpeg", adaptive=False),
                 *tried("bim", range(200), defence="jpeg", source={"defence": "none"}),

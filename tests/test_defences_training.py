@@ -29,6 +29,7 @@ from workers.unit import DatasetSpec, DefenceSpec
 from workers.victims.base import TrainingError
 from workers.victims.batch_norm import batch_norms
 from workers.victims.cache import weights_hash
+from workers.victims.fitting import attacked_examples
 from workers.victims.training import build_and_train
 
 pytestmark = pytest.mark.tf
@@ -254,7 +255,10 @@ def test_what_is_trained_on_attacks_withstands_them(digits: Dataset, robust: tup
 def test_validation_under_attack_is_what_the_engine_finds(digits: Dataset, robust: tuple[Any, Any]) -> None:
     """PGD of 10 steps on the images held out, another implementation of it: within sampling of its starts."""
     model, history = robust
-    held_out = stratified_order(digits.y_train, 2)[:130]
+    held_out = stratified_order(digits.y_train, 2)[
+        : attacked_examples(AdversarialTraining(epsilon=0.2), 1167)
+    ]
+    assert len(held_out) == 84
     images, labels = digits.images("train", held_out), digits.labels("train", held_out)
     attack = build({"name": "pgd", "steps": 10, "relative_step_size": 0.25, "loss": "cross_entropy"})
     found = attack(model, images, labels, [0.2]).robust_accuracy[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,8 @@ def test_many_long_names_can_be_read_at_the_width_of_a_column(kind: str) -> None
                     attack_options="binary_search_steps=5, steps=50",
                     minimum_norm=nearest,
                 )
+    made = [cell for cell in some if cell.attack == "fgsm" and cell.epsilon == 0.1]
+    some += [replace(on, source=by) for by in made for on in made if on.victim_id != by.victim_id]
     history = [
         {"victim_id": victim, "epoch": epoch, "phase": "scratch", "loss": 1.0, "accuracy": 0.5,
          "validation_loss": 1.2, "validation_accuracy": 0.4}
@@ -331,6 +334,35 @@ def test_a_gallery_shows_nothing_of_what_a_check_calls_wrong() -> None:
     )
     figure = draw("gallery", [results_of([good, wrong])], Choice())
     assert len(figure.axes[0].get_images()) == 9 and "wrong, no number" in texts(figure)
+
+
+def test_who_breaks_whom() -> None:
+    """Images made against b leave 75% of a; a itself keeps half, and b three quarters."""
+    a = Cell(model="a", model_label="Net A", examples=20, rows=rows(10))
+    b = Cell(model="b", examples=20, rows=rows(5))
+    b_on_a = replace(a, source=b, rows=rows(4))
+    figure = draw("transfer", [results_of([a, b, b_on_a])], Choice(epsilon=0.1))
+    said = texts(figure).split("\n")
+    # By rows: on a what was made against a and against b; on b itself alone, as nothing else was tried on it.
+    numbers = [text for text in figure.axes[0].texts if text.get_text().isdecimal()]
+    where = {(text.get_position(), text.get_weight()): text.get_text() for text in numbers}
+    assert where == {
+        ((0.5, 0.5), "bold"): "50",
+        ((0.5, 1.5), "normal"): "80",
+        ((1.5, 1.5), "bold"): "75",
+    }
+    assert {"Net A", "b", "made against", "tried on"} <= set(
+        said
+    ) and "mnist, linf, fgsm, epsilon 0.1" in said
+    partial = replace(b_on_a, rows=rows(4, 7))
+    some = texts(draw("transfer", [results_of([a, b, partial])], Choice()))
+    assert "part" in some.split("\n") and "partial, no number: b → Net A" in some
+    with pytest.raises(UserError, match="no attack of these has `transfer: true`"):
+        draw("transfer", [results_of([a, b])], Choice())
+    # Who looks at classes or images does not stumble over the worst case with transfer.
+    both = Choice(by=["attack"])
+    for kind in ("per-class", "gallery", "heatmap", "curves", "perceptibility"):
+        assert draw(kind, [results_of([a, b, b_on_a])], both).axes
 
 
 def test_training_draws_a_network_once() -> None:

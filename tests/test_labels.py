@@ -125,6 +125,10 @@ def test_runs_of_earlier_versions_have_no_labels(tmp_path: Path) -> None:
             {"attacks": [{"name": "fgsm", "label": "worst case"}]},
             'label "worst case" is what tables call all attacks together',
         ),
+        (
+            {"attacks": [{"name": "fgsm", "label": "worst case, with transfer"}]},
+            'label "worst case, with transfer" is what tables call all attacks together',
+        ),
         ({"models": [{"name": "small_cnn", "lable": "A"}]}, 'unknown option of model small_cnn "lable"'),
     ],
 )

@@ -329,24 +329,6 @@ def test_an_attack_inside_certificates_makes_both_wrong() -> None:
     assert {row["certified_accuracy_unchecked"] for row in certified} == {1.0}
 
 
-@pytest.mark.parametrize(
-    "cells",
-    [
-        [attacked([]), certificates(0.6)],
-        [attacked([0]), certificates(0.6)],  # one certificate of 200 may be wrong
-        [attacked(range(20)), certificates(0.2)],  # it does not reach so far
-        # Near the radius the class that is certified leads by little: 20 draws are often of another.
-        [attacked(range(60)), certificates(0.26)],
-        [attacked(range(20)), certificates(None)],
-        [attacked(range(20)), certificates(0.6, right=False)],
-        [attacked(range(20), norm="linf"), certificates(0.6)],
-        [attacked(range(20), defence="none"), certificates(0.6)],
-    ],
-)
-def test_what_is_no_contradiction(cells: list[Cell]) -> None:
-    assert not fires(results_of(cells))
-
-
 def test_images_from_another_victim_may_not_get_inside_either() -> None:
     source = Cell(model="b", attack="pgd", norm="l2", epsilon=0.25)
     moved = replace(attacked(range(20)), source=source)

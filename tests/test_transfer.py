@@ -468,3 +468,43 @@ def test_success_is_the_answer_of_the_victim_that_images_are_tried_on() -> None:
         assert (mine.loc[mine["success"], "linf"] <= [0.1, 0.2][level] * 1.0001).all()
         # The whole budget is spent, also where the source was fooled from the start.
         assert (np.abs(found.images[level] - images).max(axis=(1, 2, 3)) > 0.05).all()
+
+
+MASKED = """\
+models: [small_cnn]
+datasets: [digits]
+attacks: [{name: pgd, steps: 5}]
+defences: [none, {name: rounded, factory: "blunt:rounded"}]
+epsilons: [0.2]
+examples: 60
+train: {epochs: 4, batch_size: 32}
+transfer: true
+"""
+
+BLUNT = """
+import tensorflow as tf
+
+
+def rounded(levels=4):
+    return lambda images: tf.round(images * levels) / levels
+"""
+
+
+@pytest.mark.tf
+def test_a_victim_that_hides_its_gradients_falls_to_images_of_another(tmp_path: Path) -> None:
+    """It looks untouched, and the attack that was run on it says nothing: what was made elsewhere does."""
+    (tmp_path / "blunt.py").write_text(BLUNT)
+    grid = parse(tmp_path, text=MASKED)
+    out = tmp_path / "out"
+    assert sweep(grid, out, runner="workers.evaluator:Evaluator").exit_code == 0
+    results = Store(str(out)).results()
+    rows = {row["defence"]: row for row in run_query(results, "FROM transfer").to_pylist()}
+    own = {row["defence"]: row for row in run_query(results, "FROM cells").to_pylist()}
+    hidden = rows["rounded"]
+    assert own["rounded"]["robust_accuracy_unchecked"] == own["rounded"]["clean_accuracy"] > 0.7
+    assert hidden["same_network"] and hidden["robust_accuracy"] < 0.2
+    assert hidden["beyond"] >= 30
+    assert {"transfer_better", "epsilon_one"} <= set(own["rounded"]["checks"])
+    # Made against it, images are no threat to anybody, and say why.
+    assert rows["none"]["robust_accuracy"] == rows["none"]["clean_accuracy"]
+    assert "zero_gradients" in rows["none"]["flags"]

@@ -36,6 +36,7 @@ slice: 250                        # examples per unit of work: how finely a cell
 keep: 8                           # adversarial images stored per cell
 seeds: [0]                        # training seeds; several give mean ± SD
 attack_seed: 0                    # for attacks with randomness
+# transfer: true                  # try the images made against each victim on all others too
 
 # exclude:                        # cells to leave out
 #   - {{model: wide_cnn, attack: bim, epsilon: 0.3}}

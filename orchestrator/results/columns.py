@@ -231,7 +231,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "seconds": "that the epoch took",
         "adversarial_accuracy": "accuracy on training images under the training's own attack while the epoch "
         "went, in [0, 1]; null: it has none",
-        "validation_adversarial_accuracy": "accuracy on up to 512 images held out, under pgd of 10 steps at "
+        "validation_adversarial_accuracy": "accuracy on 64 to 512 images held out, under pgd of 10 steps at "
         "the whole epsilon of the training, in [0, 1]; null likewise",
     },
     "failures": {

@@ -17,7 +17,6 @@ from workers.flags import Flag
 MATRIX_METRICS = {"robust_accuracy": "robust accuracy", "attack_success_rate": "attack success rate"}
 """What a matrix may show: numbers that mean the same of a transfer and of an attack on the victim itself."""
 
-
 _BLIND = (Flag.ZERO_GRADIENTS, Flag.NON_FINITE_GRADIENTS)
 """What is to be known of images before who they are tried on looks robust."""
 

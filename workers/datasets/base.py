@@ -81,6 +81,8 @@ class Dataset:
             "fingerprint": self.fingerprint,
             "train_size": len(self.y_train),
             "test_size": len(self.y_test),
+            "shape": list(self.shape),
+            "classes": self.classes,
             **({"class_names": list(self.class_names)} if self.class_names else {}),
         }
 

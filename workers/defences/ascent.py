@@ -37,6 +37,7 @@ class AttackedTraining(TrainingDefence):
     PIXEL_OPTIONS: ClassVar[frozenset[str]] = frozenset({"epsilon"})
     alters_images: ClassVar[bool] = True
     attacks: ClassVar[bool] = True
+    examined_gradients: ClassVar[int] = _EXAMINED_STEPS + 1  # that `examined` takes for an image, or nearly
 
     epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     norm: NormName = "linf"

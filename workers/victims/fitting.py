@@ -12,6 +12,7 @@ import numpy as np
 
 from workers.datasets import Dataset
 from workers.defences import TrainingDefence
+from workers.defences.ascent import AttackedTraining
 from workers.recipe import Recipe
 from workers.victims.base import TrainingError
 from workers.victims.batches import image_batches
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     import keras
 
 _CLEAN_EXAMPLES = 1024  # training images that accuracy is measured on where a step does not see them clean
-_ATTACKED_EXAMPLES = 512  # of the validation images
+_ATTACKED_EXAMPLES = 64, 512  # of the validation images, at the least and at the most
+_ATTACKED_SHARE = 0.1  # that attacking them may add to the gradients of an epoch
 
 _ITERATORS = 2  # that Keras 3.15 makes for an epoch: one more behind each
 
@@ -250,13 +252,20 @@ class _Phase:
             images, labels = task.dataset.images("train", rows), task.dataset.labels("train", rows)
             logs["accuracy"] = model.accuracy(images, labels, size)
             if self.defence.attacks:
-                rows = task.validation[:_ATTACKED_EXAMPLES]
+                rows = task.validation[: attacked_examples(self.defence, len(task.training))]
                 images, labels = task.dataset.images("train", rows), task.dataset.labels("train", rows)
                 logs["adversarial_accuracy"] = seen
                 found = model.under_attack(images, labels, size)
                 logs[_UNDER_ATTACK], logs["val_adversarial_accuracy"] = found
         seconds = time.perf_counter() - self._epoch_begun
         task.record.epoch(self.name, epoch, self.epochs, logs, seconds)
+
+
+def attacked_examples(defence: TrainingDefence, training: int) -> int:
+    """How many validation images are attacked after an epoch of so many training images."""
+    least, most = _ATTACKED_EXAMPLES
+    affordable = int(_ATTACKED_SHARE * training * defence.gradients / AttackedTraining.examined_gradients)
+    return min(max(affordable, least), most)
 
 
 def _stopping(patience: int | None, *, attacked: bool) -> Any:

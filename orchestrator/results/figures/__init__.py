@@ -63,6 +63,11 @@ KINDS: dict[str, Kind] = {
     "heatmap": Kind(
         draws=f"{_HERE}.heatmap:heatmap", shows="every model under every attack", at_one_epsilon=True
     ),
+    "transfer": Kind(
+        draws=f"{_HERE}.transfer:transfer",
+        shows="images made against one model, tried on others",
+        at_one_epsilon=True,
+    ),
     "perceptibility": Kind(
         draws=f"{_HERE}.perceptibility:perceptibility",
         shows="accuracy beside how visible the whole budget is",

@@ -16,9 +16,16 @@ from orchestrator.results.figures import Choice
 from orchestrator.results.figures.axes import epsilon_label, share_axis
 from orchestrator.results.figures.curves import handle
 from orchestrator.results.figures.page import Drawing, Page
-from orchestrator.results.figures.series import Panel, Remarks, look_of, name_of, panels, share_text
+from orchestrator.results.figures.series import (
+    Panel,
+    Remarks,
+    look_of,
+    name_of,
+    of_one_attack,
+    panels,
+    share_text,
+)
 from orchestrator.results.figures.style import Look, looks
-from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Row
@@ -70,7 +77,7 @@ def distances(results: Sequence[Results], choice: Choice) -> Drawing:
 
 
 def _minimum_norm(found: Chosen, row: Row) -> bool:
-    return row.attack != WORST_CASE and any(cell["minimum_norm"] for cell in found.cells_of(row))
+    return of_one_attack(row) and any(cell["minimum_norm"] for cell in found.cells_of(row))
 
 
 def _panel(

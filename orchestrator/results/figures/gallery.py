@@ -13,11 +13,10 @@ from orchestrator.errors import UserError
 from orchestrator.results.chosen import Chosen, chosen, epsilon_of, no_epsilon
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.page import Drawing, measured, wrapped
-from orchestrator.results.figures.series import Remarks, name_of
+from orchestrator.results.figures.series import Remarks, name_of, of_one_attack
 from orchestrator.results.figures.sheet import Sheet
 from orchestrator.results.figures.style import FONT_SIZES, PAGE
 from orchestrator.results.kept import Kept, class_names, kept_images
-from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Entry, RobustnessTable, Row
 from orchestrator.results.text.robustness import epsilon_text, number
@@ -110,7 +109,7 @@ def _places(
         [
             (table, epsilon, row, entry)
             for row in table.rows
-            if row.attack != WORST_CASE and (entry := row.entries[table.epsilons.index(epsilon)]) is not None
+            if of_one_attack(row) and (entry := row.entries[table.epsilons.index(epsilon)]) is not None
         ]
         for table, epsilon in at
     ]

@@ -51,6 +51,8 @@ STYLE: dict[Any, Any] = {
     "ytick.major.size": 2,
     "text.color": INK,
     "text.parse_math": False,  # a dollar in a name is a dollar
+    "text.hinting": "none",  # so that a text is as wide at any resolution
+    "text.hinting_factor": 1,
     "lines.linewidth": 1.2,
     "lines.markersize": 3.6,
     "legend.fontsize": FONT_SIZES["text"],
@@ -149,9 +151,9 @@ class Page(Notes):
         """Explain a series; the first of a text counts."""
         self._handles.setdefault(text, handle)
 
-    def title(self, panel: Axes, text: str) -> None:
-        """Above a panel, in as many lines as it takes."""
-        size, room = FONT_SIZES["title"], self.panel_width - 0.45
+    def title(self, panel: Axes, text: str, *, beside: float = 0.4) -> None:
+        """Above a panel, in as many lines as it takes; `beside` its left edge there are so many inches."""
+        size, room = FONT_SIZES["title"], self.panel_width - beside - 0.05
         panel.set_title("\n".join(wrapped(text, room, size, bold=True)), loc="left", pad=4)
 
     def finished(self) -> Drawing:
@@ -204,7 +206,7 @@ def measured(text: str, size: float, *, bold: bool = False) -> float:
 
 
 def _extent(text: str, size: float, bold: bool) -> Bbox:
-    figure = Figure(dpi=DPI)
+    figure = Figure(dpi=DPI)  # under `styled`, as the text itself is drawn
     FigureCanvasAgg(figure)
     properties = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
     artist = Text(0, 0, text, fontproperties=properties, parse_math=False)

@@ -15,6 +15,7 @@ from orchestrator.results.figures.curves import handle
 from orchestrator.results.figures.page import Drawing, Page, wrapped
 from orchestrator.results.figures.series import Panel, Remarks, look_of, name_of, panels, share_text
 from orchestrator.results.figures.style import FONT_SIZES, INK, QUIET, Look, looks
+from orchestrator.results.metrics import WITH_TRANSFER
 from orchestrator.results.per_class import ByClass, Shares
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Entry, Row
@@ -79,7 +80,8 @@ def _drawn(panel: Panel, epsilon: float, by_class: ByClass) -> _Drawn:
     rows = [
         (row, entry, by_class.shares(row, entry))
         for row in panel.rows
-        if (entry := row.entries[place]) is not None
+        if row.attack != WITH_TRANSFER  # whose examples nobody keeps apart
+        and (entry := row.entries[place]) is not None
     ]
     return _Drawn(panel, f"{panel.title}, epsilon {epsilon_text(epsilon)}", rows, _shown(rows))
 

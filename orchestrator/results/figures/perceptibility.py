@@ -14,9 +14,16 @@ from orchestrator.results.figures import Choice
 from orchestrator.results.figures.axes import epsilon_axis, share_axis
 from orchestrator.results.figures.curves import Point, draw_line, handle, runs
 from orchestrator.results.figures.page import Drawing, Page
-from orchestrator.results.figures.series import Panel, Remarks, look_of, name_of, panels, share_text
+from orchestrator.results.figures.series import (
+    Panel,
+    Remarks,
+    look_of,
+    name_of,
+    of_one_attack,
+    panels,
+    share_text,
+)
 from orchestrator.results.figures.style import Look, looks
-from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Row
@@ -69,7 +76,7 @@ def perceptibility(results: Sequence[Results], choice: Choice) -> Drawing:
 
 
 def _spends_a_budget(found: Chosen, row: Row) -> bool:
-    return row.attack != WORST_CASE and not any(cell["minimum_norm"] for cell in found.cells_of(row))
+    return of_one_attack(row) and not any(cell["minimum_norm"] for cell in found.cells_of(row))
 
 
 def _row(

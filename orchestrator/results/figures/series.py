@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.results.checks import RULES
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.page import Notes
-from orchestrator.results.metrics import WORST_CASE
+from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from orchestrator.results.tables import Entry, RobustnessTable, Row
 from workers.unit import NO_DEFENCE
 
@@ -36,6 +36,11 @@ class Panel:
 def share_text(panel: Panel) -> str:
     """What the axis of its numbers is called."""
     return "right and not driven to the target (%)" if panel.targeted else "robust accuracy (%)"
+
+
+def of_one_attack(row: Row) -> bool:
+    """Rather than of several together."""
+    return row.attack not in (WORST_CASE, WITH_TRANSFER)
 
 
 def model_of(table: RobustnessTable, row: Row) -> str:
@@ -105,9 +110,13 @@ class Remarks:
     def see_rules(self, entry: Entry) -> None:
         """Take note of what checks say of an entry alone."""
         if entry.status == "done":
-            for name in entry.checks:
-                if RULES[name].severity in ("wrong", "suspicious"):
-                    self.rules[name] = None
+            self.see_names(entry.checks)
+
+    def see_names(self, checks: Iterable[str]) -> None:
+        """Take note of rules by name."""
+        for name in checks:
+            if RULES[name].severity in ("wrong", "suspicious"):
+                self.rules[name] = None
 
     def say(self, page: Notes, *, bands: str | None = "bands", suspicious: str = "hollow points") -> None:
         """Put it below a figure; `bands` is what shows intervals, `suspicious` what such numbers have."""

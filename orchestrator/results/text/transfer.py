@@ -39,6 +39,8 @@ def caption(matrix: Matrix) -> str:
     parts += [place] if place else []
     if any(number.white_box for number in numbers):
         parts.append("(in brackets): the attack on the victim itself, stopped at its first success")
+    if matrix.metric == "robust_accuracy" and any("(targeted)" in row.attack for row in matrix.rows):
+        parts.append("targeted: share right and not driven to the target class, which is no robust accuracy")
     if any(number.same_network for number in numbers):
         parts.append("* one network, behind another defence")
     flags = {flag for number in numbers for flag in number.blind}
