@@ -9,6 +9,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -27,8 +28,8 @@ from workers.victims.architectures import build_model
 from workers.victims.progress import TrainingProgress
 from workers.victims.training import build_and_train
 
-_EXAMPLES, _BATCH, _EPSILON = 3000, 64, 0.2
-_EPOCHS = 5  # timed, after one that traces
+_EXAMPLES, _BATCH, _EPSILON = 6000, 64, 0.2
+_EPOCHS = 3  # timed, after one that traces
 
 DEFENCES = (
     DefenceSpec(name="adversarial_training", options={"epsilon": _EPSILON}, in_training=True),
@@ -48,10 +49,10 @@ def measure() -> Iterator[Reading]:
         for spec in DEFENCES:
             defence = in_training(spec)
             assert defence is not None
-            kind = spec.options.get("attack", "")
+            name = f"{spec.name} {spec.options.get('attack', '')}".strip()
             yield Reading(
-                what=f"{model.name}, {' '.join(filter(None, (spec.name, kind)))}: an epoch / its gradients alone",
-                value=_over_floor(model, spec, data, lambda: calls.floor(defence)),
+                what=f"{model.name}, {name}: an epoch / its gradients alone",
+                value=_over_floor(model, spec, data, partial(calls.floor, defence)),
                 unit="×",
                 at_most=1.3,
             )

@@ -33,28 +33,41 @@ def cached_victims(cache_dir: str | None) -> list[CacheEntry]:
 
 
 def removable_victims(cache_dir: str | None, patterns: Sequence[str]) -> list[Removal]:
-    """Entries whose victim id matches a pattern such as "resnet50_v2-*"; without patterns, what no sweep
-    can use: broken entries, and weights and temporary files that were never finished."""
+    """Entries whose victim id matches a pattern such as "resnet50_v2-*", and trainings that could go on;
+    without patterns, what no sweep can use: broken entries, and weights, trainings of what is there and
+    temporary files that were never finished."""
     folder = _cache_folder(cache_dir)
     entries = VictimCache(folder).entries()
+    trainings = {
+        victim_id: Removal(victim_id, "a training that was not ended", folder, (name,), size)
+        for victim_id, name, size in VictimCache(folder).trainings()
+    }
     if patterns:
-        matching = {
-            pattern: [one for one in entries if fnmatchcase(one.victim_id, pattern)] for pattern in patterns
-        }
-        if missing := [pattern for pattern, found in matching.items() if not found]:
+        known = {one.victim_id for one in entries} | trainings.keys()
+        missing = [pattern for pattern in patterns if not any(fnmatchcase(one, pattern) for one in known)]
+        if missing:
             raise UserError(
                 f"no victim in the cache matches {', '.join(missing)}; robustsweep list victims shows them"
             )
-        chosen = [one for one in entries if any(one in found for found in matching.values())]
-        return [Removal(one.victim_id, "asked for", folder, one.files, one.size) for one in chosen]
+        chosen = {one for one in known if any(fnmatchcase(one, pattern) for pattern in patterns)}
+        return [
+            *(
+                Removal(one.victim_id, "asked for", folder, one.files, one.size)
+                for one in entries
+                if one.victim_id in chosen
+            ),
+            *(one for victim_id, one in trainings.items() if victim_id in chosen),
+        ]
     latest = datetime.now(UTC) - timedelta(seconds=_GRACE)
     useless = [
         one
         for one in entries
         if one.state == "broken" or (one.state == "unfinished" and one.changed_at < latest)
     ]
+    through = {one.victim_id for one in entries if one.state == "whole"}
     return [
         *(Removal(one.victim_id, one.state, folder, one.files, one.size) for one in useless),
+        *(one for victim_id, one in trainings.items() if victim_id in through),
         *_leftovers(folder),
     ]
 

@@ -509,6 +509,22 @@ def test_every_flag_of_victims_is_a_rule(flag: Flag, trained: dict[str, float]) 
     assert finding["severity"] == flag.severity
 
 
+OWN_ATTACK_ONLY = {"adversarial_accuracy": 0.9, "validation_adversarial_accuracy": 0.3}
+
+
+def test_what_withstands_the_attack_of_its_training_only_is_found() -> None:
+    [finding] = found(results_of(BIM, victims=[victim(ONE, **OWN_ATTACK_ONLY)]))["own_attack_only"]
+    assert (finding["cell_id"], finding["victim_id"]) == (None, ONE.victim_id)
+    assert finding["figure"] == pytest.approx(0.6) and "90.0%" in finding["message"]
+    cells = run_query(results_of(BIM, victims=[victim(ONE, **OWN_ATTACK_ONLY)]), "FROM cells").to_pylist()
+    # It speaks of numbers that it may have made too high: not of that at which nothing is left.
+    assert [one["checks"] for one in cells] == [["own_attack_only"], ["own_attack_only"], []]
+    for close in ({"validation_adversarial_accuracy": 0.75}, {"adversarial_accuracy": None}):
+        assert "own_attack_only" not in found(
+            results_of(BIM, victims=[victim(ONE, **{**OWN_ATTACK_ONLY, **close})])
+        )
+
+
 def test_a_worst_case_that_rises_is_found() -> None:
     from orchestrator.results.checks import judge
     from orchestrator.results.checks.evidence import Evidence
@@ -652,7 +668,7 @@ def test_a_wrong_number_is_null_beside_stronger_attacks_too() -> None:
 
 def test_every_rule_is_tried() -> None:
     tried = FIGURES_THAT_FIRE.keys() | CELLS_THAT_FIRE.keys() | {flag.value for flag in OF_EXAMPLES}
-    tried |= {"not_converged"}
+    tried |= {"not_converged", "own_attack_only"}
     assert tried == RULES.keys()
     severities = [rule.severity for rule in RULES.values()]
     assert severities == sorted(severities, key=("wrong", "suspicious", "note").index)

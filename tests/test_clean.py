@@ -17,6 +17,7 @@ from orchestrator.run.progress import PlainProgress
 from orchestrator.run.sweep import run_sweep
 from orchestrator.store.folder import Store
 from tests.test_cache import CLEAN, DATA, HISTORY, ID, SPEC, new_model
+from workers import layout
 from workers.storage import Folder
 from workers.victims.cache import VictimCache
 from workers.victims.manifest import Manifest
@@ -81,6 +82,20 @@ def test_a_broken_entry_goes_and_a_whole_one_only_when_named(cached: Manifest, t
     VictimCache(Folder.at(tmp_path / "victims")).publish(new_model(0), SPEC, DATA, HISTORY, CLEAN)
     robustsweep("clean", "victims", ID, *clean[2:], "-y")
     assert list(folder.iterdir()) == []
+
+
+def test_a_training_that_could_go_on_goes_when_named_or_when_its_victim_is_there(
+    cached: Manifest, tmp_path: Path
+) -> None:
+    clean = ("clean", "victims", "--cache-dir", tmp_path / "victims")
+    waiting, through = (tmp_path / "victims" / layout.cached_training(one) for one in ("waiting-s0", ID))
+    waiting.parent.mkdir()
+    for path in (waiting, through):
+        path.write_bytes(b"half way")
+    assert "not ended" in robustsweep(*clean, "--yes")
+    assert waiting.exists() and not through.exists()
+    assert "waiting-s0" in robustsweep("clean", "victims", "waiting-*", *clean[2:], "-y")
+    assert not waiting.exists() and VictimCache(Folder.at(tmp_path / "victims")).find(ID) == cached
 
 
 def test_an_output_folder_loses_what_does_not_count(tmp_path: Path) -> None:

@@ -125,6 +125,15 @@ def test_pgd_finds_the_worst_of_the_ball_of_an_affine_network(norm: NormName) ->
         assert reached >= 0.99 * (change * direction).sum()
 
 
+def test_steps_are_the_same_written_out_and_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, _ = affine_answers(4)
+    images, labels = some_images(), np.arange(9) % 4
+    made = AdversarialTraining(epsilon=0.1, norm="l2", steps=5, ramp=0)
+    written_out = made.altered(answers, images, labels, moment())
+    monkeypatch.setattr(ascent, "_WRITTEN_OUT", 4)
+    np.testing.assert_array_equal(written_out, made.altered(answers, images, labels, moment()))
+
+
 # -- what is lowered ----------------------------------------------------------------------------------------
 
 
@@ -224,7 +233,7 @@ def digits() -> Dataset:
     return load(DatasetSpec(name="digits"))
 
 
-RECIPE = Recipe(epochs=15, batch_size=32, learning_rate=5e-3)
+RECIPE = Recipe(epochs=10, batch_size=32, learning_rate=5e-3)
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +277,7 @@ def test_validation_under_attack_is_what_the_engine_finds(digits: Dataset, robus
 def test_fgsm_is_examined_by_more_than_itself(digits: Dataset) -> None:
     """A step of twice epsilon and no room to learn it: robust to its own attack, and to no other."""
     fgsm = spec("adversarial_training", epsilon=0.2, attack="fgsm", relative_step_size=2.0, ramp=0)
-    recipe = Recipe(epochs=8, batch_size=32, learning_rate=5e-3)
+    recipe = Recipe(epochs=6, batch_size=32, learning_rate=5e-3)
     _, history = build_and_train(victim_spec(defence=fgsm, recipe=recipe), digits)
     last = history.rows[-1]
     assert last["validation_adversarial_accuracy"] < last["adversarial_accuracy"] - 0.15
@@ -369,6 +378,16 @@ def test_early_stopping_goes_by_the_loss_under_attack(digits: Dataset) -> None:
     clean = [row["validation_loss"] for row in history.rows]
     # By the clean loss it would have ended elsewhere.
     assert int(np.argmin(clean)) != len(clean) - 3
+
+
+def test_no_training_stops_before_its_ramp_is_over(digits: Dataset) -> None:
+    """At a rate that learns nothing, it would stop after two epochs, never trained at its epsilon."""
+    idle = Recipe(epochs=6, examples=60, batch_size=32, learning_rate=1e-9, early_stopping=1)
+    options = {"epsilon": 0.1, "attack": "fgsm", "ramp": 4}
+    _, history = build_and_train(
+        victim_spec(recipe=idle, defence=spec("adversarial_training", **options)), digits
+    )
+    assert len(history.rows) > 4
 
 
 # -- in a sweep ---------------------------------------------------------------------------------------------

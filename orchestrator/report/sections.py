@@ -26,7 +26,7 @@ from orchestrator.results.text.base import NO_VALUE, shown
 from orchestrator.results.text.comparison import difference
 from orchestrator.results.wilson import wilson
 from orchestrator.run.progress import duration
-from workers.unit import NO_DEFENCE, label
+from workers.unit import COMBINED, NO_DEFENCE, label, without_options
 from workers.version import VERSION
 
 _FINDINGS = 200  # of a rule
@@ -442,7 +442,9 @@ def papers(facts: Facts) -> list[dict[str, str]]:
 
     names = {cell["attack"] for cell in facts.rows("cells")}
     used: list[tuple[str, Any]] = [(name, REGISTRY[name]) for name in REGISTRY if name in names]
-    defences = {cell["defence"].partition(" ")[0] for cell in facts.rows("cells")}
+    defences = {
+        name for cell in facts.rows("cells") for name in without_options(cell["defence"]).split(COMBINED)
+    }
     used += [(name, DEFENCES[name]) for name in DEFENCES if name in defences]
     found: dict[str, dict[str, str]] = {}
     for name, cited in used:

@@ -211,6 +211,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "test_accuracy": "accuracy on the first `test_examples` clean test images, in [0, 1]",
         "test_examples": "how many those are",
         "chance": "share of the most frequent class in the test split, in [0, 1]",
+        "adversarial_accuracy": "as of the last epoch in `history`",
+        "validation_adversarial_accuracy": "likewise",
         "class_names": "what the classes are called, in the order of labels; null where nobody says",
         "seconds": "that training took",
         "trained_at": "when, ISO 8601 in UTC",

@@ -93,6 +93,8 @@ VICTIMS = pa.schema(
         ("test_accuracy", pa.float32()),  # on the first `test_examples` of the evaluation order
         ("test_examples", pa.int32()),
         ("chance", pa.float32()),  # the share of the most frequent class in the test split
+        ("adversarial_accuracy", pa.float32()),  # these two as of `HISTORY`, of the last epoch
+        ("validation_adversarial_accuracy", pa.float32()),
         ("class_names", pa.list_(pa.string())),  # in the order of labels; null: nobody says
         ("seconds", pa.float64()),
         ("trained_at", pa.string()),

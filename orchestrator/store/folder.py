@@ -423,7 +423,8 @@ def _retried(record: Mapping[str, Any], failure: Failure) -> bool:
 
 def _victim_row(manifest: Mapping[str, Any], recipes: Mapping[str, str]) -> dict[str, Any]:
     """`recipes` are those of the victims that the grid still has."""
-    row = {name: manifest.get(name) for name in VICTIMS.names}
+    last = (manifest.get("history") or [{}])[-1]
+    row = {name: manifest.get(name, last.get(name)) for name in VICTIMS.names}
     row["recipe"] = recipes.get(manifest["victim_id"], _recipe_text(manifest))
     dataset = manifest.get("dataset")
     data = dataset if isinstance(dataset, Mapping) else {}

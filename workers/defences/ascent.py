@@ -2,7 +2,7 @@
 
 The engine of attacks keeps each example's own control flow in NumPy, and leaves an example once it is broken.
 Training wants the highest loss of every image whatever breaks, so that nothing is to be decided between
-steps: all of them in one traced loop take two thirds of the time (docs/performance.md). Losses are those of
+steps: traced together they take three quarters of the time (docs/performance.md). Losses are those of
 `workers.losses`; steps and projections do what `workers.norms` says, on tensors.
 """
 
@@ -21,6 +21,10 @@ from workers.norms import NormName
 
 Gradient = Callable[[Any], tuple[Any, Any]]
 """Of images (N, H, W, C): the logits (N, K), and the gradient of what is ascended, each image's own."""
+
+_WRITTEN_OUT = 12
+"""So many steps are traced one behind the other. A loop is traced in less time; but in some processes, not in
+others, TensorFlow 2.21 takes nearly twice as long for its steps on CPUs (docs/performance.md)."""
 
 _EXAMINED_STEPS, _EXAMINED_STEP = 10, 0.25  # of PGD on validation images; a step as a share of epsilon
 
@@ -76,11 +80,15 @@ class AttackedTraining(TrainingDefence):
             f"{epochs - 1} is allowed, or null for a third of them"
         )
 
+    def ramp_of(self, epochs: int) -> float:
+        """Epochs of so many after which it trains at the whole of epsilon."""
+        return epochs / 3 if self.ramp is None else self.ramp
+
     def radius(self, moment: Moment) -> Any:
         """Epsilon as it is now, a scalar tensor."""
         import tensorflow as tf
 
-        ramp = moment.epochs / 3 if self.ramp is None else self.ramp
+        ramp = self.ramp_of(moment.epochs)
         share = tf.minimum(1.0, moment.epoch / ramp) if ramp else tf.constant(1.0)
         return tf.cast(self.epsilon * share, tf.float32)
 
@@ -165,18 +173,18 @@ def ascend(
     """Take `steps` from `start`, each `step_size` radii long, within the ball around `clean` and [0, 1]."""
     import tensorflow as tf
 
-    def step(taken: Any, images: Any, held: Any) -> tuple[Any, Any, Any]:
+    def step(images: Any, held: Any) -> tuple[Any, Any]:
         logits, upwards = gradient(images)
         moved = images + step_size * radius * direction(norm, upwards)
-        return taken + 1, confined(norm, moved, clean, radius), held & _right(logits, labels)
+        return confined(norm, moved, clean, radius), held & _right(logits, labels)
 
-    _, images, held = tf.while_loop(
-        lambda taken, images, held: taken < steps,
-        step,
-        (tf.constant(0), confined(norm, start, clean, radius), tf.ones_like(labels, tf.bool)),
-        parallel_iterations=1,
-    )
-    return Ascended(tf.stop_gradient(images), held)
+    found = confined(norm, start, clean, radius), tf.ones_like(labels, tf.bool)
+    if steps <= _WRITTEN_OUT:
+        for _ in range(steps):
+            found = step(*found)
+    else:
+        found = tf.while_loop(lambda *_: True, step, found, maximum_iterations=steps, parallel_iterations=1)
+    return Ascended(tf.stop_gradient(found[0]), found[1])
 
 
 def _right(logits: Any, labels: Any) -> Any:

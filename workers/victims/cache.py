@@ -140,6 +140,16 @@ class VictimCache:
             )
         return entries
 
+    def trainings(self) -> list[tuple[str, str, int]]:
+        """Those that can go on from where they were lost: victim id, name in the cache, bytes."""
+        found = []
+        for file in self._folder.files(recursive=True):
+            name = self._folder.relative(file.path)
+            victim_id = name.rpartition("/")[0]
+            if name == layout.cached_training(victim_id):
+                found.append((victim_id, name, file.size))
+        return sorted(found)
+
     def keeper(self, victim_id: str, data: str) -> Keeper:
         """Of how far a training of a victim on data of this fingerprint is."""
         return Keeper(self._folder, victim_id, {"data": data, "versions": library_versions()})

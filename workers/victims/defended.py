@@ -31,6 +31,9 @@ class DefendedTraining(keras.Model):  # type: ignore[misc]
         self._loss = keras.metrics.Mean("loss")
         self._accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
         self._examine = tf.function(self._under_attack, autograph=False, reduce_retracing=True)
+        self._answer = tf.function(
+            lambda images: self.answers(images, False), autograph=False, reduce_retracing=True
+        )
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -69,7 +72,7 @@ class DefendedTraining(keras.Model):  # type: ignore[misc]
     def accuracy(self, images: NDArray[np.float32], labels: NDArray[np.integer], batch_size: int) -> float:
         """On images (N, H, W, C) as they are."""
         right = [
-            np.asarray(self.answers(images[part], False)).argmax(axis=1) == labels[part]
+            np.asarray(self._answer(tf.constant(images[part]))).argmax(axis=1) == labels[part]
             for part in _parts(len(images), batch_size)
         ]
         return float(np.concatenate(right).mean())

@@ -148,7 +148,7 @@ class _Phase:
         task, recipe = self.task, self.task.recipe
         variables = list(network.variables)  # those of seeds too, and before compiling adds metrics
         model = self._compiled(network, learning_rate)
-        stopping = _stopping(recipe.early_stopping, attacked=self._examines_attacks)
+        stopping = _stopping(recipe.early_stopping, self.defence, self.epochs)
         optimizer, first = model.optimizer, 0
         optimizer.build(model.trainable_variables)
         halfway = task.halfway
@@ -208,10 +208,6 @@ class _Phase:
             verbose=0,
         )
 
-    @property
-    def _examines_attacks(self) -> bool:
-        return self.defence is not None and self.defence.attacks
-
     def _compiled(self, network: keras.Model, learning_rate: float | None) -> keras.Model:
         import keras
 
@@ -268,9 +264,14 @@ def attacked_examples(defence: TrainingDefence, training: int) -> int:
     return min(max(affordable, least), most)
 
 
-def _stopping(patience: int | None, *, attacked: bool) -> Any:
+def _stopping(patience: int | None, defence: TrainingDefence | None, epochs: int) -> Any:
     """Early stopping that an earlier attempt can be taken over from; never, without a patience."""
     import keras
+
+    attacked, first = False, 0
+    if isinstance(defence, AttackedTraining):
+        # Before, it has not been trained at the epsilon that its name says.
+        attacked, first = True, math.ceil(defence.ramp_of(epochs))
 
     class Stopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]
         _restored: tuple[dict[str, Any], list[np.ndarray]] | None = None
@@ -301,6 +302,7 @@ def _stopping(patience: int | None, *, attacked: bool) -> Any:
         # What is trained against an attack is stopped by its loss under one: by the clean one, the least
         # robust epoch would be the best (Rice, Wong and Kolter, arXiv:2002.11569).
         monitor=_UNDER_ATTACK if attacked else "val_loss",
+        start_from_epoch=first,
         mode="min",
         patience=patience or 0,
         restore_best_weights=patience is not None,

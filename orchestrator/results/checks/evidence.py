@@ -202,11 +202,16 @@ class Evidence:
                 found[cell.victim_id, cell.norm, cell.epsilon].append(cell)
         return list(found.values())
 
+    def trained(self) -> Iterator[tuple[Place, dict[str, Any]]]:
+        """Every victim: what it is, and its row."""
+        for victim in self.victims:
+            yield Place(**{name: victim[name] for name in _OF_VICTIM}), victim
+
     def probed(self) -> Iterator[tuple[Place, dict[str, float]]]:
         """Every victim that has figures: what it is, and those that could be measured."""
-        for victim in self.victims:
+        for place, victim in self.trained():
             if figures := self.figures.get(victim["victim_id"]):
-                yield Place(**{name: victim[name] for name in _OF_VICTIM}), figures
+                yield place, figures
 
 
 def gather(connection: duckdb.DuckDBPyConnection, results: Results, schema: str) -> Evidence:
