@@ -178,6 +178,9 @@ TransferOption = Annotated[
 ]
 
 
+PerClassOption = Annotated[
+    bool, typer.Option("--per-class", help="Show the numbers class by class, at one --epsilon.")
+]
 FigureArgument = Annotated[
     str,
     typer.Argument(

@@ -37,6 +37,7 @@ from orchestrator.arguments import (
     OutputArgument,
     OutputOption,
     OutputsArgument,
+    PerClassOption,
     RecordFormatOption,
     RequireOption,
     RetryOption,
@@ -243,6 +244,8 @@ def table(
     digits: DigitsOption = 1,
     transfer: TransferOption = False,
     certified: CertifiedOption = False,
+    per_class: PerClassOption = False,
+    epsilon: EpsilonOption = None,
 ) -> None:
     """Show the robustness table of one or more sweeps, from every shard there is by now.
 
@@ -256,6 +259,15 @@ def table(
 
         given = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
         wanted = {key: names for key, names in given.items() if names}
+        if epsilon is not None and not per_class:
+            raise UserError(
+                "--epsilon is for --per-class, which shows one; a robustness table shows them all"
+            )
+        if per_class:
+            if by or transfer or certified or metric != "robust_accuracy":
+                raise UserError("--per-class goes without --by, --metric, --transfer and --certified")
+            _classes(outputs, wanted, epsilon, format, digits)
+            return
         if certified:
             if by or transfer or metric != "robust_accuracy":
                 raise UserError("--certified goes without --by, --metric and --transfer: it is one table")
@@ -781,6 +793,24 @@ def _print(
     print(form.columns(columns(not prose)), end="\n" if format == "md" else "")
     console = make_console(stderr=not prose)
     console.print(caption, highlight=False, soft_wrap=not console.is_terminal, markup=False)
+
+
+def _classes(
+    outputs: list[str], wanted: Mapping[str, list[str]], epsilon: str | None, format: str, digits: int
+) -> None:
+    """Print numbers class by class."""
+    from orchestrator.results.per_class import class_records
+    from orchestrator.results.text import per_class as words
+    from orchestrator.results.text.base import ForPrograms
+
+    asked = None if epsilon is None else parse_epsilon(epsilon)
+    records, rows = class_records(_results(outputs), wanted, asked)
+    form = text_form(format, digits=digits)
+    if isinstance(form, ForPrograms):
+        print(form.table(records), end="")
+        return
+    print(form.columns(words.columns(records, rows, digits)), end="")
+    make_console(stderr=format != "rich").print(words.caption(records), highlight=False, soft_wrap=True)
 
 
 def _certified(outputs: list[str], wanted: Mapping[str, list[str]], format: str, digits: int) -> None:

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from orchestrator.cli import app
 from orchestrator.errors import UserError
 from orchestrator.results.export_images import IMAGES, export_images, png
 from tests.support.results import Cell, results_of
+from tests.test_opened import keep_images, made_up
 from workers.norms import LINF
 from workers.rounding import rounded_within
 
@@ -119,3 +122,16 @@ def test_what_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
         export_images([results_of([Cell(examples=1, rows=[{}])])], {}, tmp_path)
     with pytest.raises(UserError, match="an image of 2 channels is no PNG"):
         png(np.zeros((2, 2, 2), np.float32))
+
+
+def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
+    """Of a folder whose shards have kept adversarial images alone, as those of earlier versions have."""
+    output = made_up(tmp_path / "kept", models=["small_cnn"])
+    keep_images(output, fingerprint="digits")
+    arguments = ["export", "images", str(output), "--to", str(tmp_path / "to"), "--epsilon", "0.1"]
+    done = CliRunner().invoke(app, [*arguments, "--attack", "fgsm"])
+    assert done.exit_code == 0, done.output
+    assert "9 images of 1 cells in" in done.stdout and "1 cells are of an earlier version" in done.stderr
+    assert len(list((tmp_path / "to").glob("*/*.png"))) == 9 == len(table(tmp_path / "to"))
+    wrong = CliRunner().invoke(app, [*arguments[:-1], "8/x"])
+    assert wrong.exit_code == 2 and '--epsilon: found "8/x"; a number such as 0.1 or 8/255' in wrong.stderr

@@ -25,8 +25,9 @@ from orchestrator.results.figures import KINDS, Choice, draw, save
 from orchestrator.results.figures.distances import steps
 from orchestrator.results.figures.page import image_bytes, wrapped
 from orchestrator.results.figures.style import DASHES, MARKERS, PALETTE, contrast, looks
-from orchestrator.results.per_class import ByClass
+from orchestrator.results.per_class import ByClass, class_records
 from orchestrator.results.schemas import Results
+from orchestrator.results.text import per_class as words
 from orchestrator.results.views import _wilson
 from orchestrator.results.wilson import wilson
 from tests.support.figures import faults
@@ -292,6 +293,29 @@ def test_a_worst_case_by_class() -> None:
     worst = found.tables[0].rows[-1]
     shares = ByClass(known, found.cells).shares(worst, worst.entries[0])  # type: ignore[arg-type]
     assert shares is not None and shares.robust[3] == pytest.approx(0.25) and np.isnan(shares.robust[0])
+
+
+def test_a_table_class_by_class() -> None:
+    at = [{**row, "label": i % 2} for i, row in enumerate(rows(10))]
+    good = Cell(examples=20, rows=at, model_label="Net", dataset_label="Digits")
+    wrong = Cell(model="b", examples=20, rows=rows(10, distance=0.15))
+    sweep = [results_of([good, wrong])]
+    records, of = class_records(sweep, {})
+    found = records.to_pylist()
+    assert [(row["model"], row["label"], row["n"], row["accuracy"]) for row in found] == [
+        ("resnet50_v2", 0, 10, 0.5),
+        ("resnet50_v2", 1, 10, 0.5),
+        ("b", None, None, None),
+    ]
+    columns = words.columns(records, of)
+    assert columns.rows[0] == [
+        *("Digits", "linf", "Net", "none", "fgsm", "0.1"),
+        *("0", "100.0%", "50.0%", "23.7% to 76.3%", "10"),
+    ]
+    assert columns.rows[2][-5:] == ["–", "–", "wrong", "–", "–"]
+    assert "wrong: robustsweep verify" in words.caption(records)
+    with pytest.raises(UserError, match=r"--epsilon: found 0.3; there are: 0.1"):
+        class_records(sweep, {}, 0.3)
 
 
 def test_many_classes_are_the_least_and_the_most_robust() -> None:

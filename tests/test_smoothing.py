@@ -76,6 +76,16 @@ def test_more_votes_never_certify_less_and_all_of_them_only_so_far() -> None:
     assert certified[-1] == pytest.approx(0.25 * stats.norm.ppf(0.001 ** (1 / 1000)))
 
 
+@given(st.floats(0.01, 1.5), st.floats(0.001, 0.2), st.integers(50, 2000), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_no_more_certificates_than_alpha_go_too_far(distance: float, alpha: float, n: int, seed: int) -> None:
+    """Behind a hyperplane so many sigmas away: its class is drawn with a probability of Phi of that."""
+    tries = 4000
+    votes = np.random.default_rng(seed).binomial(n, stats.norm.cdf(distance), tries)
+    too_far = int((radii(votes, n, 1.0, alpha) > distance).sum())
+    assert stats.binom.sf(too_far - 1, tries, alpha) > 1e-7
+
+
 @pytest.mark.tf
 def test_of_a_linear_model_the_certificate_is_just_below_the_distance_to_its_boundary() -> None:
     """Two classes and a hyperplane: the smoothed model is the model, its true radius the distance, whatever

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,11 +186,25 @@ def test_ctrl_c_ends_it_cleanly(folder: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
         try:
-            assert process.stdout.readline().startswith("http://127.0.0.1:")
+            address = process.stdout.readline().split()[0]
+            assert address.startswith("http://127.0.0.1:")
+            # Also while a question is being answered that would take hours.
+            question = threading.Thread(target=_ask_for_hours, args=(address,))
+            question.start()
+            time.sleep(2)
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0 and process.stderr.read() == ""
+            question.join()
         finally:
             process.kill()
+
+
+def _ask_for_hours(address: str) -> None:
+    sql = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b"
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}query", json.dumps({"sql": sql}).encode(), headers)
+    with suppress(OSError, http.client.HTTPException):  # its server is ended
+        urllib.request.urlopen(request, timeout=30).read()
 
 
 def eventually(look: Callable[[], bool], seconds: float = 30) -> None:

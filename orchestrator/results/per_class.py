@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from orchestrator.results.chosen import chosen, epsilon_of, no_epsilon
 from orchestrator.results.kept import class_names
+from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from orchestrator.results.pairing import outcomes
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import Entry, Place, Row
+from orchestrator.results.tables import Entry, Place, RobustnessTable, Row
 from orchestrator.results.wilson import wilson
 
 Cells = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -90,3 +93,74 @@ def _ends(
     ends = [wilson(k, int(of)) if of else (np.nan, np.nan) for k, of in zip(left, n, strict=True)]
     low, high = np.array(ends, np.float64).T
     return low, high
+
+
+CLASSES = pa.schema(
+    [
+        *((name, pa.string()) for name in ("sweep", "dataset", "norm", "model", "model_options", "recipe")),
+        *((name, pa.string()) for name in ("defence", "attack", "attack_options")),
+        ("adaptive", pa.bool_()),
+        ("targeted", pa.bool_()),
+        ("epsilon", pa.float64()),
+        # As of a table's entry: done, partial, …; and what checks say. Without a number there is one row, of
+        # no class.
+        ("status", pa.string()),
+        ("verdict", pa.string()),
+        ("label", pa.int32()),
+        ("class_name", pa.string()),  # its number where nobody says
+        ("n", pa.int64()),  # test images of the class
+        ("clean_accuracy", pa.float64()),
+        ("accuracy", pa.float64()),  # under the attack; of a targeted one: right and not driven to the target
+        ("low", pa.float64()),  # the ends of its 95% Wilson interval
+        ("high", pa.float64()),
+    ]
+)
+"""Numbers of robustness tables class by class, a row each; means over training seeds."""
+
+
+def class_records(
+    results: Sequence[Results], wanted: Mapping[str, Sequence[str]], epsilon: float | None = None
+) -> tuple[pa.Table, list[tuple[RobustnessTable, Row]]]:
+    """`CLASSES` of what is asked for at one epsilon, by default one in the middle of each table; and the row
+    of a robustness table that each is of. Unless attacks are named, of the worst case where there is one."""
+    found = chosen(results, wanted)
+    at = [(table, one) for table in found.tables if (one := epsilon_of(table, epsilon)) is not None]
+    if not at:
+        raise no_epsilon(found.tables, epsilon or 0.0)
+    by_class = ByClass(results, found.cells)
+    records: list[dict[str, Any]] = []
+    rows: list[tuple[RobustnessTable, Row]] = []
+    for table, one in at:
+        for row in _shown(table, named=bool(wanted.get("attack"))):
+            if (entry := row.entries[table.epsilons.index(one)]) is None:
+                continue
+            said = {name: getattr(row, name) for name in CLASSES.names if hasattr(row, name)}
+            of = {**said, "dataset": table.dataset, "norm": table.norm, "epsilon": one}
+            of |= {"status": entry.status, "verdict": entry.verdict}
+            own = list(_records(by_class.shares(row, entry)))
+            records += [{**of, **record} for record in own]
+            rows += [(table, row)] * len(own)
+    return pa.Table.from_pylist(records, schema=CLASSES), rows
+
+
+def _shown(table: RobustnessTable, *, named: bool) -> list[Row]:
+    rows = [row for row in table.rows if row.attack != WITH_TRANSFER]  # whose examples nobody keeps apart
+    worst = [row for row in rows if row.attack == WORST_CASE]
+    return rows if named or not worst else worst
+
+
+def _records(shares: Shares | None) -> Iterator[dict[str, Any]]:
+    if shares is None:
+        yield {"clean_accuracy": None}
+        return
+    for label, name in enumerate(shares.names):
+        if n := int(shares.n[label]):
+            yield {
+                "label": label,
+                "class_name": name,
+                "n": n,
+                "clean_accuracy": float(shares.clean[label]),
+                "accuracy": float(shares.robust[label]),
+                "low": float(shares.low[label]),
+                "high": float(shares.high[label]),
+            }

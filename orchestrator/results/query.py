@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -31,6 +32,7 @@ from orchestrator.results.worst_case import WORST_CASES, worst_cases
 from workers.machine import available_cpus
 
 _ROWS = 65_536  # of a batch
+_LOOK = 0.1  # seconds between looks whether a query is to be ended
 
 _T = TypeVar("_T")
 
@@ -158,12 +160,13 @@ def answering(
     memory_limit: str = "2GB",
     threads: int | None = None,
     seconds: float | None = None,
+    ended: threading.Event | None = None,
 ) -> Iterator[Answer]:
     """Run one SELECT (or `WITH … SELECT`, `FROM …`, `DESCRIBE view`) over the views of `results`.
 
     Raises QueryError for anything that is not one SELECT over the views, and for whatever DuckDB says is
-    wrong with it, or where it takes longer than `seconds`. Its message has one line; that of a syntax error
-    shows the place as well.
+    wrong with it; also where it takes longer than `seconds`, or `ended` is set. Its message has one line;
+    that of a syntax error shows the place as well.
     """
     # Else what the views stand on need not be measured.
     cells = any(view in sql.lower() for view in views.MEASURED)
@@ -173,13 +176,19 @@ def answering(
             statement = checked(connection, sql)
         except duckdb.Error as error:
             raise QueryError(_message(error, sql)) from None
-        late = threading.Event()
+        over, why = threading.Event(), [""]
 
-        def end() -> None:
-            late.set()
-            connection.interrupt()
+        def watch() -> None:
+            latest = time.monotonic() + (seconds or threading.TIMEOUT_MAX)
+            while not over.wait(_LOOK):
+                if ended is not None and ended.is_set():
+                    why[0] = "the query was ended"
+                elif time.monotonic() > latest:
+                    why[0] = f"the query took longer than {seconds:.0f} s"
+                if why[0]:  # each time: nothing may have run yet that could be interrupted
+                    with suppress(duckdb.Error):  # closed meanwhile
+                        connection.interrupt()
 
-        timer = threading.Timer(seconds, end) if seconds else None
         with ThreadPoolExecutor(1) as pool:
 
             def run(work: Callable[[], _T]) -> _T:
@@ -191,23 +200,22 @@ def answering(
                     connection.interrupt()
                     raise
                 except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow's reader has its own
-                    if late.is_set():
-                        raise QueryError(f"the query took longer than {seconds:.0f} s") from None
+                    if why[0]:
+                        raise QueryError(why[0]) from None
                     raise QueryError(_message(error, sql)) from None
 
             def batches() -> Generator[pa.RecordBatch]:
                 while (batch := run(lambda: next(reader, None))) is not None:
                     yield batch
 
-            if timer:
-                timer.start()
+            if seconds is not None or ended is not None:
+                threading.Thread(target=watch, daemon=True).start()
             try:
                 reader = run(lambda: connection.sql(statement).to_arrow_reader(_ROWS))
                 with closing(batches()) as taken:
                     yield Answer(reader.schema, taken, limit)
             finally:
-                if timer:
-                    timer.cancel()
+                over.set()
 
 
 def check_query(sql: str) -> str:

@@ -87,10 +87,11 @@ class Handler(BaseHTTPRequestHandler):
         elif self.headers.get_content_type() != "application/json":
             self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)  # which no form of another page can send
         elif (statement := self._statement()) is not None:
-            try:
-                self._json(HTTPStatus.OK, self.server.watched.ask(statement))
-            except UserError as error:
-                self._json(HTTPStatus.UNPROCESSABLE_ENTITY, {"error": redacted(str(error))})
+            with self.server.watched.asking:
+                try:
+                    self._json(HTTPStatus.OK, self.server.watched.ask(statement))
+                except UserError as error:
+                    self._json(HTTPStatus.UNPROCESSABLE_ENTITY, {"error": redacted(str(error))})
 
     def _asked(self) -> str | None:
         """What is asked for, behind the token; None for what is refused, which has been answered then."""

@@ -54,7 +54,7 @@ class Watched:
     _seen: Any = None
     _sequences: dict[str, _Heard] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
-    _asking: threading.Lock = field(default_factory=threading.Lock)
+    asking: threading.Lock = field(default_factory=threading.Lock)  # held while a question is answered
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -65,9 +65,12 @@ class Watched:
         self._thread.start()
 
     def close(self) -> None:
+        """Ends the thread, and a query that runs."""
         self._stop.set()
         if self._thread:
             self._thread.join()
+        with self.asking:
+            pass
 
     def _loop(self) -> None:
         wait = LOOK_SECONDS
@@ -147,9 +150,9 @@ class Watched:
         return "live" if known.goes_on else "unknown"
 
     def ask(self, sql: str) -> dict[str, Any]:
-        """The answer to one SELECT, as much of it as a page takes. UserError for anything else; one at a
-        time, as each may take what memory a query is allowed."""
-        with self._asking, answering(self._results, sql, memory_limit=MEMORY, seconds=SECONDS) as answer:
+        """The answer to one SELECT, as much of it as a page takes; UserError for anything else. Who asks
+        holds `asking`: each question may take what memory a query is allowed."""
+        with answering(self._results, sql, memory_limit=MEMORY, seconds=SECONDS, ended=self._stop) as answer:
             return _first_rows(answer)
 
 

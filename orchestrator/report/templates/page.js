@@ -154,6 +154,8 @@
       const spec = structuredClone(data.specs[name]);
       spec.datasets = { points };
       if (more.ticks) Object.assign(spec.layer[0].encoding.x, axis(spec.layer[0].encoding.x.axis, more.ticks, more.from ?? 0));
+      // Room for the words behind the longest bar.
+      if (name === "bars") spec.layer[0].encoding.x.scale = { domain: [0, 1.4 * Math.max(...points.map((one) => one.seconds))] };
       if (LINES[name]) spec.height = 24 * Math.max(1, new Set(points.map((one) => one[LINES[name]])).size);
       place.done = vegaEmbed(place, spec, { ast: true, renderer: "svg", actions: false, tooltip: { theme: "custom" } })
         .then((result) => { place.view = result.view; });

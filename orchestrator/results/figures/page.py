@@ -52,7 +52,6 @@ STYLE: dict[Any, Any] = {
     "text.color": INK,
     "text.parse_math": False,  # a dollar in a name is a dollar
     "text.hinting": "none",  # so that a text is as wide at any resolution
-    "text.hinting_factor": 1,
     "lines.linewidth": 1.2,
     "lines.markersize": 3.6,
     "legend.fontsize": FONT_SIZES["text"],
