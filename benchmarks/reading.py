@@ -77,8 +77,8 @@ def child(arguments: Sequence[str], *, log: str = os.devnull) -> Child:
     return Child(usage.ru_utime + usage.ru_stime, seconds, os.waitstatus_to_exitcode(status))
 
 
-def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
+def fresh(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call a function in a process of its own, which has nothing left over from before."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+        return pool.submit(function, *arguments, **options).result()

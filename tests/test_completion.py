@@ -26,7 +26,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("offered", "incomplete", "expected"),
     [
-        (completion.grids, "", ["digits", "dim.yml", "mine.yaml"]),
+        (completion.grids, "", ["digits", "dim.yml", "mine.yaml", "robust_mnist"]),
         (completion.grids, "di", ["digits", "dim.yml"]),
         (completion.grids, "deep/", ["deep/grid.yaml"]),
         (completion.grids, "./mi", ["./mine.yaml"]),

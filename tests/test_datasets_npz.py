@@ -205,4 +205,10 @@ def test_the_evaluation_order_of_own_data_never_changes(tmp_path: Path) -> None:
 
 def test_a_dataset_is_described_in_its_victims_manifest(tmp_path: Path) -> None:
     birds: Dataset = load(spec(write_npz(tmp_path / "birds.npz")))
-    assert birds.record() == {"fingerprint": birds.fingerprint, "train_size": 60, "test_size": 25}
+    assert birds.record() == {
+        "fingerprint": birds.fingerprint,
+        "train_size": 60,
+        "test_size": 25,
+        "shape": [24, 24, 3],
+        "classes": 5,
+    }

@@ -38,8 +38,13 @@ class Record:
     listen: Listener = lambda progress: None
     rows: list[dict[str, Any]] = field(default_factory=list)
 
+    begun: str = ""  # the phase
+
     def begin(self, phase: str, epoch: int, epochs: int) -> None:
-        self.listen(TrainingProgress(phase, epoch, epochs))
+        """Say that a phase begins, or goes on after so many epochs; once."""
+        if phase != self.begun:
+            self.begun = phase
+            self.listen(TrainingProgress(phase, epoch, epochs))
 
     def epoch(self, phase: str, epoch: int, epochs: int, logs: Mapping[str, float], seconds: float) -> None:
         row = {
