@@ -409,6 +409,33 @@ def test_training_draws_a_network_once() -> None:
         draw("training", [results_of(some)], Choice())
 
 
+def test_training_says_of_which_images_its_numbers_are() -> None:
+    """A defence that alters images has its accuracy measured on clean ones after the epoch, and its loss is
+    another than the validation's."""
+    plain, altered = Cell(), Cell(defence="adversarial_training (epsilon=0.1)")
+    row = {"phase": "scratch", "loss": 2.0, "accuracy": 0.5, "validation_loss": 1.0,
+           "validation_accuracy": 0.4}  # fmt: skip
+    attacked = {"adversarial_accuracy": 0.3, "validation_adversarial_accuracy": 0.2}
+    history = [
+        {**row, **more, "victim_id": cell.victim_id, "epoch": epoch}
+        for cell, more in ((plain, {}), (altered, attacked))
+        for epoch in (1, 2)
+    ]
+    victims = [{"victim_id": cell.victim_id, "weights": cell.defence} for cell in (plain, altered)]
+    of = {"history": history, "victims": victims}
+    alone = texts(draw("training", [results_of([plain], **of)], Choice()))
+    assert "training accuracy: of training images as the epoch went" in alone.replace("\n", " ")
+    assert "clean training images" not in alone and "under attack" not in alone
+    figure = draw("training", [results_of([plain, altered], **of)], Choice())
+    assert faults(figure) == []
+    said = texts(figure).replace("\n", " ")
+    assert (
+        "training accuracy of resnet50_v2, adversarial_training (epsilon=0.1): of up to 1,024 clean" in said
+    )
+    assert "training accuracy of the others" in said and "not to be held against the validation loss" in said
+    assert [line[0, 1] for line in lines(figure, PALETTE[1])][-4:] == pytest.approx([50, 30, 40, 20])
+
+
 def test_looks_tell_apart_without_colour() -> None:
     series = [(f"m{i}", f"d{j}") for i in range(11) for j in range(6)]
     found = looks(series)

@@ -18,10 +18,12 @@ from orchestrator.results.figures.series import model_of, name_of
 from orchestrator.results.figures.style import INK, QUIET, Look, looks
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
-from workers.unit import NO_DEFENCE
+from workers.defences import DEFENCES
+from workers.defences.base import Defence, TrainingDefence
+from workers.unit import COMBINED, NO_DEFENCE, without_options
 
 _DASHED = (3, 1.5)
-_WHAT = (("loss", "loss (cross-entropy)"), ("accuracy", "accuracy (%)"))
+_WHAT = (("loss", "loss"), ("accuracy", "accuracy (%)"))
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class _Trained:
 
     panel: str
     name: str
+    defence: type[Defence] | None  # in training
     epochs: Sequence[Mapping[str, Any]]  # rows of the view `history`, in order
 
 
@@ -64,11 +67,56 @@ def training(results: Sequence[Results], choice: Choice) -> Drawing:
         page.legend(name, Line2D([], [], color=style.colour, marker=style.marker))
     page.legend("training", Line2D([], [], color=INK))
     page.legend("validation", Line2D([], [], color=INK, dashes=_DASHED))
-    page.note("training images as the epoch went, by weights that still changed; validation images after it")
+    if any(_under_attack(one) for one in trained):
+        hollow = {"marker": "o", "markerfacecolor": "white", "linestyle": "none"}
+        page.legend("under attack", Line2D([], [], color=INK, **hollow))
+    for note in _notes(trained):
+        page.note(note)
     phases = {tuple(dict.fromkeys(epoch["phase"] for epoch in one.epochs)) for one in trained}
     for several in sorted(phase for phase in phases if len(phase) > 1):
         page.note(f"dotted: from {' to '.join(several)}")
     return page.finished()
+
+
+def _notes(trained: Sequence[_Trained]) -> Iterator[str]:
+    """Of which images numbers are, and by which weights; defences in training say so by themselves."""
+    altered = list(dict.fromkeys(one.name for one in trained if one.defence and one.defence.alters_images))
+    if altered:
+        heads = any(epoch["phase"] == "head" for one in trained for epoch in one.epochs)
+        until = ", from its second phase on" if heads else ""
+        yield (
+            f"training accuracy of {' and '.join(altered)}{until}: of up to 1,024 clean training images "
+            "after each epoch"
+        )
+    others = [one for one in trained if one.name not in altered]
+    if others:
+        whose = " of the others" if altered else ""
+        yield (
+            f"training accuracy{whose}: of training images as the epoch went, by weights that still changed"
+        )
+    yield "validation: clean images held out, after each epoch; its loss is the cross-entropy"
+    own = list(dict.fromkeys(one.name for one in trained if one.defence))
+    yield "training loss: what training lowers, the cross-entropy" + (
+        f"; of {' and '.join(own)} what the defence has in its place, on what it trains on: not to be held "
+        "against the validation loss"
+        if own
+        else ""
+    )
+    if any(_under_attack(one) for one in trained):
+        yield (
+            "under attack: training images under the training's own attack as the epoch went, at the epsilon "
+            "that it had reached; validation images under PGD of 10 steps at the whole epsilon"
+        )
+
+
+def _under_attack(one: _Trained) -> bool:
+    return any(epoch["validation_adversarial_accuracy"] is not None for epoch in one.epochs)
+
+
+def _in_training(defence: str) -> type[Defence] | None:
+    """What of a defence, in a view's words, changes how a network is trained: the first of its parts."""
+    kind = DEFENCES.get(without_options(defence).split(COMBINED)[0])
+    return kind if kind and issubclass(kind, TrainingDefence) else None
 
 
 def _networks(found: Chosen, results: Sequence[Results]) -> Iterator[_Trained]:
@@ -98,6 +146,7 @@ def _networks(found: Chosen, results: Sequence[Results]) -> Iterator[_Trained]:
                 yield _Trained(
                     panel=", ".join([table.dataset_label, *(value for _, value in table.by)]),
                     name=model_of(table, row) if plain else name_of(table, row),
+                    defence=_in_training(cell["defence"]),
                     epochs=epochs[key],
                 )
 
@@ -110,6 +159,11 @@ def _draw(axes: Axes, one: _Trained, column: str, style: Look) -> None:
         (line,) = axes.plot(x, y, color=style.colour, marker=style.marker, markersize=2.5)
         if dashes:
             line.set_dashes(dashes)
+        attacked = [epoch.get(name.replace("accuracy", "adversarial_accuracy")) for epoch in one.epochs]
+        if column == "accuracy" and any(value is not None for value in attacked):
+            y = [float("nan") if value is None else scale * value for value in attacked]
+            (line,) = axes.plot(x, y, color=style.colour, marker=style.marker, markersize=2.5, linewidth=0.8)
+            line.set(markerfacecolor="white", markeredgewidth=0.6, dashes=dashes or (None, None))
     for before, after in zip(one.epochs, one.epochs[1:], strict=False):
         if before["phase"] != after["phase"]:
             axes.axvline((before["epoch"] + after["epoch"]) / 2, color=QUIET, linestyle=":", linewidth=0.7)
