@@ -12,6 +12,7 @@ import yaml
 from orchestrator.errors import UserError, did_you_mean
 from orchestrator.grid.aliases import ALIASES
 from orchestrator.grid.checker import option_problems
+from orchestrator.grid.epsilons import too_wide
 from orchestrator.grid.numbers import PixelRange, exact, number_text
 from orchestrator.results.figures.page import styled
 from orchestrator.results.figures.photo import Photo, Row, draw_photos
@@ -42,8 +43,8 @@ def photo_figure(
     """Attack photographs on a classifier at `epsilons` ("0.01, 0.1", in `pixel_range`), and draw what became
     of them. UserError for bad input, before TensorFlow is imported as far as it can be seen then."""
     scale = _pixel_range(pixel_range)
-    radii = _epsilons(epsilons, scale)
     config = _attack(attack, norm, _options("--set", options), scale)
+    radii = _epsilons(epsilons, scale, config["norm"])
     own = _options("--model-set", model_options)
     for path in paths:
         if not Path(path).expanduser().is_file():
@@ -111,7 +112,7 @@ def _pixel_range(given: tuple[float, float]) -> PixelRange:
     return PixelRange(low, high)
 
 
-def _epsilons(text: str, scale: PixelRange) -> list[Fraction]:
+def _epsilons(text: str, scale: PixelRange, norm: str) -> list[Fraction]:
     found = []
     for part in text.split(","):
         try:
@@ -120,6 +121,9 @@ def _epsilons(text: str, scale: PixelRange) -> list[Fraction]:
             raise UserError(f"--epsilons: {error}; several are separated by commas") from None
         if radius < 0:
             raise UserError(f"--epsilons: found {part.strip()}; 0 or more is allowed")
+        if norm == "linf" and radius > scale.width:
+            said = too_wide(radius, scale, spelt="--pixel-range {} {}")
+            raise UserError(f"--epsilons: epsilon {part.strip()} {said}")
         found.append(radius)
     return sorted(set(found))
 

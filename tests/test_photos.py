@@ -114,6 +114,11 @@ def test_a_named_label_is_driven_away_from_and_nothing_else(tmp_path: Path) -> N
         ({"options": ["stps=3"]}, 'attack fgsm: unknown option "stps"'),
         ({"epsilons": "0.1,x"}, '--epsilons: found "x"; a number or a fraction'),
         ({"epsilons": "-1"}, "--epsilons: found -1; 0 or more is allowed"),
+        (
+            {"epsilons": "8,10"},
+            "--epsilons: epsilon 8 is more than the pixel range [0, 1] is wide; did you mean 8/255, or "
+            "--pixel-range 0 255? at most 1 is allowed",
+        ),
         ({"pixel_range": (1.0, -1.0)}, "--pixel-range: found 1 -1; the lower end comes first"),
         ({"paths": ["no/such.png"]}, "no such photograph: no/such.png"),
     ],

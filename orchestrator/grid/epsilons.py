@@ -92,10 +92,7 @@ class EpsilonParser:
                 if epsilon < 0:
                     self.check.problem(f"epsilon {value} is negative; 0 or more is allowed")
                 elif norm == "linf" and epsilon > 1:
-                    self.check.problem(
-                        f"epsilon {value} is more than the pixel range {self.pixel_range} is wide; "
-                        f"{self._meant(exact(value))}at most {number_text(width)} is allowed"
-                    )
+                    self.check.problem(f"epsilon {value} {too_wide(exact(value), self.pixel_range)}")
                 elif epsilon in found:
                     self.check.problem(f"epsilon {value} stands here twice")
                 else:
@@ -103,13 +100,6 @@ class EpsilonParser:
                     if _is_fraction(value):
                         self._warn_of_fraction(value.strip(), epsilon, norm)
         return tuple(sorted(found))
-
-    def _meant(self, written: Fraction) -> str:
-        """What a linf epsilon that is wider than the pixel range was probably meant to be."""
-        if written.denominator != 1 or not 2 <= written <= _LEVELS:
-            return ""
-        fraction = f"{written}/{_LEVELS}, or " if self.pixel_range.width == 1 else ""
-        return f"did you mean {fraction}pixel_range: [0, {_LEVELS}]? "
 
     def _warn_of_fraction(self, value: str, epsilon: Fraction, norm: str) -> None:
         """Of an epsilon written as n/255 where that is seldom what was meant."""
@@ -126,6 +116,18 @@ class EpsilonParser:
             f"{value} is written on the pixel range {self.pixel_range}: it is {number_text(on_unit)} on the "
             f"[0, 1] scale, where {value.rpartition(' ')[2]} is usually meant"
         )
+
+
+def too_wide(written: Fraction, scale: PixelRange, *, spelt: str = "pixel_range: [{}, {}]") -> str:
+    """What is said of a linf epsilon that is wider than the pixel range it is written on, and what was
+    probably meant; `spelt` is how another range is asked for."""
+    meant = ""
+    if written.denominator == 1 and 2 <= written <= _LEVELS:
+        fraction = f"{written}/{_LEVELS}, or " if scale.width == 1 else ""
+        meant = f"did you mean {fraction}{spelt.format(0, _LEVELS)}? "
+    return (
+        f"is more than the pixel range {scale} is wide; {meant}at most {number_text(scale.width)} is allowed"
+    )
 
 
 def _is_fraction(raw: Any) -> bool:
