@@ -45,6 +45,7 @@ class Steps(NamedTuple):
     share: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    sd: NDArray[np.float64] | None = None  # sample standard deviation over victims, where they are several
 
 
 def distances(results: Sequence[Results], choice: Choice) -> Drawing:
@@ -72,7 +73,7 @@ def distances(results: Sequence[Results], choice: Choice) -> Drawing:
     remarks = Remarks()
     for panel, axes in zip(drawn, page.panels, strict=True):
         _panel(page, axes, panel, found, nearest, look, remarks)
-    remarks.say(page, suspicious="hollow points")
+    remarks.say(page, bars=True)
     return page.finished()
 
 
@@ -126,13 +127,14 @@ def steps(nearest: Sequence[NDArray[np.float64]]) -> Steps:
         low, high = wilson(left, len(one))
         parts.append(np.stack([left / len(one), low, high]))
     share, low, high = np.mean(parts, axis=0)
-    return Steps(at, share, low, high)
+    sd = np.std([part[0] for part in parts], axis=0, ddof=1) if len(parts) > 1 else None
+    return Steps(at, share, low, high, sd)
 
 
 def _draw(axes: Axes, found: Steps, style: Look, *, hollow: bool) -> None:
     # To the right of every axis: what no distance reaches stays.
     at = np.append(found.at, max(1e6, 2 * found.at[-1]))
-    share, low, high = (100 * np.append(one, one[-1]) for one in found[1:])
+    share, low, high = (100 * np.append(one, one[-1]) for one in (found.share, found.low, found.high))
     axes.fill_between(at, low, high, step="post", color=style.colour, alpha=0.15, linewidth=0)
     (line,) = axes.plot(at, share, color=style.colour, drawstyle="steps-post")
     if style.dashes:
@@ -150,6 +152,16 @@ def _draw(axes: Axes, found: Steps, style: Look, *, hollow: bool) -> None:
         markeredgecolor=style.colour if hollow else "white",
         markeredgewidth=0.8 if hollow else 0.3,
     )
+    if found.sd is not None:  # of each step a bar would be a second band
+        spread = 100 * np.append(found.sd, found.sd[-1])
+        where = [0, *falls]
+        axes.errorbar(
+            *(at[where], share[where], spread[where]),
+            fmt="none",
+            color=style.colour,
+            linewidth=0.8,
+            capsize=1.5,
+        )
 
 
 def _nearest(results: Sequence[Results]) -> dict[tuple[str, str, str], NDArray[np.float64]]:

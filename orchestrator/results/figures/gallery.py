@@ -40,6 +40,7 @@ class Example(NamedTuple):
 class _Block(NamedTuple):
     """The images of a cell."""
 
+    order: tuple[int, int]  # of its dataset, and of the cell in its grid
     title: str
     examples: list[Example]
 
@@ -62,6 +63,8 @@ def gallery(results: Sequence[Results], choice: Choice) -> Drawing:
     blocks: list[_Block] = []
     unbroken: list[str] = []
     without: list[str] = []
+    order = {key: i for i, key in enumerate(found.cells)}
+    datasets = list(dict.fromkeys(table.dataset for table, _ in at))
     for table, epsilon, row, entry in places:
         if len(blocks) == _MOST:
             break
@@ -69,6 +72,8 @@ def gallery(results: Sequence[Results], choice: Choice) -> Drawing:
             f"{table.dataset_label}, {table.norm}: {name_of(table, row)} under {row.attack_label}, "
             f"epsilon {epsilon_text(epsilon)}"
         )
+        if entry.seeds > 1 and entry.places:
+            title += f", seed {entry.places[0].seed} (of {entry.seeds})"
         if entry.mark:
             remarks.see(entry, title)
             continue
@@ -80,16 +85,18 @@ def gallery(results: Sequence[Results], choice: Choice) -> Drawing:
         else:
             remarks.see_rules(entry)
             doubted = "*" if entry.verdict == "suspicious" else ""
-            blocks.append(_Block(f"{title}{doubted}", list(_examples(kept, names, table.norm))))
+            place = datasets.index(table.dataset), order[row.sweep, entry.places[0].of]
+            blocks.append(_Block(place, f"{title}{doubted}", list(_examples(kept, names, table.norm))))
     if not blocks:
         why = "none was broken" if unbroken else "`keep: N` in a grid keeps the first N of each cell"
         raise UserError(f"nothing to draw: of {len(places)} cells no broken image is kept: {why}")
     side = (width - 2 * _EDGE - (beside - 1) * _BETWEEN) / (3 * beside) - _GAP
-    for block in blocks:
+    for block in sorted(blocks, key=lambda block: block.order):
         _draw(sheet, block, side)
     sheet.note(
-        "of each cell the first images that were broken: clean, change (grey: none; times so much), "
-        "adversarial, as first found; below: what the victim takes it for, with its confidence"
+        "of each cell the first images that were broken: clean, change (× s: a change d is drawn as 0.5 + "
+        "s·d, grey where it is 0), adversarial, as first found; below: what the victim takes it for, with its "
+        "confidence"
     )
     if len(blocks) == _MOST < len(places):
         sheet.note(f"{_MOST} of {len(places)} cells: --dataset, --model, --attack, … choose")
@@ -146,13 +153,16 @@ def answer(label: int | None, confidence: float | None, names: Sequence[str]) ->
 
 
 def change(clean: NDArray[np.float32], adversarial: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
-    """What was changed as an image, grey where nothing was, and how many times it is enlarged."""
+    """What was changed as an image, and how many times it is enlarged: under "× s" a change d is drawn as
+    0.5 + s·d, clipped to [0, 1], so that grey is none. The largest change fills the range."""
     delta = adversarial - clean
     most = float(np.abs(delta).max())
     if most == 0:
         return np.full_like(clean, 0.5), "none"
     scale = 0.5 / most
-    return 0.5 + delta * scale, f"× {scale:.0f}" if scale >= 10 else f"× {scale:.1f}"
+    said = f"{scale:.0f}" if scale >= 10 else f"{scale:.1f}"
+    # By what is said, not by what was rounded for it.
+    return np.clip(0.5 + delta * float(said), 0.0, 1.0).astype(np.float32), f"× {said}"
 
 
 def _draw(sheet: Sheet, block: _Block, side: float) -> None:

@@ -63,7 +63,7 @@ def perceptibility(results: Sequence[Results], choice: Choice) -> Drawing:
     counts: set[int] = set()
     for i, panel in enumerate(drawn):
         counts |= _row(page, page.panels[3 * i : 3 * i + 3], panel, found, visible, look, remarks)
-    remarks.say(page)
+    remarks.say(page, bars=True)
     if counts:
         shown = "–".join(str(n) for n in dict.fromkeys((min(counts), max(counts))))
         page.note(

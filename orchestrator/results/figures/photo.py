@@ -45,8 +45,8 @@ def draw_photos(
     for photo in photos:
         _block(sheet, photo, names, side)
     sheet.note(
-        "clean, change (grey: none; times so much), changed; below: what the model takes it for, with its "
-        "confidence"
+        "clean, change (× s: a change d is drawn as 0.5 + s·d, grey where it is 0), changed; below: what the "
+        "model takes it for, with its confidence"
     )
     for note in notes:
         sheet.note(note)

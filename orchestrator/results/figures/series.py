@@ -118,8 +118,16 @@ class Remarks:
             if RULES[name].severity in ("wrong", "suspicious"):
                 self.rules[name] = None
 
-    def say(self, page: Notes, *, bands: str | None = "bands", suspicious: str = "hollow points") -> None:
-        """Put it below a figure; `bands` is what shows intervals, `suspicious` what such numbers have."""
+    def say(
+        self,
+        page: Notes,
+        *,
+        bands: str | None = "bands",
+        bars: bool = False,
+        suspicious: str = "hollow points",
+    ) -> None:
+        """Put it below a figure; `bands` is what shows intervals, `bars` whether there are any of standard
+        deviations, `suspicious` what such numbers have."""
         if self.examples:
             counts = sorted(self.examples)
             shown = "–".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
@@ -127,7 +135,7 @@ class Remarks:
             if self.intervals and bands:
                 text += f"; {bands}: 95% intervals (test sampling only)"
             if self.seeds:
-                text += "; mean over training seeds, bars: ± SD"
+                text += "; mean over training seeds" + (", bars: ± SD" if bars else "")
             page.note(text)
         for why, places in self.holes.items():
             if why != "wrong":
