@@ -188,12 +188,19 @@ class _Parser(Checker):
     def _readable(self, key: str, entries: list[tuple[str, str, str, Any]]) -> None:
         """That no label stands for two entries: of each its label, name and options, and within what it is
         to be told from others."""
-        texts = [(label or with_options(name, shown), within) for label, name, shown, within in entries]
+        called: dict[tuple[str, Any], list[str]] = {}
+        for label, name, shown, within in entries:
+            called.setdefault((label or with_options(name, shown), within), []).append(
+                with_options(name, shown)
+            )
+        labels = {(label, within) for label, _, _, within in entries if label}
         with self.at(key):
-            for i, (label, *_) in enumerate(entries):
-                if label and texts.count(texts[i]) > 1:
-                    self.problem(f'label "{label}" stands for two of them; each needs one of its own')
-                if key == "attacks" and label in (WORST_CASE, WITH_TRANSFER):
+            for (text, within), names in called.items():
+                if (text, within) in labels and len(names) > 1:
+                    both = " and ".join(names) if len(set(names)) > 1 else f"{names[0]} twice"
+                    self.problem(f'label "{text}" stands for {both}; each needs one of its own')
+            for label in dict.fromkeys(label for label, *_ in entries):
+                if label in (WORST_CASE, WITH_TRANSFER):
                     self.problem(f'label "{label}" is what tables call all attacks together; choose another')
 
     def _seeds(self) -> list[int]:
