@@ -23,6 +23,7 @@ from orchestrator.errors import UserError
 from orchestrator.results.chosen import chosen
 from orchestrator.results.figures import KINDS, Choice, draw, save
 from orchestrator.results.figures.distances import steps
+from orchestrator.results.figures.gallery import change
 from orchestrator.results.figures.page import image_bytes, wrapped
 from orchestrator.results.figures.style import DASHES, MARKERS, PALETTE, contrast, looks
 from orchestrator.results.per_class import ByClass, class_records
@@ -230,6 +231,24 @@ def test_distances_meet_the_table_at_its_epsilons() -> None:
     assert_allclose(line[-1], (1e6, 100 / 8))  # what no distance reaches stays
 
 
+def test_bars_are_drawn_where_a_figure_says_so() -> None:
+    """Of distances over several seeds ± SD, where points are; a heatmap has no bars and speaks of none."""
+    near = [{"success": True, "distance": 0.05, "nearest": 0.05}] * 4
+    far = [{"success": False, "distance": np.inf, "nearest": np.inf}] * 4
+    seeds = [
+        Cell(attack="deepfool", minimum_norm=True, norm="l2", seed=seed, examples=8, rows=some)
+        for seed, some in ((0, near + far), (1, near + near))
+    ]
+    figure = draw("distances", [results_of(seeds)], Choice())
+    bars = [path for found in figure.axes[0].collections for path in found.get_paths() if len(path) == 2]
+    assert "bars: ± SD" in texts(figure).replace("\n", " ")
+    [fallen] = {tuple(np.round(bar.vertices[:, 1], 6)) for bar in bars} - {(100, 100)}
+    sd = 100 * np.std([0.5, 0.0], ddof=1)
+    assert_allclose(sorted(fallen), [25 - sd, 25 + sd], rtol=1e-6)
+    heat = texts(draw("heatmap", [results_of(seeds)], Choice()))
+    assert "mean over training seeds" in heat and "bars" not in heat
+
+
 def test_distances_of_a_cell_that_is_not_done_are_not_drawn() -> None:
     some = Cell(
         attack="deepfool",
@@ -351,6 +370,34 @@ def test_a_gallery_shows_what_was_broken_and_how_much() -> None:
         )
 
 
+@given(st.floats(1 / 1024, 1.0), st.floats(-1.0, 1.0))
+def test_a_change_is_enlarged_by_what_is_said(most: float, share: float) -> None:
+    clean, delta = np.zeros((1, 2, 1), np.float32), np.array([most, share * most], np.float32)
+    shown, said = change(clean, clean + delta.reshape(1, 2, 1))
+    scale = float(said.removeprefix("× "))
+    assert_allclose(shown.ravel(), np.clip(0.5 + scale * delta, 0, 1), atol=1e-4)
+    assert 0.96 <= shown[0, 0, 0] <= 1
+
+
+def test_a_gallery_is_in_the_order_of_the_grid() -> None:
+    """Of each dataset the cells as the grid lists them, whatever their norms; and of which seed."""
+    of = {"examples": 20, "rows": rows(10)}
+    some = [
+        Cell(dataset=dataset, attack=attack, norm=norm, seed=seed, **of)
+        for dataset in ("mnist", "digits")
+        for attack, norm in (("fgsm", "l2"), ("bim", "linf"), ("pgd", "l2"))
+        for seed in (3, 4)
+    ]
+    said = texts(draw("gallery", [results_of(some)], Choice())).replace("\n", " ")
+    titles = [
+        f"{dataset}, {norm}: resnet50_v2 under {attack}, epsilon 0.1, seed 3 (of 2)"
+        for dataset in ("mnist", "digits")
+        for attack, norm in (("fgsm", "l2"), ("bim", "linf"), ("pgd", "l2"))
+    ]
+    places = [said.find(title) for title in titles]
+    assert -1 not in places and places == sorted(places)
+
+
 def test_a_gallery_shows_nothing_of_what_a_check_calls_wrong() -> None:
     good, wrong = (
         Cell(examples=20, rows=rows(10)),
@@ -386,7 +433,13 @@ def test_who_breaks_whom() -> None:
     # Who looks at classes or images does not stumble over the worst case with transfer.
     both = Choice(by=["attack"])
     for kind in ("per-class", "gallery", "heatmap", "curves", "perceptibility"):
-        assert draw(kind, [results_of([a, b, b_on_a])], both).axes
+        drawn = draw(kind, [results_of([a, b, b_on_a])], both)
+        titles = [axes.get_title(loc="left").replace("\n", " ") for axes in drawn.axes]
+        assert drawn.axes and any("with transfer" in title for title in titles) == (
+            kind in ("curves", "heatmap")
+        )
+        defined = "worst case, with transfer: right, and broken neither by" in texts(drawn).replace("\n", " ")
+        assert defined == (kind in ("curves", "heatmap"))
 
 
 def test_training_draws_a_network_once() -> None:

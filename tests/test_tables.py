@@ -239,7 +239,7 @@ def test_the_caption_says_which_attacks_a_worst_case_is_of_where_that_differs():
     text = text_format("md").robustness(tables)
     row = next(line for line in text.splitlines() if "worst case |" in line)
     assert row == "| resnet50_v2 | none | worst case | 100.0% | 100.0% | 50.0% | 0.0% | 4 |"
-    said = "worst case: broken by any of the adaptive, untargeted attacks"
+    said = "worst case: right, and broken by none of the adaptive, untargeted attacks"
     assert f"; {said}; at 0.1, 0.3 of ddn and fgsm alone" in text
     same = text_format("md").robustness(tables_of(*cells, *(replace(c, attack="bim") for c in cells)))
     assert same.rstrip().endswith(said)

@@ -438,9 +438,7 @@ def _worst_row(key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[fl
             if cell["epsilon"] == epsilon or cell["minimum_norm"]:
                 looked[cell["victim_id"], cell["attack_id"]].append(cell)
         entries.append(_worst_entry(points, [cell for some in looked.values() for cell in some]))
-        said = [{flag for cell in some for flag in cell["flags"]} for some in looked.values()]
-        # A blind attack beside one that sees blinds no worst case.
-        flags |= set.intersection(*said) if said and points else set()
+        flags |= _flags_of_all(looked.values()) if points else set()
     return Row(
         *(key.sweep, key.model, key.model_options, key.recipe, key.defence),
         *(WORST_CASE, "", True, *_clean(cells)),
@@ -450,6 +448,13 @@ def _worst_row(key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[fl
         attack_label=WORST_CASE,
         cell_ids=tuple(cell["cell_id"] for cell in cells),
     )
+
+
+def _flags_of_all(attacks: Iterable[Sequence[dict[str, Any]]]) -> set[str]:
+    """The flags of a worst case, from the cells of each attack: a blind one beside one that sees blinds it
+    not."""
+    said = [{flag for cell in cells for flag in cell["flags"]} for cells in attacks]
+    return set.intersection(*said) if said else set()
 
 
 def _with_transfer(
@@ -468,10 +473,13 @@ def _with_transfer(
     if not any(entries):
         return None
     judged = [point for points in at.values() for point in points if _tried(point)]
+    looked: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for cell in cells:
+        looked[cell["victim_id"], cell["attack_id"]].append(cell)
     return Row(
         *(key.sweep, key.model, key.model_options, key.recipe, key.defence),
         *(WITH_TRANSFER, "", True, *_clean(cells)),
-        *(entries, (), _gravest_first(judged)),
+        *(entries, tuple(sorted(_flags_of_all(looked.values()))), _gravest_first(judged)),
         model_label=key.texts.model,
         defence_label=key.texts.defence,
         attack_label=WITH_TRANSFER,

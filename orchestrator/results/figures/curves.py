@@ -16,10 +16,10 @@ from orchestrator.results.figures.axes import epsilon_axis, share_axis
 from orchestrator.results.figures.page import Drawing, Page
 from orchestrator.results.figures.series import Panel, Remarks, look_of, name_of, panels, share_text
 from orchestrator.results.figures.style import INK, Look, looks
-from orchestrator.results.metrics import WORST_CASE
+from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Entry
-from orchestrator.results.text.robustness import epsilon_text
+from orchestrator.results.text.robustness import ABOUT_WITH_TRANSFER, ABOUT_WORST_CASE, epsilon_text
 
 _STEP = 0.075  # of the height: between marks of what has no number
 
@@ -41,7 +41,7 @@ def curves(results: Sequence[Results], choice: Choice) -> Drawing:
     for panel, axes in zip(drawn, page.panels, strict=True):
         _panel(page, axes, panel, look, remarks)
     _explain(page, drawn)
-    remarks.say(page)
+    remarks.say(page, bars=True)
     for note in [*notes, *_worst_case(drawn)]:
         page.note(note)
     return page.finished()
@@ -141,7 +141,9 @@ def _worst_case(drawn: Sequence[Panel]) -> Iterator[str]:
     """What worst cases are of, where that is not the same for all of them."""
     of = [panel for panel in drawn if panel.attack == WORST_CASE]
     if of:
-        yield "worst case: broken by any of the adaptive, untargeted attacks"
+        yield ABOUT_WORST_CASE
+    if any(panel.attack == WITH_TRANSFER for panel in drawn):
+        yield ABOUT_WITH_TRANSFER
     for panel in of:
         at: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for row in panel.rows:

@@ -95,8 +95,8 @@ def gallery(results: Sequence[Results], choice: Choice) -> Drawing:
         _draw(sheet, block, side)
     sheet.note(
         "of each cell the first images that were broken: clean, change (× s: a change d is drawn as 0.5 + "
-        "s·d, grey where it is 0), adversarial, as first found; below: what the victim takes it for, with its "
-        "confidence"
+        "s·d, grey where it is 0), adversarial, as first found; below: what the victim takes it for, with "
+        "its confidence"
     )
     if len(blocks) == _MOST < len(places):
         sheet.note(f"{_MOST} of {len(places)} cells: --dataset, --model, --attack, … choose")

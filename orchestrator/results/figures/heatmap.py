@@ -9,9 +9,10 @@ from orchestrator.results.figures import Choice
 from orchestrator.results.figures.grid import SUSPICIOUS, Grid
 from orchestrator.results.figures.page import Drawing, Page
 from orchestrator.results.figures.series import Remarks, name_of
+from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import RobustnessTable
-from orchestrator.results.text.robustness import epsilon_text
+from orchestrator.results.text.robustness import ABOUT_WITH_TRANSFER, ABOUT_WORST_CASE, epsilon_text
 
 
 def heatmap(results: Sequence[Results], choice: Choice) -> Drawing:
@@ -42,6 +43,10 @@ def heatmap(results: Sequence[Results], choice: Choice) -> Drawing:
             suspicious = entry.verdict == "suspicious"
             grid.cell(axes, name, row.attack_label, entry.value, mark=entry.mark, suspicious=suspicious)
     page.note("robust accuracy in percent; epsilon on the [0, 1] scale; dark: little, light: much")
+    attacks = {row.attack for table, _ in at for row in table.rows}
+    for attack, about in ((WORST_CASE, ABOUT_WORST_CASE), (WITH_TRANSFER, ABOUT_WITH_TRANSFER)):
+        if attack in attacks:
+            page.note(about)
     if any(row.targeted for table, _ in at for row in table.rows):
         page.note("targeted: share right and not driven to the target, which is no robust accuracy")
     remarks.say(page, bands=None, suspicious=SUSPICIOUS)

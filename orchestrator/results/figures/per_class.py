@@ -9,17 +9,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from orchestrator.errors import UserError
 from orchestrator.results.chosen import chosen, epsilon_of, no_epsilon
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.curves import handle
 from orchestrator.results.figures.page import Drawing, Page, wrapped
 from orchestrator.results.figures.series import Panel, Remarks, look_of, name_of, panels, share_text
 from orchestrator.results.figures.style import FONT_SIZES, INK, QUIET, Look, looks
-from orchestrator.results.metrics import WITH_TRANSFER
+from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from orchestrator.results.per_class import ByClass, Shares
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Entry, Row
-from orchestrator.results.text.robustness import epsilon_text
+from orchestrator.results.text.robustness import ABOUT_WORST_CASE, epsilon_text
 
 _MOST = 20  # classes of a panel
 _LINE, _GAP = 0.095, 0.07  # inches of a series of a class, and between two classes
@@ -47,13 +48,15 @@ def per_class(results: Sequence[Results], choice: Choice) -> Drawing:
     notes: list[str] = []
     found = chosen(results, choice.wanted, choice.by)
     by_class = ByClass(results, found.cells)
-    drawn = [
+    at = [
         _drawn(panel, epsilon, by_class)
         for panel in panels(found.tables, choice, notes)
         if (epsilon := epsilon_of(panel.table, choice.epsilon)) is not None
     ]
-    if not drawn:
+    if not at:
         raise no_epsilon(found.tables, choice.epsilon or 0.0)
+    if not (drawn := [one for one in at if one.rows]):
+        raise UserError(f"nothing to draw: {WITH_TRANSFER} has no examples that could be told apart by class")
     series = [look_of(one.panel.table, row) for one in drawn for row, *_ in one.rows]
     look = looks(list(dict.fromkeys(series)))
     page = Page(
@@ -70,6 +73,8 @@ def per_class(results: Sequence[Results], choice: Choice) -> Drawing:
     if counts:
         shown = "–".join(str(n) for n in dict.fromkeys((min(counts), max(counts))))
         page.note(f"{shown} test images of a class")
+    if any(row.attack == WORST_CASE for one in drawn for row, *_ in one.rows):
+        page.note(ABOUT_WORST_CASE)
     for note in notes:
         page.note(note)
     return page.finished()

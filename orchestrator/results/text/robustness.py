@@ -15,6 +15,13 @@ from workers.unit import label
 _FOOTNOTES = 5
 """How many rules a table explains; `verify` knows them all."""
 
+ABOUT_WORST_CASE = "worst case: right, and broken by none of the adaptive, untargeted attacks"
+ABOUT_WITH_TRANSFER = (
+    "worst case, with transfer: right, and broken neither by an adaptive, untargeted attack nor by any image "
+    "made against another victim of this sweep"
+)
+"""What tables and figures say of their rows of several attacks together."""
+
 _SCALE = "epsilon on the [0, 1] scale"
 _MORE = "⁺"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -188,13 +195,13 @@ def _worst_case(table: RobustnessTable) -> Iterator[str]:
             if entry and not entry.mark and set(entry.attacks) != most:
                 at.setdefault(entry.attacks, []).append(epsilon)
     if rows:
-        yield "worst case: broken by any of the adaptive, untargeted attacks"
+        yield ABOUT_WORST_CASE
         known = {label(row.attack, row.attack_options): row.attack_label for row in table.rows}
         for attacks, where in at.items():
             attacks = tuple(known.get(attack, attack) for attack in attacks)
             yield f"at {', '.join(dict.fromkeys(where))} of {' and '.join(attacks)} alone"
     if any(row.attack == WITH_TRANSFER for row in table.rows):
-        yield "with transfer: nor by any image made against another victim of this sweep"
+        yield ABOUT_WITH_TRANSFER
 
 
 def examples(row: Row) -> str:
