@@ -157,7 +157,7 @@ ByOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="|".join(BY),
-        help="A table for each of these, beside dataset and norm. Repeat it for more.",
+        help="A table, or panels, for each of these, beside dataset and norm. Repeat it for more.",
         autocompletion=completion.one_of(BY),
     ),
 ]

@@ -375,6 +375,7 @@ def figure(
             width=width,
         )
         save(draw(kind, _results(outputs), choice), out)
+        print(f"wrote {out}")
 
 
 @app.command()
@@ -439,6 +440,7 @@ def image(
                 width=width,
             )
         save(drawing, out)
+        print(f"wrote {out}")
 
 
 @export.command("images")
@@ -472,7 +474,8 @@ def export_images(
             epsilon=None if epsilon is None else parse_epsilon(epsilon),
         )
         make_console().print(
-            f"{done.images:,} images of {done.cells:,} cells in {to}, described in {work.TABLE}",
+            f"{done.images:,} images of {done.cells:,} {'cell' if done.cells == 1 else 'cells'} in {to}, "
+            f"described in {work.TABLE}",
             highlight=False,
             soft_wrap=True,
         )
@@ -785,6 +788,9 @@ def _print(
     form, prose = text_form(format, digits=digits), format in ("rich", "md")
     if isinstance(form, ForPrograms):
         print(form.table(table), end="")
+        return
+    if (whole := form.captioned(columns(False), caption)) is not None:
+        print(whole, end="")
         return
     print(form.columns(columns(not prose)), end="\n" if format == "md" else "")
     console = make_console(stderr=not prose)

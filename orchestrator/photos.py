@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -17,6 +18,7 @@ from orchestrator.grid.numbers import PixelRange, exact, number_text
 from orchestrator.results.figures.page import styled
 from orchestrator.results.figures.photo import Photo, Row, draw_photos
 from orchestrator.results.text.robustness import number
+from orchestrator.run.backends.quiet import stderr_to
 from workers.attacks import REGISTRY, Stored
 from workers.machine import available_cpus
 from workers.storage import Folder
@@ -24,6 +26,9 @@ from workers.unit import label as with_options
 
 if TYPE_CHECKING:
     from orchestrator.results.figures.page import Drawing
+    from workers.photographs import Attacked
+
+_NOTHING = ": nothing found"
 
 
 def photo_figure(
@@ -49,20 +54,21 @@ def photo_figure(
     for path in paths:
         if not Path(path).expanduser().is_file():
             raise UserError(f"no such photograph: {path}")
-    from workers.runtime import set_up_tensorflow
+    with TemporaryDirectory() as folder, stderr_to(Path(folder) / "log"):
+        from workers.runtime import set_up_tensorflow
 
-    set_up_tensorflow(cpus=available_cpus(), gpus=1)
-    from workers.photographs import PhotographError, attack_photographs, classifier, read_photograph
-    from workers.victims.base import ArchitectureError, CacheError
+        set_up_tensorflow(cpus=available_cpus(), gpus=1)
+        from workers.photographs import PhotographError, attack_photographs, classifier, read_photograph
+        from workers.victims.base import ArchitectureError, CacheError
 
-    try:
-        of = classifier(model, own, Folder.at(cache_dir))
-        photographs = [read_photograph(path, of.shape) for path in paths]
-        found = attack_photographs(
-            of, photographs, config, [float(radius / scale.width) for radius in radii], label=label
-        )
-    except (PhotographError, ArchitectureError, CacheError, ValueError) as error:
-        raise UserError(str(error)) from None
+        try:
+            of = classifier(model, own, Folder.at(cache_dir))
+            photographs = [read_photograph(path, of.shape) for path in paths]
+            found = attack_photographs(
+                of, photographs, config, [float(radius / scale.width) for radius in radii], label=label
+            )
+        except (PhotographError, ArchitectureError, CacheError, ValueError) as error:
+            raise UserError(str(error)) from None
     height, wide, _ = of.shape
     kind = REGISTRY[attack]
     shown = {key: value for key, value in config.items() if key not in ("name", "norm")}
@@ -75,7 +81,7 @@ def photo_figure(
             size += f", resized to {wide}×{height}"
         rows = [
             Row(
-                _epsilon(radius, scale),
+                _epsilon(radius, scale) + (_NOTHING if kind.minimum_norm and _failed(one, k) else ""),
                 one.images[k],
                 one.after[k],
                 f"{config['norm']} {number(one.distances[k], 0)}",
@@ -99,10 +105,21 @@ def photo_figure(
         notes.append("the nearest image that the model answers otherwise, where it lies within epsilon")
     else:
         notes.append("away from what the model answers to the clean image, with the whole budget spent")
+    if any(_NOTHING in row.epsilon for photo in photos for row in photo.rows):
+        notes.append(
+            "nothing found: the attack has no image within epsilon that is answered as it wants; shown is "
+            "where it ended, moved back to within epsilon"
+        )
     if not of.class_names:
         notes.append("classes go by number: nobody says here what they are called")
     with styled():
         return draw_photos(photos, of.class_names, notes, width)
+
+
+def _failed(one: Attacked, k: int) -> bool:
+    """Whether a photograph is answered as before at its k-th epsilon, or not as the attack wants."""
+    answer = one.after[k].label
+    return answer == one.before.label if one.target is None else answer != one.target
 
 
 def _pixel_range(given: tuple[float, float]) -> PixelRange:

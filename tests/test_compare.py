@@ -107,6 +107,15 @@ def test_two_sweeps_are_paired_and_told():
     assert "b against a: 0 better, 1 worse, 0 tied of 1" in words.summary(found)
 
 
+def test_what_is_not_compared_is_a_number_below_what_is():
+    """However much one side lacks, it hides no row; where nothing is compared, it is all there is to show."""
+    lacking = [cell(50, 50, epsilon=epsilon) for epsilon in (0.2, 0.3, 0.4)]
+    found = compared([cell(80, 20), *lacking], [cell(60, 40)])
+    assert found.rows.num_rows == 4 and len(words.columns(found).rows) == 1
+    assert "; 3 not compared: second: not in its grid" in words.summary(found)
+    assert words.summary(found).count("not in its grid") == 1 and "others (3)" in words.summary(found)
+
+
 def test_what_chance_explains_is_tied_and_says_how_much_worse_it_may_be():
     found = compared([cell(13, 7)], [cell(10, 10)])
     (row,) = rows(found)

@@ -494,6 +494,8 @@ def test_looks_tell_apart_without_colour() -> None:
     found = looks(series)
     assert len({(look.marker, look.dashes) for look in found.values()}) == len(series)
     assert len(set(PALETTE)) == 7 and len(set(MARKERS)) == 11 and len(set(DASHES)) == 6
+    alone = looks([("m", f"d{j}") for j in range(4)])
+    assert [len(set(part)) for part in zip(*alone.values(), strict=True)] == [4, 4, 4]
     assert all(contrast(colour, "white") > 1.9 for colour in PALETTE)
 
 

@@ -17,6 +17,7 @@ from orchestrator.results.text import text_format
 from orchestrator.results.text.base import Columns
 from orchestrator.results.text.latex import escaped
 from tests.support.results import Cell, results_of
+from workers.flags import Flag
 
 BROKEN = {"success": True, "distance": 0.001}
 WRONG = {"clean_correct": False}
@@ -242,3 +243,14 @@ def test_tables_by_name():
     everything = choose(found, {}, ["sweep", "model", "defence", "attack"])
     for name in ("rich", "md", "html", "latex", "csv", "json"):
         assert text_format(name).robustness(everything)
+
+
+def test_a_table_with_its_caption_is_as_a_paper_has_it():
+    made = Columns(["on a_b", "n"], [["90.0%≈", 5]], [True, True])
+    text = text_format("latex").captioned(made, "certified: ≈ 50% of Small & CNN_1")
+    assert text.startswith("% \\usepackage{booktabs}\n\\begin{table}\n") and text.endswith("\\end{table}\n")
+    assert r"\caption{Certified: $\approx$ 50\% of Small \& CNN\_1.}" in text
+    assert r"90.0\%$\approx$ & 5" in text and text.count(r"\begin{tabular}") == 1
+    assert text_format("html").captioned(made, "x") is None
+    marks = {escaped(flag.mark) for flag in Flag}
+    assert len(marks) == len(Flag) and all(mark.isascii() for mark in marks)

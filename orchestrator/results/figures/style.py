@@ -1,6 +1,7 @@
 """How things are told apart in figures, by everybody and in greyscale. Light: no matplotlib.
 
-A model has a colour and a marker of its own, a defence a line style: any of these alone is enough.
+A model has a colour and a marker of its own, a defence a line style; where there is one model, a defence has
+all three.
 """
 
 from __future__ import annotations
@@ -48,9 +49,16 @@ class Look(NamedTuple):
 
 
 def looks(series: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Look]:
-    """A look for each (model, defence), in their order."""
+    """A look for each (model, defence), in their order; of one model alone, defences have all of it."""
     models = list(dict.fromkeys(model for model, _ in series))
     defences = list(dict.fromkeys(defence for _, defence in series))
+    if len(models) == 1:
+        return {
+            (model, defence): Look(
+                PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)]
+            )
+            for i, (model, defence) in enumerate(dict.fromkeys(series))
+        }
     return {
         (model, defence): Look(
             PALETTE[models.index(model) % len(PALETTE)],

@@ -64,6 +64,10 @@ class Format(ABC):
     def robustness(self, tables: Sequence[RobustnessTable]) -> str:
         """Robustness tables: in percent for people, as shares for programs."""
 
+    def captioned(self, columns: Columns, caption: str) -> str | None:
+        """A table with its caption in it; None where the format has no place for one."""
+        return None
+
     def table(self, table: pa.Table) -> str:
         return self.columns(Columns.of(table))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 from orchestrator.results.certified import CONFIDENCE
@@ -45,6 +46,7 @@ def caption(rows: Sequence[Mapping[str, Any]]) -> str:
         *(f"{name} {rows[0][name]}" for name in _constant(rows) if name not in ("sweep", "seed")),
         "certified: answered rightly on every image within epsilon, by Cohen et al. (2019), "
         f"{' or '.join(draws)}: a lower bound",
+        *_reach(rows),
         f"at least: less as many certificates as may be wrong, with a confidence of {100 * CONFIDENCE:.0f}%",
         "under attack: what all L2 attacks together have left of the same examples: an upper bound",
         "clean: most of 20 draws are right; epsilon on the [0, 1] scale",
@@ -52,6 +54,19 @@ def caption(rows: Sequence[Mapping[str, Any]]) -> str:
     if any(row["verdict"] for row in rows):
         parts.append("wrong: an attack succeeds where certificates say that none can: robustsweep verify")
     return "; ".join(parts)
+
+
+def _reach(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How far a certificate goes where all draws agree: farther, none can be had by so many."""
+    taken = sorted({(row["sigma"], row["draws"], row["alpha"]) for row in rows})
+    reach = [
+        f"{sigma * NormalDist().inv_cdf(alpha ** (1 / draws)):.3g} (sigma {sigma:g}, {draws:,} draws)"
+        for sigma, draws, alpha in taken
+        if alpha ** (1 / draws) > 0.5
+    ]
+    if not reach:
+        return ["so few draws certify nothing: 0% is by construction"]
+    return [f"radii are at most {' or '.join(reach)}: beyond that 0% is by construction"]
 
 
 def _constant(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from orchestrator.results.compare import Comparison
@@ -14,8 +15,10 @@ _SHOWN = 10
 
 
 def columns(comparison: Comparison) -> Columns:
-    """What was compared, shares in percent, the difference in points with its interval."""
+    """What was compared, shares in percent, the difference in points with its interval; where nothing was,
+    what could not be. `summary` has the number of the others."""
     rows = comparison.rows.to_pylist()
+    rows = [row for row in rows if row["result"]] or rows
     seeds = ["seed"] if len({row["seed"] for row in rows}) > 1 else []
     labels = ["dataset", "norm", "epsilon", "model", "defence", *seeds, "attack"]
     names = [*labels, "n", "first", "second", "difference", "p", "result"]
@@ -46,7 +49,9 @@ def summary(comparison: Comparison) -> str:
         "(exact McNemar test on the same examples, Holm's correction, 5%)"
     )
     if counts[None]:
-        text += f"; {counts[None]} not compared"
+        why = Counter(row["note"] for row in comparison.rows.to_pylist() if not row["result"])
+        reasons = "; ".join(f"{note} ({count})" for note, count in why.most_common())
+        text += f"; {counts[None]} not compared: {reasons}"
     tied = [row for row in comparison.rows.to_pylist() if row["result"] == "tied"]
     if tied and (least := min(row["low"] for row in tied)) < 0:
         text += f"; where tied, it may still be up to {-100 * least:.1f} points worse"

@@ -26,6 +26,26 @@ _ESCAPES = {
     "≥": r"$\geq$",
     "ε": r"$\varepsilon$",
     "…": r"\ldots{}",
+    "→": r"$\rightarrow$",
+    # Marks of flags: as they are where the package that they need is none, else a sign that is near.
+    "†": r"\dag{}",
+    "‡": r"\ddag{}",
+    "§": r"\S{}",
+    "¶": r"\P{}",
+    "∇": r"$\nabla$",
+    "¤": r"$\star$",
+    "◊": r"$\diamond$",
+    "≈": r"$\approx$",
+    "⇣": r"$\Downarrow$",
+    "⟳": r"$\bigcirc$",
+    "⊘": r"$\oslash$",
+    "≠": r"$\neq$",
+    "∼": r"$\sim$",
+    "○": r"$\circ$",
+    "↗": r"$\nearrow$",
+    "⊗": r"$\otimes$",
+    "↝": r"$\hookrightarrow$",
+    "⊜": r"$\ominus$",
     "\r": "",
     "\n": " ",
 }
@@ -41,6 +61,9 @@ class LaTeX(Format):
     def columns(self, columns: Columns) -> str:
         rows = [_line([escaped(shown(value)) for value in row]) for row in columns.rows]
         return _tabular(columns.numeric, list(map(escaped, columns.names)), rows)
+
+    def captioned(self, columns: Columns, caption: str) -> str:
+        return _floating(escaped(caption[:1].upper() + caption[1:]), self.columns(columns))
 
     def robustness(self, tables: Sequence[RobustnessTable]) -> str:
         return "\n".join(_Robustness(table, self.digits).text() for table in tables)
@@ -72,10 +95,7 @@ class _Robustness:
             rf"\textsuperscript{{{letter}}}\,{escaped(note)}." for note, letter in self.notes.items()
         )
         below = f"  \\par\\smallskip\n  {{\\footnotesize {notes}\\par}}\n" if notes else ""
-        return (
-            f"% \\usepackage{{booktabs}}\n\\begin{{table}}\n  \\centering\n  \\caption{{{caption}.}}\n"
-            f"{_tabular(numeric, head, lines)}{below}\\end{{table}}\n"
-        )
+        return _floating(caption, _tabular(numeric, head, lines) + below)
 
     def _caption(self) -> list[str]:
         share = ", in percent" if self.table.metric.share else ""
@@ -153,6 +173,13 @@ def _line(cells: Sequence[str]) -> str:
     # A row that begins so would be taken for an option of the line break before it.
     guard = "{}" if cells[0].startswith(("[", "*")) else ""
     return f"    {guard}{' & '.join(cells)} \\\\"
+
+
+def _floating(caption: str, body: str) -> str:
+    return (
+        f"% \\usepackage{{booktabs}}\n\\begin{{table}}\n  \\centering\n  \\caption{{{caption}.}}\n"
+        f"{body}\\end{{table}}\n"
+    )
 
 
 def _tabular(numeric: Sequence[bool], head: Sequence[str], lines: Sequence[str]) -> str:
