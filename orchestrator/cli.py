@@ -299,7 +299,6 @@ def report(
         str | None,
         typer.Option("--out", "-o", metavar="FILE", help="The file to write. [default: NAME.html]"),
     ] = None,
-    data_dir: DataOption = None,
 ) -> None:
     """Write sweeps as one page that stands alone: the answer, charts, tables, checks, provenance."""
     with user_errors():
@@ -317,7 +316,7 @@ def report(
             def ask() -> Facts:
                 results, warnings = read_results(stores)
                 read.extend(warnings)
-                return gather(stores, results, warnings, data_dir)
+                return gather(stores, results, warnings)
 
             write_report(ask, path)
         warn(read)
@@ -331,7 +330,6 @@ def view(
     port: Annotated[
         int, typer.Option(help="Where to listen, on this machine only; 0: any port that is free.")
     ] = 0,
-    data_dir: DataOption = None,
 ) -> None:
     """Serve the same page on this machine while sweeps run: it fills in as shards arrive, and answers SQL.
 
@@ -342,7 +340,7 @@ def view(
         from orchestrator.view.server import Server
         from orchestrator.view.watch import Watched
 
-        watched = Watched(existing_outputs(outputs), data_dir)
+        watched = Watched(existing_outputs(outputs))
         server = Server(watched, port)
         with saying("reading shards"):
             watched.start()
@@ -482,8 +480,6 @@ def export_images(
             Path(to).expanduser(),
             epsilon=None if epsilon is None else parse_epsilon(epsilon),
         )
-        if done.without_clean:
-            warn([f"{done.without_clean} cells are of an earlier version, which kept no clean images"])
         make_console().print(
             f"{done.images:,} images of {done.cells:,} cells in {to}, described in {work.TABLE}",
             highlight=False,

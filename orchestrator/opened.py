@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from orchestrator.clean_images import clean_images
 from orchestrator.errors import LibraryError, UserError
 from orchestrator.plots import Names, Plots, several
 from orchestrator.results.attacked import attacks_table
@@ -106,8 +105,7 @@ class Images:
     """
 
     adversarial: NDArray[np.float32]  # (N, H, W, C) in [0, 1]; without success what the attack ended with
-    clean: NDArray[np.float32] | None  # (N, H, W, C) in [0, 1]; None: see `why_no_clean`
-    why_no_clean: str  # an empty text where there are clean images
+    clean: NDArray[np.float32]  # (N, H, W, C) in [0, 1]
     labels: NDArray[np.int64]  # (N,) the true classes
     clean_labels: NDArray[np.int64]  # (N,) the victim's answers to the clean images
     adv_labels: NDArray[np.int64]  # (N,) to the adversarial ones
@@ -122,8 +120,7 @@ class Images:
         return len(self.adversarial)
 
     def __repr__(self) -> str:
-        clean = "clean ones too" if self.clean is not None else f"no clean ones: {self.why_no_clean}"
-        return f"<{len(self)} images of {'×'.join(map(str, self.adversarial.shape[1:]))}; {clean}>"
+        return f"<{len(self)} images of {'×'.join(map(str, self.adversarial.shape[1:]))}, and clean ones>"
 
 
 class Sweep:
@@ -247,13 +244,15 @@ class Sweep:
         """Figures: `plot.curves()`, `plot.heatmap()`, …"""
         return Plots(self._results)
 
-    def report(self, path: str | os.PathLike[str], *, data_dir: str | None = None) -> None:
-        """Write all of it as a page in HTML that stands alone, as `robustsweep report` does. Clean images are
-        read as by `images`. UserError where the file cannot be written."""
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write all of it as a page in HTML that stands alone, as `robustsweep report` does.
+
+        UserError where the file cannot be written.
+        """
         from orchestrator.report.facts import gather
         from orchestrator.report.page import write_report
 
-        write_report(lambda: gather(self._stores, self._results, self.warnings, data_dir), os.fspath(path))
+        write_report(lambda: gather(self._stores, self._results, self.warnings), os.fspath(path))
 
     def compare(self, first: str, second: str) -> Relation:
         """Two models, defences or sweeps among these, example by example: see `robustsweep.compare`."""
@@ -266,29 +265,23 @@ class Sweep:
         *,
         broken: bool | None = True,
         n: int = 8,
-        data_dir: str | None = None,
     ) -> Images:
         """The first `n` images of a cell: fewer where fewer of the first are kept (`keep:` in its grid).
 
         `cell` is a cell's id, or a row of `cells`; `broken`: those that the attack succeeded on, or only
-        others (False), or all (None). Clean images are kept with them. In folders of earlier versions they
-        are not, and read from the dataset where it needs no download (`data_dir`: a folder with <name>.npz)
-        and is the one that was attacked. UserError for a cell that is not there, or that has kept nothing.
+        others (False), or all (None). Clean images are kept with them. UserError for a cell that is not
+        there, or that has kept nothing.
         """
-        results, store, cell_id, victim_id = self._cell(cell)
+        results, cell_id, victim_id = self._cell(cell)
         kept = kept_images(results, [cell_id], broken=broken, n=n).get(cell_id)
         if kept is None:
             raise UserError(
                 f"no image of {cell_id} is kept: `keep: N` in a grid keeps the first N of each cell"
             )
-        rows, clean, why = kept.rows, kept.clean, ""
-        index = _integers(rows, "example_index")
-        if clean is None:
-            clean, why = clean_images(store, victim_id, index, data_dir)
+        rows = kept.rows
         return Images(
             adversarial=kept.adversarial,
-            clean=clean,
-            why_no_clean=why,
+            clean=kept.clean,
             labels=_integers(rows, "label"),
             clean_labels=_integers(rows, "clean_label"),
             adv_labels=_integers(rows, "adv_label"),
@@ -297,7 +290,7 @@ class Sweep:
             broken=np.array(rows["success"].to_pylist(), bool),
             class_names=class_names(results, victim_id),
             positions=_integers(rows, "position"),
-            example_index=index,
+            example_index=_integers(rows, "example_index"),
         )
 
     def _view(self, name: str) -> Relation:
@@ -307,12 +300,12 @@ class Sweep:
     def _tables(self) -> list[RobustnessTable]:
         return made(self._results)
 
-    def _cell(self, cell: str | Mapping[str, Any]) -> tuple[Results, Store, str, str]:
+    def _cell(self, cell: str | Mapping[str, Any]) -> tuple[Results, str, str]:
         """Where a cell is, its id and its victim's."""
         row = {"cell_id": cell} if isinstance(cell, str) else dict(cell)
         cell_id, sweep = row.get("cell_id"), row.get("sweep")
         found = [
-            (results, self._stores[results.sweep], str(cell_id), results.wanted["victim_id"][place].as_py())
+            (results, str(cell_id), results.wanted["victim_id"][place].as_py())
             for results in self._results
             if sweep in (None, results.sweep)
             and (place := pc.index(results.wanted["cell_id"], cell_id).as_py()) >= 0

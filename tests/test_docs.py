@@ -131,7 +131,7 @@ def test_the_page_on_python_is_what_is_written_from_docstrings() -> None:
 def test_the_python_of_its_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     sweep(load_grid("digits"), tmp_path / "outputs" / "digits", runner="tests.support.runners:MadeUp")
-    keep_images(tmp_path / "outputs" / "digits", fingerprint="digits")
+    keep_images(tmp_path / "outputs" / "digits")
     code = "".join(blocks(ROOT / "docs" / "python.md", "python")[:2])
     exec(code.replace('robustsweep.run("digits")', ""), {})
 

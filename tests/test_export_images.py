@@ -62,7 +62,7 @@ def test_files_are_what_was_judged(tmp_path: Path, channels: int) -> None:
     cell = Cell(epsilon=EPSILON, examples=6, rows=at)
     names = [{"victim_id": cell.victim_id, "class_names": ["ant", "bee", "cow", "dog"]}]
     done = export_images([results_of([cell], victims=names)], {}, tmp_path / "to" / "here")
-    assert (done.images, done.cells, done.without_clean) == (6, 1, 0)
+    assert (done.images, done.cells) == (6, 1)
     rows = table(tmp_path / "to" / "here")
     assert list(rows[0]) == IMAGES.names and [row["position"] for row in rows] == list("012345")
     for row, made in zip(rows, at, strict=True):
@@ -104,15 +104,6 @@ def test_only_what_is_asked_for_and_several_sweeps_apart(tmp_path: Path) -> None
         export_images(sweeps, {"model": ["x"]}, tmp_path)
 
 
-def test_without_clean_images_nobody_knows_what_was_judged(tmp_path: Path) -> None:
-    """Shards of earlier versions."""
-    row = kept(True, 0) | {"clean_image": None}
-    done = export_images([results_of([Cell(examples=1, rows=[row])])], {}, tmp_path)
-    assert done.without_clean == 1
-    [found] = table(tmp_path)
-    assert found["clean_file"] == found["success_uint8"] == "" and found["adversarial_file"]
-
-
 def test_what_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     cell = Cell(examples=1, rows=[kept(True, 0)])
     (tmp_path / "file").touch()
@@ -125,13 +116,12 @@ def test_what_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
-    """Of a folder whose shards have kept adversarial images alone, as those of earlier versions have."""
     output = made_up(tmp_path / "kept", models=["small_cnn"])
-    keep_images(output, fingerprint="digits")
+    keep_images(output)
     arguments = ["export", "images", str(output), "--to", str(tmp_path / "to"), "--epsilon", "0.1"]
     done = CliRunner().invoke(app, [*arguments, "--attack", "fgsm"])
     assert done.exit_code == 0, done.output
-    assert "9 images of 1 cells in" in done.stdout and "1 cells are of an earlier version" in done.stderr
-    assert len(list((tmp_path / "to").glob("*/*.png"))) == 9 == len(table(tmp_path / "to"))
+    assert "9 images of 1 cells in" in done.stdout and done.stderr == ""
+    assert len(list((tmp_path / "to").glob("*/*.png"))) == 2 * 9 == 2 * len(table(tmp_path / "to"))
     wrong = CliRunner().invoke(app, [*arguments[:-1], "8/x"])
     assert wrong.exit_code == 2 and '--epsilon: found "8/x"; a number such as 0.1 or 8/255' in wrong.stderr

@@ -118,7 +118,8 @@ def test_an_image_of_another_size_is_an_error() -> None:
     shown = shown_of(results_of([cell]), cell.cell_id, True, 1)
     with pytest.raises(UserError, match="a kept image has 3 bytes; its shape takes 4 or 16"):
         _ = shown.adversarial
-    assert shown.clean is None  # of an earlier version
+    with pytest.raises(UserError, match="without their clean ones"):
+        _ = shown.clean
 
 
 def test_classes_have_names() -> None:

@@ -25,7 +25,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     output = tmp_path / "outputs" / "quickstart"
     values = ast.literal_eval(grid.partition("=")[2].partition("\n}")[0] + "\n}")
     sweep(load_grid(values), output, runner="tests.support.runners:MadeUp")
-    keep_images(output, fingerprint="digits", clean=True)
+    keep_images(output)
     before = sorted((output / "shards").rglob("*.parquet"))
 
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]), prepend=":")

@@ -200,7 +200,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output,
         runner="tests.support.runners:MadeUp",
     )
-    keep_images(output, fingerprint="digits")
+    keep_images(output)
     return output
 
 
@@ -235,7 +235,7 @@ def test_kept_images_are_in_the_page_as_far_as_they_fit(
     facts = gather(opened_sweep._stores, opened_sweep._results, ())
     found = gallery.gallery(facts)
     groups = [group for _, groups in found["victims"] for group in groups]
-    assert len(groups) == 4 and found["left_out"] == 0 and found["missing"] == []
+    assert len(groups) == 4 and found["left_out"] == 0
     assert {group["at"] for group in groups} == {"linf 8/255"}  # the smallest that has as many as any
     for image in (image for group in groups for image in group["images"]):
         assert image["scale"] == 20  # the most that keeps 8/255 within 1

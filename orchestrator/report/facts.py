@@ -45,7 +45,6 @@ class Facts:
     views: Mapping[str, pa.Table]  # the views of SQL that a report shows, cells in the order of their grids
     known: Mapping[Place, Outcome]
     tables: Sequence[RobustnessTable]  # of robust accuracy, the best of each told
-    data_dir: str | None = None  # where datasets are looked for, for clean images
     _rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     _labels: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
 
@@ -114,16 +113,11 @@ class Facts:
         return self._rows[view]
 
 
-def gather(
-    stores: Mapping[str, Store],
-    results: Sequence[Results],
-    warnings: Sequence[str],
-    data_dir: str | None = None,
-) -> Facts:
+def gather(stores: Mapping[str, Store], results: Sequence[Results], warnings: Sequence[str]) -> Facts:
     """Read what a report needs from folders and what they hold (`store.locate.read_results`)."""
     with connect(results) as connection:
         tables = {view: connection.sql(f"FROM {view}").to_arrow_table() for view in _VIEWS}
     views = {view: in_order_of_grids(view, table, results) for view, table in tables.items()}
     known = outcomes(results)
     made = made_of(views["cells"], views["worst_case"], known)
-    return Facts(stores, results, warnings, views, known, made, data_dir)
+    return Facts(stores, results, warnings, views, known, made)

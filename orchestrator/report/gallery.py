@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from orchestrator.clean_images import clean_images
 from orchestrator.report.facts import Facts
 from orchestrator.results.kept import Kept, class_names, kept_images
 from orchestrator.results.text import robustness as words
@@ -32,15 +31,14 @@ _LARGEST = 96  # pixels of a side; larger images are shrunk, and the page says s
 
 
 def gallery(facts: Facts) -> dict[str, Any]:
-    """By victim, groups of images, one for each attack that has kept a success; how many were left out,
-    and why there are no clean ones where there are none."""
+    """By victim, groups of images, one for each attack that has kept a success; and how many
+    were left out."""
     chosen = _chosen(facts)
     kept: dict[tuple[str, str], Kept] = {}
     for results in facts.results:
         cells = [cell["cell_id"] for cell in chosen if cell["sweep"] == results.sweep]
         found = kept_images(results, cells, broken=True, n=EACH) if cells else {}
         kept |= {(results.sweep, cell_id): images for cell_id, images in found.items()}
-    clean, missing = _clean(facts, chosen, kept)
     made: dict[int, list[dict[str, Any]]] = defaultdict(list)
     spent, left_out = 0, 0
     for i in range(EACH):
@@ -52,9 +50,8 @@ def gallery(facts: Facts) -> dict[str, Any]:
                 left_out += 1
                 continue
             [row] = images.rows.slice(i, 1).to_pylist()
-            before = clean.get((cell["sweep"], cell["cell_id"]))
             names = class_names(facts.of(cell["sweep"]), cell["victim_id"])
-            shown = _shown(row, images.adversarial[i], None if before is None else before[i], names)
+            shown = _shown(row, images.adversarial[i], images.clean[i], names)
             spent += sum(len(shown[name]) for name in ("clean", "change", "adversarial"))
             made[number].append(shown)
     victims: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -62,7 +59,7 @@ def gallery(facts: Facts) -> dict[str, Any]:
         if made[i]:
             group = {**_said(cell, facts), "images": made[i]}
             victims[group["victim"]].append(group)
-    return {"victims": list(victims.items()), "left_out": left_out, "missing": missing}
+    return {"victims": list(victims.items()), "left_out": left_out}
 
 
 def _chosen(facts: Facts) -> list[dict[str, Any]]:
@@ -83,38 +80,6 @@ def _chosen(facts: Facts) -> list[dict[str, Any]]:
         if key not in best or n > kept[best[key]["sweep"], best[key]["cell_id"]]:
             best[key] = cell
     return list(best.values())
-
-
-_Clean = dict[tuple[str, str], NDArray[np.float32]]
-"""Clean images (N, H, W, C) by sweep and cell."""
-
-
-def _clean(
-    facts: Facts, chosen: Sequence[dict[str, Any]], kept: dict[tuple[str, str], Kept]
-) -> tuple[_Clean, list[str]]:
-    """As they were kept with the others; those of folders of earlier versions are looked for in the dataset,
-    each of which is read once."""
-    found: _Clean = {}
-    wanted: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for cell in chosen:
-        if (images := kept.get(key := (cell["sweep"], cell["cell_id"]))) is None:
-            continue
-        if (clean := images.clean) is not None:
-            found[key] = clean
-        else:
-            wanted[cell["sweep"], cell["dataset"]].append(cell)
-    missing = []
-    for (sweep, _), cells in wanted.items():
-        parts = [kept[sweep, cell["cell_id"]].rows["example_index"].to_numpy() for cell in cells]
-        index = np.concatenate(parts).astype(np.int64)
-        read, why = clean_images(facts.stores[sweep], cells[0]["victim_id"], index, facts.data_dir)
-        if read is None:
-            missing.append(why)
-            continue
-        ends = np.cumsum([len(part) for part in parts])[:-1]
-        for cell, part in zip(cells, np.split(read, ends), strict=True):
-            found[sweep, cell["cell_id"]] = part
-    return found, list(dict.fromkeys(missing))
 
 
 def _said(cell: dict[str, Any], facts: Facts) -> dict[str, Any]:
@@ -140,20 +105,14 @@ def _said(cell: dict[str, Any], facts: Facts) -> dict[str, Any]:
 
 
 def _shown(
-    row: dict[str, Any],
-    image: NDArray[np.float32],
-    clean: NDArray[np.float32] | None,
-    names: Sequence[str],
+    row: dict[str, Any], image: NDArray[np.float32], clean: NDArray[np.float32], names: Sequence[str]
 ) -> dict[str, Any]:
-    scale, change = 0, ""
-    if clean is not None and clean.shape == image.shape:
-        difference = image - clean
-        scale = _scale(float(np.abs(difference).max()))
-        change = png(0.5 + 0.5 * scale * difference)
+    difference = image - clean
+    scale = _scale(float(np.abs(difference).max()))
     return {
         "adversarial": png(image),
-        "clean": png(clean) if scale and clean is not None else "",
-        "change": change,
+        "clean": png(clean),
+        "change": png(0.5 + 0.5 * scale * difference),
         "scale": scale,
         "label": _name(row["label"], names),
         "before": _answer(row["clean_label"], row["clean_confidence"], names),

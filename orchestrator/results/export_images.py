@@ -52,7 +52,7 @@ IMAGES = pa.schema(
         ("success", pa.bool_()),
         ("success_uint8", pa.bool_()),  # of the very image in the file
         *((name, pa.float32()) for name in ("linf", "l2", "l0")),
-        ("clean_file", pa.string()),  # below the folder; null: no clean image is kept
+        ("clean_file", pa.string()),  # below the folder
         ("adversarial_file", pa.string()),
     ]
 )
@@ -65,7 +65,6 @@ class Exported:
 
     images: int  # adversarial ones
     cells: int
-    without_clean: int  # cells that have kept none
 
 
 def export_images(
@@ -86,7 +85,6 @@ def export_images(
     if not cells:
         raise no_epsilon(found.tables, epsilon or 0.0)
     rows: list[dict[str, Any]] = []
-    without_clean = 0
     several = len(results) > 1
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +95,6 @@ def export_images(
                     values = found.cells[one.sweep, cell]
                     place = Path(one.sweep.replace("/", "_"), cell) if several else Path(cell)
                     rows += _written(folder, place, kept, values, class_names(one, values["victim_id"]))
-                    without_clean += kept.clean is None
     except OSError as error:
         raise UserError(f"--to: cannot write to {folder}: {error.strerror or error}") from None
     if not rows:
@@ -105,7 +102,7 @@ def export_images(
     with replacing(str(folder / TABLE)) as stream:
         table = pa.Table.from_pylist(rows, schema=IMAGES)
         stream.write(text_format("csv").table(table).encode())
-    return Exported(len(rows), len({(row["sweep"], row["cell_id"]) for row in rows}), without_clean)
+    return Exported(len(rows), len({(row["sweep"], row["cell_id"]) for row in rows}))
 
 
 def _cells(found: Chosen, epsilon: float | None) -> Iterator[tuple[str, str]]:
@@ -138,17 +135,14 @@ def _written(
         file = place / f"{row['position']:06}.png"
         clean_file = place / f"{row['position']:06}-clean.png"
         (folder / file).write_bytes(png(shown[i]))
-        if clean is not None:
-            (folder / clean_file).write_bytes(png(clean[i]))
+        (folder / clean_file).write_bytes(png(clean[i]))
         yield {
             **{name: cell[name] for name in IMAGES.names if name in cell},
             **{name: row[name] for name in IMAGES.names if name in row},
             "label_name": _name(row["label"], names),
             "clean_name": _name(row["clean_label"], names),
             "adv_name": _name(row["adv_label"], names),
-            # Without the clean image nobody knows how the one that was judged was rounded.
-            "success_uint8": row["success_uint8"] if clean is not None else None,
-            "clean_file": None if clean is None else clean_file.as_posix(),
+            "clean_file": clean_file.as_posix(),
             "adversarial_file": file.as_posix(),
         }
 
@@ -156,13 +150,13 @@ def _written(
 def _rounded(
     kept: Kept,
     adversarial: NDArray[np.float32],
-    clean: NDArray[np.float32] | None,
+    clean: NDArray[np.float32],
     cell: Mapping[str, Any],
 ) -> NDArray[np.float32]:
     """As `success_uint8` was judged, where there is a success."""
     shown = adversarial.copy()
     success = np.flatnonzero(kept.rows["success"].to_numpy(zero_copy_only=False))
-    if clean is not None and len(success):
+    if len(success):
         norm = NORMS[cell["norm"]]
         shown[success], _ = rounded_within(adversarial[success], clean[success], cell["epsilon"], norm)
     return shown

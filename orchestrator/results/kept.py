@@ -35,15 +35,17 @@ class Kept:
         return self._stack("image")
 
     @property
-    def clean(self) -> NDArray[np.float32] | None:
-        """(N, H, W, C) in [0, 1]; None where a shard of an earlier version has kept none with its images."""
-        return None if self.rows["clean_image"].null_count else self._stack("clean_image")
+    def clean(self) -> NDArray[np.float32]:
+        """(N, H, W, C) in [0, 1]. UserError for what is no such image."""
+        return self._stack("clean_image")
 
     def _stack(self, column: str) -> NDArray[np.float32]:
         images = [self._image(data) for data in self.rows[column].to_pylist()]
         return np.stack(images) if images else np.empty((0, *self.shape), np.float32)
 
-    def _image(self, data: bytes) -> NDArray[np.float32]:
+    def _image(self, data: bytes | None) -> NDArray[np.float32]:
+        if data is None:
+            raise UserError("images that were kept without their clean ones are not shown")
         size = int(np.prod(self.shape))
         kind = {size: np.uint8, 4 * size: np.float32}.get(len(data))
         if kind is None:

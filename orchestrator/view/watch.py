@@ -46,7 +46,6 @@ class Watched:
     """What some folders hold, from a thread that looks for more."""
 
     stores: Mapping[str, Store]
-    data_dir: str | None = None  # where datasets are looked for, for clean images
     version: int = 0
     problem: str = ""  # why the page could not be made anew; what is shown is what was read before
     content: Content = field(default_factory=lambda: Content("", "{}"))
@@ -103,7 +102,7 @@ class Watched:
 
     def _read(self) -> None:
         results, warnings = read_results(self.stores)
-        facts = gather(self.stores, results, warnings, self.data_dir)
+        facts = gather(self.stores, results, warnings)
         self._results, self.content = results, content(facts)
         self.version += 1
 

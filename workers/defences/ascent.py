@@ -2,8 +2,8 @@
 
 The engine of attacks keeps each example's own control flow in NumPy, and leaves an example once it is broken.
 Training wants the highest loss of every image whatever breaks, so that nothing is to be decided between
-steps: traced together they take three quarters of the time (docs/performance.md). Losses are those of
-`workers.losses`; steps and projections do what `workers.norms` says, on tensors.
+steps: traced together they take three quarters to nine tenths of the time (docs/performance.md). Losses are
+those of `workers.losses`; steps and projections do what `workers.norms` says, on tensors.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def gallery(results: Sequence[Results], choice: Choice) -> Drawing:
             remarks.see(entry, title)
             continue
         kept, names = _kept(results, found, row, entry, beside)
-        if kept is None or kept.clean is None:
+        if kept is None:
             without.append(title)
         elif not kept.rows.num_rows:
             unbroken.append(title)
@@ -96,7 +96,7 @@ def gallery(results: Sequence[Results], choice: Choice) -> Drawing:
     if unbroken:
         sheet.note(f"none broken: {'; '.join(unbroken[:3])}{' and more' if len(unbroken) > 3 else ''}")
     if without:
-        sheet.note(f"no images kept, or none clean: {len(without)} cells")
+        sheet.note(f"no images kept: {len(without)} cells")
     remarks.say(sheet, bands=None, suspicious="*")
     return sheet.finished()
 
@@ -129,9 +129,7 @@ def _kept(
 
 
 def _examples(kept: Kept, names: Sequence[str], norm: str) -> Iterator[Example]:
-    clean = kept.clean
-    assert clean is not None
-    for row, before, after in zip(kept.rows.to_pylist(), clean, kept.adversarial, strict=True):
+    for row, before, after in zip(kept.rows.to_pylist(), kept.clean, kept.adversarial, strict=True):
         yield Example(
             before,
             after,
