@@ -107,6 +107,7 @@ def test_optimality_is_a_share_and_1_only_where_nothing_lacks(
         return
     assert 0 <= share <= 1 and (share == 1) == (robust == worst)
     areas = [area(epsilons, clean / 12, [n / 12 for n in left]) for left in (robust, worst)]
+    assert 0 <= areas[1] <= areas[0] <= clean / 12
     assert share == pytest.approx((clean / 12 - areas[0]) / (clean / 12 - areas[1]), abs=1e-9)
     # Whatever is broken in addition takes something off the area, and adds to optimality.
     for at, (left, least) in enumerate(zip(robust, worst, strict=True)):

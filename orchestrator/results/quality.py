@@ -79,7 +79,8 @@ def shared(attacks: Sequence[Search]) -> list[float]:
 def area(epsilons: Sequence[float], clean: float, robust: Sequence[float]) -> float:
     """Under the curve from `clean` at 0 through `robust` at `epsilons` (ascending, above 0), straight in
     between, divided by the last of these."""
-    return float(np.trapezoid([clean, *robust], [0.0, *epsilons]) / epsilons[-1])
+    # No more than that of the clean accuracy throughout, whatever rounding makes of it.
+    return min(clean, float(np.trapezoid([clean, *robust], [0.0, *epsilons]) / epsilons[-1]))
 
 
 def optimality(epsilons: Sequence[float], clean: int, robust: Sequence[int], worst: Sequence[int]) -> float:
