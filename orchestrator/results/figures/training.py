@@ -19,7 +19,7 @@ from orchestrator.results.figures.style import INK, QUIET, Look, looks
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
 from workers.defences import DEFENCES
-from workers.defences.base import Defence, TrainingDefence
+from workers.defences.base import TrainingDefence
 from workers.unit import COMBINED, NO_DEFENCE, without_options
 
 _DASHED = (3, 1.5)
@@ -32,7 +32,7 @@ class _Trained:
 
     panel: str
     name: str
-    defence: type[Defence] | None  # in training
+    defence: type[TrainingDefence] | None  # in training
     epochs: Sequence[Mapping[str, Any]]  # rows of the view `history`, in order
 
 
@@ -68,8 +68,8 @@ def training(results: Sequence[Results], choice: Choice) -> Drawing:
     page.legend("training", Line2D([], [], color=INK))
     page.legend("validation", Line2D([], [], color=INK, dashes=_DASHED))
     if any(_under_attack(one) for one in trained):
-        hollow = {"marker": "o", "markerfacecolor": "white", "linestyle": "none"}
-        page.legend("under attack", Line2D([], [], color=INK, **hollow))
+        hollow = Line2D([], [], color=INK, marker="o", markerfacecolor="white", linestyle="none")
+        page.legend("under attack", hollow)
     for note in _notes(trained):
         page.note(note)
     phases = {tuple(dict.fromkeys(epoch["phase"] for epoch in one.epochs)) for one in trained}
@@ -113,7 +113,7 @@ def _under_attack(one: _Trained) -> bool:
     return any(epoch["validation_adversarial_accuracy"] is not None for epoch in one.epochs)
 
 
-def _in_training(defence: str) -> type[Defence] | None:
+def _in_training(defence: str) -> type[TrainingDefence] | None:
     """What of a defence, in a view's words, changes how a network is trained: the first of its parts."""
     kind = DEFENCES.get(without_options(defence).split(COMBINED)[0])
     return kind if kind and issubclass(kind, TrainingDefence) else None
