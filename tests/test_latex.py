@@ -9,14 +9,16 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from orchestrator.results.choice import choose, made
 from orchestrator.results.query import run_query
-from orchestrator.results.text import text_format
+from orchestrator.results.text import certified, text_format
 from orchestrator.results.text.base import Columns
 from orchestrator.results.text.latex import escaped
 from tests.support.results import Cell, results_of
+from workers.certify import radii
 from workers.flags import Flag
 
 BROKEN = {"success": True, "distance": 0.001}
@@ -254,3 +256,10 @@ def test_a_table_with_its_caption_is_as_a_paper_has_it():
     assert text_format("html").captioned(made, "x") is None
     marks = {escaped(flag.mark) for flag in Flag}
     assert len(marks) == len(Flag) and all(mark.isascii() for mark in marks)
+
+
+def test_how_far_certificates_reach_is_what_all_votes_give():
+    row = {"sigma": 0.25, "draws": 200, "alpha": 0.001}
+    [radius] = radii(np.array([200]), 200, 0.25, 0.001)
+    assert f"radii are at most {radius:.3g} (sigma 0.25, 200 draws): beyond" in certified._reach([row])[0]
+    assert certified._reach([{**row, "draws": 5}]) == ["so few draws certify nothing: 0% is by construction"]
