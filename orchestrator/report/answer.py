@@ -110,7 +110,7 @@ def _leader(contest: Contest, column: int, known: Mapping[Place, Outcome]) -> tu
         shared = [contest.with_transfer(row, column) for row, _ in ranked]
         values = [entry.value for entry in shared if entry is not None and entry.value is not None]
         if values and (len(values) < len(ranked) or values[0] < max(values)):
-            return "", "images made against other models change the order, or are not all tried"
+            return "", "images made against other victims change the order, or are not all tried"
         return f"{victim_name(ranked[0][0], contest.table)} is the most robust {_under(ranked[0][0])}", ""
     if len({row.attack_label for row, _ in ranked}) > 1:
         return "", "they were not attacked alike"
@@ -149,7 +149,7 @@ def _shared(contest: Contest, column: int, rows: Sequence[Row]) -> str:
     if any(entry is None or entry.value is None for entry in entries):
         return ""
     first, second = (share(entry) for entry in entries if entry is not None)
-    return f" Where images made against other models count too, they keep {first} and {second}."
+    return f" Where images made against other victims count too, they keep {first} and {second}."
 
 
 def breaking(contest: Contest) -> list[str]:
@@ -232,7 +232,7 @@ _POINT = 0.01
 
 
 def _fooled_by_others(contest: Contest) -> Iterator[str]:
-    """Victims that images made against others break more of than their own attacks do."""
+    """Victims that images made against others break more of, on top of their own attacks."""
     for row in contest.rows:
         falls = [
             (entry.value - shared.value, column)
@@ -248,8 +248,9 @@ def _fooled_by_others(contest: Contest) -> Iterator[str]:
             own, shared = row.entries[column], contest.with_transfer(row, column)
             assert own is not None and shared is not None
             yield (
-                f"{name} on {table.dataset_label} falls to images made against other models: at {table.norm} "
-                f"{words.epsilons(table)[column]} they leave {share(shared)}, its own attacks {share(own)}"
+                f"{name} on {table.dataset_label} falls to images made against other victims too: at "
+                f"{table.norm} {words.epsilons(table)[column]} its own attacks leave {share(own)}, together "
+                f"with those images {share(shared)}"
             )
 
 

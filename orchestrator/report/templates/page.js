@@ -328,7 +328,7 @@
         shown: one.value === null ? one.mark : `${one.value.toFixed(1)}%`, doubt: "see the checks",
         label: one.white_box ? `(${text})` : one.same_network ? `${text}*` : text,
       };
-    }), `Robust accuracy under images made against other models: ${title}, epsilon ${at}`));
+    }), `Robust accuracy under images made against other victims: ${title}, epsilon ${at}`));
   }
 
   function drawTraining() {
