@@ -246,16 +246,23 @@ def certified(facts: Facts) -> dict[str, Any]:
 
 def training(facts: Facts) -> list[dict[str, Any]]:
     """Accuracy and loss by epoch, of the victims of the grids; once of a network that several defences at
-    inference stand before."""
+    inference stand before. It is called after that which it was trained with, if anything."""
     pinned = {(row["sweep"], row["victim_id"]): row for row in facts.rows("victims")}
     epochs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in facts.rows("history"):
         epochs[row["sweep"], row["victim_id"]].append(row)
+    weights = {key: row["weights"] or key[1] for key, row in pinned.items()}
+    undefended = {
+        (key[0], weights[key])
+        for key, victim in facts.victims.items()
+        if key in weights and victim["defence"] == NO_DEFENCE.name
+    }
     found, seen = [], set()
     for key, victim in facts.victims.items():
-        if key not in pinned or (network := (key[0], pinned[key]["weights"])) in seen:
+        if key not in weights or (network := (key[0], weights[key])) in seen:
             continue
         seen.add(network)
+        name = _victim_text(victim, facts, defence=network not in undefended)
         texts = victim["texts"]
         for epoch, (of, prefix) in product(
             epochs[key], (("training images", ""), ("images held out", "validation_"))
@@ -263,7 +270,7 @@ def training(facts: Facts) -> list[dict[str, Any]]:
             if epoch[f"{prefix}accuracy"] is not None:
                 found.append(
                     {
-                        "victim": _victim_text(victim, facts, defence=False),
+                        "victim": name,
                         "dataset": texts.dataset,
                         "model": texts.model,
                         "of": of,
