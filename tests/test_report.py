@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -12,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import robustsweep
@@ -22,7 +26,7 @@ from orchestrator.report import answer, gallery
 from orchestrator.report.contest import contests
 from orchestrator.report.facts import Facts, gather
 from orchestrator.report.page import as_json, content, write_report
-from orchestrator.report.sections import comparison, per_class
+from orchestrator.report.sections import comparison, per_class, training
 from orchestrator.results.schemas import Results
 from tests.support.browser import Watched, needs_chromium, opened, running
 from tests.support.results import Cell, results_of
@@ -182,6 +186,28 @@ def test_of_nothing_and_of_damaged_records_there_is_a_page_too() -> None:
     assert "0 of 1 cells are done; 1 missing." in only and "resnet50_v2 has no number; missing at 0.1" in only
 
 
+def test_every_network_is_trained_by_itself() -> None:
+    of = {"plain": cell(1), "jpeg": cell(2, defence="jpeg"), "hard": cell(3, defence="adversarial_training")}
+    of["again"] = cell(4, seed=1)
+    # A defence at inference has the network of the victim without any.
+    weights = {"plain": "00", "jpeg": "00", "hard": "11", "again": "22"}
+    known = [{"victim_id": one.victim_id, "weights": weights[name]} for name, one in of.items()]
+    history = [
+        {"victim_id": of[name].victim_id, "epoch": epoch, "accuracy": accuracy, "phase": "scratch"}
+        for name, accuracy in (("plain", 0.9), ("jpeg", 0.9), ("hard", 0.5), ("again", 0.7))
+        for epoch in (1, 2)
+    ]
+    found = training(facts_of(*of.values(), victims=known, history=history))
+    assert [(one["victim"], one["epoch"], one["value"]) for one in found] == [
+        ("resnet50_v2 on mnist", 1, 90.0),
+        ("resnet50_v2 on mnist", 2, 90.0),
+        ("resnet50_v2 on mnist with adversarial_training", 1, 50.0),
+        ("resnet50_v2 on mnist with adversarial_training", 2, 50.0),
+        ("resnet50_v2 on mnist, seed 1", 1, 70.0),
+        ("resnet50_v2 on mnist, seed 1", 2, 70.0),
+    ]
+
+
 def test_classes_add_up_to_the_whole() -> None:
     facts = facts_of(cell(60), cell(80, attack="bim"))
     (entry,) = per_class(facts)["entries"]
@@ -249,7 +275,14 @@ def test_kept_images_are_in_the_page_as_far_as_they_fit(
     assert len(groups) == 4 and found["left_out"] == 0
     assert {group["at"] for group in groups} == {"linf 8/255"}  # the smallest that has as many as any
     for image in (image for group in groups for image in group["images"]):
-        assert image["scale"] == 20  # the most that keeps 8/255 within 1
+        assert image["scale"] == 10  # the most that keeps 8/255 about grey within black and white
+        clean, change, after = (
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(image[name])))).astype(float)
+            for name in ("clean", "change", "adversarial")
+        )
+        # A change of d is drawn as 0.5 + 10 d; each image is rounded to 8 bits.
+        assert np.abs(change - (127.5 + 10 * (after - clean))).max() <= 10.5
+        assert abs(change.max() - (127.5 + 10 * 8)) <= 0.5
         assert re.fullmatch(r"\d \(90%\)", image["before"])
         assert image["after"] == f"{(int(image['label']) + 1) % 10} (70%)"
     monkeypatch.setattr(gallery, "BYTES", 1)
@@ -257,6 +290,13 @@ def test_kept_images_are_in_the_page_as_far_as_they_fit(
 
 
 # -- in a browser --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("largest", "scale"), [(0, 1), (1, 0.5), (0.6, 0.5), (0.5, 1), (0.1, 5), (8 / 255, 10), (1e-9, 5000)]
+)
+def test_perturbations_are_drawn_as_large_as_they_fit(largest: float, scale: float) -> None:
+    assert gallery._scale(float(np.float32(largest))) == scale
 
 
 @pytest.fixture(scope="module")

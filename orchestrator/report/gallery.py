@@ -27,6 +27,7 @@ EACH = 4
 BYTES = 4_000_000
 """Of all PNGs together, as text in the page, at the most."""
 
+_ROOM = 0.5 + 0.5 / 255  # about grey; half a level of 8 bits more is not seen
 _LARGEST = 96  # pixels of a side; larger images are shrunk, and the page says so
 
 
@@ -112,7 +113,7 @@ def _shown(
     return {
         "adversarial": png(image),
         "clean": png(clean),
-        "change": png(0.5 + 0.5 * scale * difference),
+        "change": png(0.5 + scale * difference),
         "scale": scale,
         "label": _name(row["label"], names),
         "before": _answer(row["clean_label"], row["clean_confidence"], names),
@@ -123,14 +124,12 @@ def _shown(
     }
 
 
-def _scale(largest: float) -> int:
-    """The roundest factor that keeps a perturbation within the grey scale: 1, 2, 5, 10, 20, …"""
-    if not 0 < largest < np.inf:
-        return 1
-    fitting = [
-        step * 10**power for power in range(4) for step in (1, 2, 5) if step * 10**power * largest <= 1
-    ]
-    return max(fitting, default=1)
+def _scale(largest: float) -> float:
+    """The roundest factor that keeps a perturbation, drawn about grey, within black and white: 0.5, 1, 2, 5,
+    10, 20, …"""
+    round_ones = [step * 10**power for power in range(4) for step in (1, 2, 5)]
+    fitting = [scale for scale in round_ones if 0 < scale * largest <= _ROOM]
+    return max(fitting, default=0.5 if largest else 1)
 
 
 def _answer(label: int | None, confidence: float | None, names: Sequence[str]) -> str:
