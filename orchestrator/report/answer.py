@@ -52,18 +52,37 @@ def asked(facts: Facts) -> list[str]:
     sentences = [
         f"How {verb} {victims} hold up against {attacks} on {datasets}{trained}?",
         f"Epsilons, on the [0, 1] pixel scale: {strengths}.",
-        f"{count(len(cells), 'cell')}, on the first {many} test images of the evaluation order.",
+        f"{_counted(facts)}, on the first {many} test images of the evaluation order.",
     ]
-    return [*sentences, progress(cells)]
+    return [*sentences, progress(facts)]
 
 
-def progress(cells: Sequence[Mapping[str, Any]]) -> str:
+def statuses(facts: Facts) -> dict[str, Counter[str]]:
+    """How many cells have each status, as `plan` counts them: of attacks, transfers and certificates."""
+    certificates = {(row["sweep"], row["cell_id"]): row["status"] for row in facts.rows("certified_accuracy")}
+    return {
+        "attacks": Counter(row["status"] for row in facts.rows("cells")),
+        "transfers": Counter(row["status"] for row in facts.rows("transfer")),
+        "certificates": Counter(certificates.values()),
+    }
+
+
+def _counted(facts: Facts) -> str:
+    """How many cells there are, and of what where it is not of attacks alone."""
+    of = {kind: found.total() for kind, found in statuses(facts).items() if found}
+    text = count(sum(of.values()), "cell")
+    return (
+        text if of.keys() == {"attacks"} else f"{text} ({', '.join(f'{n:,} of {k}' for k, n in of.items())})"
+    )
+
+
+def progress(facts: Facts) -> str:
     """How many of the cells are done, and what the others are."""
-    statuses = Counter(cell["status"] for cell in cells)
-    rest = [f"{n:,} {status}" for status, n in statuses.items() if status != "done"]
+    found = sum(statuses(facts).values(), Counter[str]())
+    rest = [f"{n:,} {status}" for status, n in found.items() if status != "done"]
     if not rest:
-        return f"All {len(cells):,} cells are done." if len(cells) > 1 else "It is done."
-    return f"{statuses['done']:,} of {len(cells):,} cells are done; {', '.join(rest)}."
+        return f"All {found.total():,} cells are done." if found.total() > 1 else "It is done."
+    return f"{found['done']:,} of {found.total():,} cells are done; {', '.join(rest)}."
 
 
 def best(contest: Contest, known: Mapping[Place, Outcome]) -> list[str]:
@@ -202,15 +221,10 @@ def distrust(facts: Facts) -> list[Said]:
     """What cannot be trusted, the gravest first, and why."""
     checks = facts.views["checks"]
     found = [Said(text, severity) for severity, text in findings.brief(checks)]
-    cells = facts.rows("cells")
-    holes = [cell for cell in cells if cell["status"] != "done"]
-    if holes:
-        found.append(
-            Said(
-                f"{count(len(holes), 'cell')} of {len(cells):,} without a number: shown as holes",
-                "suspicious",
-            )
-        )
+    cells = sum(statuses(facts).values(), Counter[str]())
+    if holes := cells.total() - cells["done"]:
+        text = f"{count(holes, 'cell')} of {cells.total():,} without a number: shown as holes"
+        found.append(Said(text, "suspicious"))
     cases = facts.rows("worst_case")
     if incomplete := sum(not case["complete"] for case in cases):
         text = (
