@@ -186,6 +186,25 @@ def test_of_nothing_and_of_damaged_records_there_is_a_page_too() -> None:
     assert "0 of 1 cells are done; 1 missing." in only and "resnet50_v2 has no number; missing at 0.1" in only
 
 
+def test_cells_are_counted_as_plans_count_them() -> None:
+    plain, other = cell(10), cell(20, model="b")
+    certificates = Cell(
+        attack="certify", norm="l2", sigma=0.25, n0=10, draws=100, alpha=0.001, epsilon=0.0, examples=N
+    )
+    facts = facts_of(plain, other, cell(5, source=other), cell(5, model="b", source=plain), certificates)
+    *_, many, done = answer.asked(facts)
+    assert many.startswith("5 cells (2 of attacks, 2 of transfers, 1 of certificates), on the first 200 ")
+    assert done == "4 of 5 cells are done; 1 missing."
+    assert "1 cell of 5 without a number: shown as holes" in [one.text for one in answer.distrust(facts)]
+    *_, many, done = answer.asked(facts_of(plain, other))
+    assert many.startswith("2 cells, on") and done == "All 2 cells are done."
+
+
+def test_a_label_of_no_defence_is_in_sentences_too() -> None:
+    text = said(cell(40, defence_label="undefended"), cell(150, defence="jpeg", defence_label="J"))
+    assert "resnet50_v2 (undefended) is the most robust" in text and "resnet50_v2 with J " in text
+
+
 def test_every_network_is_trained_by_itself() -> None:
     of = {"plain": cell(1), "jpeg": cell(2, defence="jpeg"), "hard": cell(3, defence="adversarial_training")}
     of["again"] = cell(4, seed=1)

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
+from orchestrator.report.contest import behind
 from orchestrator.report.facts import Facts
 from orchestrator.results.kept import Kept, class_names, kept_images
 from orchestrator.results.text import robustness as words
-from workers.unit import NO_DEFENCE
 
 EACH = 4
 """Images of an attack on a victim, at the most."""
@@ -86,7 +86,7 @@ def _chosen(facts: Facts) -> list[dict[str, Any]]:
 def _said(cell: dict[str, Any], facts: Facts) -> dict[str, Any]:
     texts = facts.victims[cell["sweep"], cell["victim_id"]]["texts"]
     attack = facts.attacks[cell["sweep"], cell["attack_id"]]
-    defence = "" if cell["defence"] == NO_DEFENCE.name else f" with {texts.defence}"
+    defence = behind(cell["defence"], texts.defence)
     seed = f", seed {cell['seed']}" if cell["seed"] else ""
     sweep = f" in {cell['sweep']}" if len(facts.results) > 1 else ""
     victim = {

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.report.answer import probability
-from orchestrator.report.contest import contests, victim_key, victim_name
+from orchestrator.report.contest import behind, contests, victim_key, victim_name
 from orchestrator.report.facts import Facts
 from orchestrator.report.series import percent, row_keys
 from orchestrator.results.checks import RULES
@@ -305,10 +305,10 @@ def victims(facts: Facts) -> list[dict[str, str]]:
 
 def _victim_text(victim: Mapping[str, Any], facts: Facts, *, defence: bool = True) -> str:
     texts = victim["texts"]
-    behind = f" with {texts.defence}" if defence and victim["defence"] != NO_DEFENCE.name else ""
+    after = behind(victim["defence"], texts.defence) if defence else ""
     seed = f", seed {victim['seed']}" if victim["seed"] else ""
     sweep = f" in {victim['sweep']}" if len(facts.results) > 1 else ""
-    return f"{texts.model} on {texts.dataset}{behind}{seed}{sweep}"
+    return f"{texts.model} on {texts.dataset}{after}{seed}{sweep}"
 
 
 def checks(facts: Facts) -> list[dict[str, Any]]:
