@@ -26,7 +26,7 @@ from orchestrator.report import answer, gallery
 from orchestrator.report.contest import contests
 from orchestrator.report.facts import Facts, gather
 from orchestrator.report.page import as_json, content, write_report
-from orchestrator.report.sections import comparison, per_class, training
+from orchestrator.report.sections import certified, comparison, per_class, training
 from orchestrator.results.schemas import Results
 from tests.support.browser import Watched, needs_chromium, opened, running
 from tests.support.results import Cell, results_of
@@ -198,6 +198,27 @@ def test_cells_are_counted_as_plans_count_them() -> None:
     assert "1 cell of 5 without a number: shown as holes" in [one.text for one in answer.distrust(facts)]
     *_, many, done = answer.asked(facts_of(plain, other))
     assert many.startswith("2 cells, on") and done == "All 2 cells are done."
+
+
+def test_certificates_are_of_labels_and_say_how_far_they_can_reach() -> None:
+    labels = {"model_label": "Small", "dataset_label": "Digits", "defence_label": "Noise"}
+    victim = {"model": "small_cnn", "dataset": "digits", "defence": "smoothing"}
+    certificates = Cell(
+        **victim,
+        attack="certify",
+        norm="l2",
+        sigma=0.25,
+        n0=10,
+        draws=200,
+        alpha=0.001,
+        epsilon=0.0,
+        examples=N,
+        rows=[{"radius": 0.4}] * N,
+    )
+    found = certified(facts_of(cell(10, **victim, **labels, norm="l2", epsilon=0.5), certificates))
+    assert found["caption"].startswith("dataset Digits; model Small; defence Noise; certified: ")
+    # 0.25 Phi^-1(0.001^(1/200)) = 0.25 * 1.8257
+    assert "with 200 draws at sigma 0.25, no radius is above 0.456: nothing is certified" in found["caption"]
 
 
 def test_a_label_of_no_defence_is_in_sentences_too() -> None:

@@ -15,6 +15,7 @@ from orchestrator.report.answer import probability
 from orchestrator.report.contest import behind, contests, victim_key, victim_name
 from orchestrator.report.facts import Facts
 from orchestrator.report.series import percent, row_keys
+from orchestrator.results.bounds import as_called, certificate_names
 from orchestrator.results.checks import RULES
 from orchestrator.results.matrix import matrix
 from orchestrator.results.metrics import WORST_CASE
@@ -233,6 +234,7 @@ def certified(facts: Facts) -> dict[str, Any]:
     rows = facts.rows("certified_accuracy")
     if not rows:
         return {}
+    rows = as_called(rows, certificate_names(rows, facts.rows("cells")))
     columns = certificates.columns(rows)
     return {
         "names": list(zip(columns.names, columns.numeric, strict=True)),

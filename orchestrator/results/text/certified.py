@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 from orchestrator.results.certified import CONFIDENCE
@@ -45,6 +46,11 @@ def caption(rows: Sequence[Mapping[str, Any]]) -> str:
         *(f"{name} {rows[0][name]}" for name in _constant(rows) if name not in ("sweep", "seed")),
         "certified: answered rightly on every image within epsilon, by Cohen et al. (2019), "
         f"{' or '.join(draws)}: a lower bound",
+        *(
+            f"with {draws:,} draws at sigma {sigma:g}, no radius is above {reach(sigma, draws, alpha):.3g}: "
+            "nothing is certified beyond it, whatever the model"
+            for sigma, draws, alpha in sorted({(row["sigma"], row["draws"], row["alpha"]) for row in rows})
+        ),
         f"at least: less as many certificates as may be wrong, with a confidence of {100 * CONFIDENCE:.0f}%",
         "under attack: what all L2 attacks together have left of the same examples: an upper bound",
         "clean: most of 20 draws are right; epsilon on the [0, 1] scale",
@@ -52,6 +58,13 @@ def caption(rows: Sequence[Mapping[str, Any]]) -> str:
     if any(row["verdict"] for row in rows):
         parts.append("wrong: an attack succeeds where certificates say that none can: robustsweep verify")
     return "; ".join(parts)
+
+
+def reach(sigma: float, draws: int, alpha: float) -> float:
+    """The largest radius, on the [0, 1] scale, that a certificate can have: where all draws agree, their
+    share is bounded by alpha^(1/draws) from below (Clopper and Pearson)."""
+    share: float = alpha ** (1 / draws)
+    return sigma * NormalDist().inv_cdf(share)
 
 
 def _constant(rows: Sequence[Mapping[str, Any]]) -> list[str]:
