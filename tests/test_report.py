@@ -499,3 +499,30 @@ def test_a_sweep_of_many_images_in_a_browser(browser: Any, folder: Path, tmp_pat
         healthy(watched, path.as_uri())
         wide = watched.page.evaluate("[...document.images].map(one => one.naturalWidth)")
         assert len(wide) >= 12 and set(wide) == {8}
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_label_of_a_chart_is_cut_or_looks_like_another(browser: Any, tmp_path: Path, width: int) -> None:
+    long = "a_network_of_a_rather_long_name_that_ends_in_"
+    attacks = ("attack with a long name, the first", "attack with a long name, the second")
+    cells = [cell(20 + 9 * i, model=f"{long}{i}", attack=attack) for i in range(3) for attack in attacks]
+    path = tmp_path / "long.html"
+    write_report(lambda: gather({}, [results_of(cells)], []), str(path))
+    with opened(browser, path.as_uri(), width=width) as watched:
+        draw(watched)
+        healthy(watched, path.as_uri())
+        for panels, names in (("heatmap", 3 + 3), ("difference", 3)):
+            found = watched.page.evaluate(
+                """place => [...document.querySelectorAll(place)].map(label => {
+                    const box = label.getBoundingClientRect();
+                    const whole = label.closest('svg').getBoundingClientRect();
+                    const inside = box.left >= whole.left - 1 && box.right <= whole.right + 1
+                        && box.bottom <= whole.bottom + 1;
+                    return [label.textContent.trim(), inside];
+                })""",
+                f"#{panels}-panels .role-axis-label text",
+            )
+            texts = [text for text, _ in found if re.search("[a-z]", text)]
+            assert len(texts) == len(set(texts)) == names and "…" not in "".join(texts)
+            assert all(inside for _, inside in found), found
