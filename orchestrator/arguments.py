@@ -176,8 +176,12 @@ CertifiedOption = Annotated[
 TransferOption = Annotated[
     bool, typer.Option("--transfer", help="Show what images made against one victim do to the others.")
 ]
-
-
+QualityOption = Annotated[
+    bool,
+    typer.Option(
+        "--quality", help="Show how good attacks are: calls spent, area under the curve, optimality."
+    ),
+]
 PerClassOption = Annotated[
     bool, typer.Option("--per-class", help="Show the numbers class by class, at one --epsilon.")
 ]

@@ -38,6 +38,7 @@ from orchestrator.arguments import (
     OutputOption,
     OutputsArgument,
     PerClassOption,
+    QualityOption,
     RecordFormatOption,
     RequireOption,
     RetryOption,
@@ -245,13 +246,14 @@ def table(
     transfer: TransferOption = False,
     certified: CertifiedOption = False,
     per_class: PerClassOption = False,
+    quality: QualityOption = False,
     epsilon: EpsilonOption = None,
 ) -> None:
     """Show the robustness table of one or more sweeps, from every shard there is by now.
 
     With --transfer: who falls to whose images, a row for each victim that they were made against, a column
     for each that they were tried on. With --certified: what no attack can do to smoothed victims, and what
-    attacks have done.
+    attacks have done. With --quality: what attacks spend, and how near each comes to all of them together.
     """
     with user_errors():
         check_format(format, FORMATS)
@@ -264,9 +266,16 @@ def table(
                 "--epsilon is for --per-class, which shows one; a robustness table shows them all"
             )
         if per_class:
-            if by or transfer or certified or metric != "robust_accuracy":
-                raise UserError("--per-class goes without --by, --metric, --transfer and --certified")
+            if by or transfer or certified or quality or metric != "robust_accuracy":
+                raise UserError(
+                    "--per-class goes without --by, --metric, --transfer, --certified and --quality"
+                )
             _classes(outputs, wanted, epsilon, format, digits)
+            return
+        if quality:
+            if by or transfer or certified or metric != "robust_accuracy":
+                raise UserError("--quality goes without --by, --metric, --transfer and --certified")
+            _quality(outputs, wanted, format, digits)
             return
         if certified:
             if by or transfer or metric != "robust_accuracy":
@@ -815,6 +824,16 @@ def _certified(outputs: list[str], wanted: Mapping[str, list[str]], format: str,
     from orchestrator.results.text import certified as words
 
     rows, table = chosen_certificates(_results(outputs), wanted)
+    caption = words.caption(rows)
+    _print(table, lambda whole: words.columns(rows, digits, whole=whole), caption, format, digits)
+
+
+def _quality(outputs: list[str], wanted: Mapping[str, list[str]], format: str, digits: int) -> None:
+    """Print how good attacks are; for programs, the rows behind it."""
+    from orchestrator.results.attacked import chosen_attacks
+    from orchestrator.results.text import quality as words
+
+    rows, table = chosen_attacks(_results(outputs), wanted)
     caption = words.caption(rows)
     _print(table, lambda whole: words.columns(rows, digits, whole=whole), caption, format, digits)
 

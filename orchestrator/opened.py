@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import LibraryError, UserError
 from orchestrator.plots import Names, Plots, several
+from orchestrator.results.attacked import attacks_table
 from orchestrator.results.choice import choose, made
 from orchestrator.results.compare import compare
 from orchestrator.results.fence import VIEWS
@@ -199,6 +200,11 @@ class Sweep:
     def certified_accuracy(self) -> Relation:
         """A row for each smoothed victim and L2 epsilon: what is certified, beside what attacks have left."""
         return Relation("certified_accuracy", partial(certified_table, self._results))
+
+    @property
+    def attacks(self) -> Relation:
+        """A row for each attack on each victim: calls spent, area under its curve, optimality."""
+        return Relation("attacks", partial(attacks_table, self._results))
 
     @property
     def failures(self) -> Relation:

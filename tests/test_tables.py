@@ -295,7 +295,7 @@ MARKDOWN = """\
 | resnet50_v2 | none | fgsm | 90.0% | 90.0% | 30.0% | partial 2/10 | 10 |
 | resnet50_v2 | none | pgd (steps=40) (oblivious) | – | – | missing | – | – |
 
-n = 10 test examples; epsilon on the [0, 1] scale; 95% intervals (test sampling only) at most ±24.8 points
+n = 10 test examples; epsilon on the [0, 1] scale; 95% intervals (test sampling only) at most ±30.4 points
 
 ### mnist, l2: robust accuracy by epsilon
 
@@ -303,7 +303,7 @@ n = 10 test examples; epsilon on the [0, 1] scale; 95% intervals (test sampling 
 | --- | --- | --- | ---: | ---: | ---: |
 | resnet50_v2 | none | fgsm | 100.0 ± 0.0% | 62.5 ± 17.7% | 4 × 2 seeds |
 
-n = 4 test examples; epsilon on the [0, 1] scale; 95% intervals (test sampling only) at most ±33.8 points; \
+n = 4 test examples; epsilon on the [0, 1] scale; 95% intervals (test sampling only) at most ±40.0 points; \
 mean ± SD over training seeds
 """
 

@@ -274,16 +274,16 @@ def _limits(facts: Facts) -> Iterator[str]:
         "every robust accuracy is an upper bound: an attack that was not run may break more"
         + _strengthening(facts)
     )
-    halves = [
-        half
+    reaches = [
+        entry.reach
         for table in facts.tables
         for row in table.rows
         for entry in row.entries
-        if (half := words.half_width(entry)) is not None
+        if entry is not None and entry.reach is not None
     ]
-    if halves:
+    if reaches:
         yield (
-            f"95% intervals are up to ±{100 * max(halves):.1f} points, and speak of the choice of test "
+            f"95% intervals are up to ±{100 * max(reaches):.1f} points, and speak of the choice of test "
             "images only"
         )
     if unprobed := sum(map(findings.unprobed, facts.results)):

@@ -38,8 +38,10 @@ class Called:
 
     def attack(self, row: Mapping[str, Any]) -> str:
         """As it is called where it is run on the victim itself."""
-        key = row["sweep"], row["victim_id"], row["attack_id"].rpartition(FROM)[0]
-        return self._texts[key].attack if key in self._texts else label(row["attack"], row["attack_options"])
+        ids = row["attack_id"], row["attack_id"].rpartition(FROM)[0]
+        keys = ((row["sweep"], row["victim_id"], attack) for attack in ids)
+        known = (self._texts[key].attack for key in keys if key in self._texts)
+        return next(known, label(row["attack"], row["attack_options"]))
 
     def dataset(self, row: Mapping[str, Any]) -> str:
         return self._any[row["sweep"], row["victim_id"]].dataset

@@ -356,6 +356,39 @@ MEANINGS["certified_accuracy"] = {
     "checks": "the rule that says so",
 }
 
+MEANINGS["attacks"] = {
+    **_SWEEP,
+    **_RECIPE,
+    **{name: meaning for name, meaning in _CELL.items() if name not in ("cell_id", "epsilon")},
+    "targeted": MEANINGS["cells"]["targeted"],
+    "minimum_norm": MEANINGS["cells"]["minimum_norm"],
+    "n": "examples that are there in each of its cells, of those wanted",
+    "examples": MEANINGS["cells"]["examples"],
+    "epsilons": "what `area` is over: those above 0 that all adaptive, untargeted attacks of that norm on "
+    "the victim cover, a minimum-norm attack all of them; empty where the attack is none of these",
+    "clean_accuracy": "share of the examples whose clean image the victim gets right, in [0, 1]",
+    "area": "under the curve from `clean_accuracy` at 0 through robust accuracy at `epsilons`, straight in "
+    "between, divided by the largest of them, in [0, 1]: the lower, the better the attack. Null: see `why`",
+    "worst_case_area": "the same of the worst case of `attacks`; null likewise",
+    "optimality": "(`clean_accuracy` − `area`) / (`clean_accuracy` − `worst_case_area`), in [0, 1]; 1: the "
+    "attack breaks all that any of `attacks` does, at each of `epsilons`. Null: see `why`",
+    "attacks": "the adaptive, untargeted attacks of that norm on the victim, itself among them",
+    "why": "there is no optimality: `one attack` (1 by construction), `incomplete` (another is not done), "
+    "`worst case wrong` (a check says so), `nothing broken`; or no area either: `targeted`, `oblivious`, "
+    "`failed`, `partial`, `missing`, `wrong`, `no shared epsilon`; an empty text: there are both",
+    "own_epsilons": "its epsilons in the grid: calls and seconds are for all of them together",
+    "forward_calls": "images put through the victim per attacked example, a mean; null until all cells are "
+    "done, where the attack does not say, and where the grid has dropped an epsilon of it, since a call that "
+    "serves several epsilons is counted at the first",
+    "gradient_calls": "images whose gradient was taken per attacked example, likewise; such a call brings "
+    "its answer too, which is no forward call",
+    "seconds": "per attacked example, of its shards whole: with loading and measuring; null likewise",
+    "device": "what the shards were computed on",
+    "status": "`done` where all of its cells are; `failed` where one is; `missing` where all are; `partial`",
+    "verdict": "the gravest that checks say of any of its cells; null: nothing",
+    "checks": "the rules that say so, by name",
+}
+
 _OF_EXAMPLE = (
     *("position", "example_index", "label", "clean_label", "clean_confidence", "clean_correct", "adv_label"),
     *("adv_confidence", "success", "success_uint8", "linf", "l2", "l0", "flags", "target"),

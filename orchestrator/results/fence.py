@@ -14,6 +14,7 @@ from orchestrator.errors import QueryError, did_you_mean
 VIEWS = (
     *("examples", "cells", "worst_case", "distances", "victims", "history", "failures", "checks"),
     *("strengthened", "transfer", "transferred", "certified", "certified_accuracy"),
+    "attacks",
 )
 
 TABLE_FUNCTIONS = ("generate_series", "range", "unnest")

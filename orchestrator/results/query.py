@@ -25,6 +25,7 @@ from orchestrator.results.certified import BOUNDS, bounds
 from orchestrator.results.checks.evidence import Evidence, gather
 from orchestrator.results.fence import ALLOWED, VIEWS, checked
 from orchestrator.results.measured import ATTACKS, MEASURED
+from orchestrator.results.quality import QUALITY, quality
 from orchestrator.results.schemas import Results
 from orchestrator.results.strengthened import STRENGTHENED, strengthened
 from orchestrator.results.transfers import BEYOND, beyond
@@ -94,16 +95,19 @@ def _create_views(
     connection.execute(f"CREATE SCHEMA {schema}; CREATE SCHEMA {inputs}; USE {inputs}")
     stronger, others = STRENGTHENED.empty_table(), BEYOND.empty_table()
     measured, attacks, worst = MEASURED.empty_table(), ATTACKS.empty_table(), WORST_CASES.empty_table()
+    curves = QUALITY.empty_table()
     if cells:
         measured, attacks = found = results.measured()
         worst = worst_cases(results.wanted, results.coverage, attacks, results.transfers)
         stronger = strengthened(results.wanted, found, worst, results.stronger())
         others = beyond(results.transfers, measured, worst)
+        curves = quality(results.wanted, found, worst)
     connection.from_arrow(measured).create_view("measured")
     connection.from_arrow(attacks.drop_columns("closest")).create_view("attacks")
     connection.from_arrow(worst).create_view("worst_cases")
     connection.from_arrow(stronger).create_view("strengthened")
     connection.from_arrow(others).create_view("beyond")
+    connection.from_arrow(curves).create_view("quality")
     connection.from_arrow(results.transferred).create_view("tried")
     connection.from_arrow(results.certified).create_view("certificate_rows")
     connection.from_arrow(bounds(results) if cells else BOUNDS.empty_table()).create_view("bounds")

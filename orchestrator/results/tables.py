@@ -122,6 +122,13 @@ class Entry:
     best: bool | None = None  # by a test on the same examples; None: there was nothing to be tested
 
     @property
+    def reach(self) -> float | None:
+        """How far the interval goes from the number, to its wider side; None where there is none."""
+        if self.value is None or self.low is None or self.high is None:
+            return None
+        return max(self.high - self.value, self.value - self.low)
+
+    @property
     def mark(self) -> str:
         """Why there is no number: `missing`, `partial 120/500`, `incomplete`, `failed` or `wrong`; empty
         where there is one."""

@@ -2,9 +2,9 @@
 
 The views of a sweep stand on the tables of a schema, here called `input`, which
 `orchestrator.results.query.connect` makes: `examples` (a PyArrow dataset), `wanted`, `measured`, `attacks`,
-`worst_cases`, `coverage`, `victims`, `failures`, `strengthened`; of transfers `tried` (as `examples`),
-`transfers` (as `wanted`) and `beyond`; of certificates `certificate_rows`, `certificates` and `bounds`; and
-`verdicts` and `worst_verdicts`, what checks say of what stands on those.
+`worst_cases`, `quality`, `coverage`, `victims`, `failures`, `strengthened`; of transfers `tried` (as
+`examples`), `transfers` (as `wanted`) and `beyond`; of certificates `certificate_rows`, `certificates` and
+`bounds`; and `verdicts` and `worst_verdicts`, what checks say of what stands on those.
 """
 
 from __future__ import annotations
@@ -321,6 +321,100 @@ LEFT JOIN input.worst_verdicts w
 """One row for each cell or worst case and each stronger attack on its survivors
 (`orchestrator.results.strengthened`)."""
 
+ATTACKED = f"""
+WITH spent AS (
+    SELECT cell_id, sum(seconds) / sum(stop - start) AS seconds FROM input.coverage GROUP BY cell_id
+), devices AS (
+    SELECT w.victim_id, w.attack_id, string_agg(DISTINCT c.device, ', ' ORDER BY c.device) AS device
+    FROM input.coverage c JOIN input.wanted w ON w.cell_id = c.cell_id
+    GROUP BY ALL
+), gone AS (
+    SELECT c.cell_id
+    FROM input.coverage c
+    WHERE c.cell_id NOT IN (
+        SELECT cell_id FROM input.wanted
+        UNION ALL SELECT cell_id FROM input.transfers
+        UNION ALL SELECT cell_id FROM input.certificates
+    )
+), untold AS (
+    -- A call that serves several epsilons is counted at the first of them, which may have been dropped.
+    SELECT DISTINCT e.victim_id, e.attack_id FROM input.examples e SEMI JOIN gone g ON g.cell_id = e.cell_id
+), searched AS (
+    SELECT
+        {_columns("c", VICTIM_COLUMNS)}, {_columns("c", ("attack_id", "attack", "attack_options", "norm"))},
+        c.adaptive, c.targeted, c.minimum_norm,
+        list(c.epsilon ORDER BY c.epsilon) AS own_epsilons,
+        min(c.n) AS n, min(c.examples) AS examples, max(c.clean_accuracy) AS clean_accuracy,
+        CASE
+            WHEN bool_or(c.status = 'failed') THEN 'failed'
+            WHEN count(DISTINCT c.status) = 1 THEN min(c.status)
+            ELSE 'partial'
+        END AS status,
+        CASE
+            WHEN bool_or(v.verdict = 'wrong') THEN 'wrong'
+            WHEN bool_or(v.verdict = 'suspicious') THEN 'suspicious'
+            WHEN bool_or(v.verdict = 'note') THEN 'note'
+        END AS verdict,
+        list_sort(list_distinct(flatten(list(coalesce(v.checks, []))))) AS checks,
+        sum(m.forward_calls / nullif(m.correct, 0)::DOUBLE) AS forward_calls,
+        sum(m.gradient_calls / nullif(m.correct, 0)::DOUBLE) AS gradient_calls,
+        sum(s.seconds * m.n / nullif(m.correct, 0)) AS seconds
+    FROM input.cells c
+    LEFT JOIN input.measured m ON m.cell_id = c.cell_id
+    LEFT JOIN spent s ON s.cell_id = c.cell_id
+    LEFT JOIN input.verdicts v ON v.cell_id = c.cell_id
+    GROUP BY ALL
+), contradictions AS (
+    SELECT q.victim_id, q.attack_id, count(v.verdict) > 0 AS contradicted
+    FROM input.quality q
+    LEFT JOIN input.worst_verdicts v
+        ON (v.victim_id, v.norm) = (q.victim_id, q.norm) AND list_contains(q.epsilons, v.epsilon)
+            AND v.verdict = 'wrong'
+    GROUP BY ALL
+), judged AS (
+    SELECT s.*, q.* EXCLUDE (victim_id, attack_id, norm, clean_accuracy), d.device,
+        coalesce(x.contradicted, false) AS contradicted,
+        s.status = 'done' AND u.victim_id IS NULL AND s.forward_calls + s.gradient_calls > 0 AS counted,
+        s.status = 'done' AND u.victim_id IS NULL AS timed,
+        CASE
+            WHEN s.targeted THEN 'targeted'
+            WHEN NOT s.adaptive THEN 'oblivious'
+            WHEN s.status <> 'done' THEN s.status
+            WHEN s.verdict = 'wrong' THEN 'wrong'
+            WHEN q.area IS NULL THEN coalesce(q.why, 'missing')
+            ELSE ''
+        END AS no_area
+    FROM searched s
+    LEFT JOIN input.quality q ON q.victim_id = s.victim_id AND q.attack_id = s.attack_id
+    LEFT JOIN contradictions x ON x.victim_id = s.victim_id AND x.attack_id = s.attack_id
+    LEFT JOIN devices d ON d.victim_id = s.victim_id AND d.attack_id = s.attack_id
+    LEFT JOIN untold u ON u.victim_id = s.victim_id AND u.attack_id = s.attack_id
+)
+SELECT
+    {_columns("j", VICTIM_COLUMNS)}, {_columns("j", ("attack_id", "attack", "attack_options", "norm"))},
+    j.adaptive, j.targeted, j.minimum_norm, j.n, j.examples,
+    coalesce(j.epsilons, []) AS epsilons,
+    j.clean_accuracy,
+    CASE WHEN j.no_area = '' THEN j.area END AS area,
+    CASE WHEN j.no_area = '' AND NOT j.contradicted THEN j.worst_case_area END AS worst_case_area,
+    CASE WHEN j.no_area = '' AND NOT j.contradicted THEN j.optimality END AS optimality,
+    coalesce(j.attacks, []) AS attacks,
+    CASE
+        WHEN j.no_area <> '' THEN j.no_area
+        WHEN j.contradicted THEN 'worst case wrong'
+        ELSE j.why
+    END AS why,
+    j.own_epsilons,
+    CASE WHEN j.counted THEN j.forward_calls END AS forward_calls,
+    CASE WHEN j.counted THEN j.gradient_calls END AS gradient_calls,
+    CASE WHEN j.timed THEN j.seconds END AS seconds,
+    j.device, j.status, j.verdict, j.checks
+FROM judged j
+"""
+"""One row for each attack on each victim, over all of its epsilons (`orchestrator.results.quality`).
+
+Calls and seconds are means over the examples that were attacked.
+"""
 
 _ROBUST = ("robust_accuracy", "robust_low", "robust_high")
 _MISSED = ("target_missed", "target_missed_low", "target_missed_high")
@@ -364,6 +458,7 @@ SELECT t.* REPLACE (
     }) t LEFT JOIN input.verdicts x ON x.cell_id = t.white_box_cell_id
 """,
     "strengthened": STRENGTHENED,
+    "attacks": ATTACKED,
     # Where an attack succeeds inside a certificate, nobody knows which of the two is wrong.
     "certified_accuracy": """
 SELECT b.* EXCLUDE (contradicted) REPLACE (
@@ -390,5 +485,6 @@ What a check calls wrong is null in the columns that people read and average; th
 
 MEASURED = (
     *("cells", "worst_case", "distances", "checks", "strengthened", "transfer", "certified_accuracy"),
+    "attacks",
 )
 """Those that stand on what rows come to, rather than on rows alone."""

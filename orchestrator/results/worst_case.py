@@ -32,11 +32,17 @@ WORST_CASES = pa.schema(
 )
 """One row for each victim, norm and epsilon that an adaptive, untargeted attack is wanted at."""
 
+_NAMING = (
+    *(*VICTIM_COLUMNS, "attack_id", "attack", "attack_options", "norm", "epsilon", "cell_id", "examples"),
+    *("targeted", "minimum_norm"),
+)
+
 
 @dataclass(frozen=True, slots=True)
-class _Attack:
+class Search:
     """An adaptive, untargeted attack on a victim."""
 
+    attack_id: str
     label: str
     minimum_norm: bool
     cells: Mapping[float, str]  # epsilon -> cell id
@@ -66,12 +72,12 @@ def worst_cases(
     covered: dict[str, list[tuple[int, int]]] = {}
     for cell, start, stop in _columns(coverage, "cell_id", "start", "stop"):
         covered.setdefault(cell, []).append((start, stop))
-    from_others: dict[tuple[str, str], list[_Attack]] = {}
-    for victim, _, found in _victims(WANTED.empty_table() if transfers is None else transfers, attacks):
+    from_others: dict[tuple[str, str], list[Search]] = {}
+    for victim, _, found in searches(WANTED.empty_table() if transfers is None else transfers, attacks):
         from_others[victim["victim_id"], victim["norm"]] = found
     rows = [
         {**victim, **row}
-        for victim, examples, found in _victims(wanted, attacks)
+        for victim, examples, found in searches(wanted, attacks)
         for row in _by_epsilon(
             found, examples, covered, from_others.get((victim["victim_id"], victim["norm"]), ())
         )
@@ -79,7 +85,7 @@ def worst_cases(
     return pa.Table.from_pylist(rows, schema=WORST_CASES)
 
 
-def _victims(wanted: pa.Table, attacks: pa.Table) -> Iterator[tuple[dict[str, Any], int, list[_Attack]]]:
+def searches(wanted: pa.Table, attacks: pa.Table) -> Iterator[tuple[dict[str, Any], int, list[Search]]]:
     """Each victim and norm, how many examples are wanted of it, and its attacks that count."""
     closest = attacks["closest"].combine_chunks()
     values, offsets = closest.values.to_numpy(), closest.offsets.to_numpy()
@@ -89,7 +95,7 @@ def _victims(wanted: pa.Table, attacks: pa.Table) -> Iterator[tuple[dict[str, An
         for i, (victim, attack, targeted, minimum) in enumerate(said)
     }
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for cell in wanted.filter(wanted["adaptive"]).to_pylist():
+    for cell in wanted.filter(wanted["adaptive"]).select(_NAMING).to_pylist():
         groups.setdefault((cell["victim_id"], cell["norm"]), []).append(cell)
     for cells in groups.values():
         by_attack: dict[str, list[dict[str, Any]]] = {}
@@ -103,7 +109,8 @@ def _victims(wanted: pa.Table, attacks: pa.Table) -> Iterator[tuple[dict[str, An
             if first["targeted"] if targeted is None else targeted:
                 continue
             found.append(
-                _Attack(
+                Search(
+                    attack,
                     label(first["attack"], first["attack_options"]),
                     bool(first["minimum_norm"] if minimum is None else minimum),
                     {cell["epsilon"]: cell["cell_id"] for cell in own},
@@ -116,10 +123,10 @@ def _victims(wanted: pa.Table, attacks: pa.Table) -> Iterator[tuple[dict[str, An
 
 
 def _by_epsilon(
-    attacks: Sequence[_Attack],
+    attacks: Sequence[Search],
     examples: int,
     covered: Mapping[str, Sequence[tuple[int, int]]],
-    from_others: Sequence[_Attack],
+    from_others: Sequence[Search],
 ) -> Iterator[dict[str, Any]]:
     positions = {}
     for cell in {cell for attack in (*attacks, *from_others) for cell in attack.cells.values()}:
@@ -153,7 +160,7 @@ def _by_epsilon(
         }
 
 
-def _closest(attacks: Sequence[_Attack], examples: int) -> NDArray[np.float32]:
+def _closest(attacks: Sequence[Search], examples: int) -> NDArray[np.float32]:
     """The distance of the closest image that any of them has, (P,)."""
     known = [attack.closest[:examples] for attack in attacks if attack.closest is not None]
     found: NDArray[np.float32] = np.fmin.reduce([np.full(examples, np.nan, np.float32), *known])

@@ -88,8 +88,8 @@ def duration(seconds: float | None) -> str:
 
 
 def time_left(seconds: float | None, *, at_least: bool) -> str:
-    """For people; empty where nothing is known."""
-    if seconds is None or (at_least and seconds < 1):
+    """For people; empty where nothing is known, and where all has run for longer than was to be expected."""
+    if seconds is None or seconds < 1:
         return ""
     return f"{'at least' if at_least else 'about'} {duration(seconds)} left"
 

@@ -80,7 +80,8 @@ class _Robustness:
     def _caption(self) -> list[str]:
         share = ", in percent" if self.table.metric.share else ""
         parts = [f"{words.title(self.table)}{share}", *words.facts(self.table, {})]
-        if any(_interval(entry) is not None for row in self.table.rows for entry in row.entries):
+        entries = [entry for row in self.table.rows for entry in row.entries if entry is not None]
+        if any(entry.reach is not None and entry.sd is None for entry in entries):
             parts.append("± is the wider side of the 95% Wilson interval, for the sampling of test images")
         if best := words.said_of_best(self.table):
             parts.append(best)
@@ -110,9 +111,9 @@ class _Robustness:
             return _DASH + self._noted([f"wrong: {RULES[name].meaning}" for name in wrong])
         if entry.mark or entry.value is None:
             return _DASH + self._noted([entry.mark or "not measured"])
-        half = _interval(entry)
         text = (
-            _percent(entry.value, entry.sd if half is None else half, self.digits)
+            # Of a mean over seeds the deviation is said.
+            _percent(entry.value, entry.reach if entry.sd is None else entry.sd, self.digits)
             if self.table.metric.share
             else escaped(words.value_text(entry.value, entry.sd, self.table, self.digits))
         )
@@ -121,13 +122,6 @@ class _Robustness:
     def _noted(self, texts: Sequence[str]) -> str:
         letters = [self.notes.setdefault(text, _letter(len(self.notes))) for text in texts]
         return rf"\textsuperscript{{{','.join(letters)}}}" if letters else ""
-
-
-def _interval(entry: Entry | None) -> float | None:
-    """How far the interval of a number goes from it, at the most; None of a mean over seeds, with its SD."""
-    if entry is None or entry.sd is not None or None in (entry.value, entry.low, entry.high):
-        return None
-    return max(entry.high - entry.value, entry.value - entry.low)  # type: ignore[operator]
 
 
 def _percent(value: float | None, spread: float | None, digits: int) -> str:

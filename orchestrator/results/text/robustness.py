@@ -125,9 +125,9 @@ def caption(table: RobustnessTable, left_out: Mapping[str, str] | None = None) -
     `left_out`: columns that it speaks for, as `constant` gives them.
     """
     parts = facts(table, left_out or {})
-    halves = [half for row in table.rows for entry in row.entries if (half := half_width(entry)) is not None]
-    if halves:
-        text = f"95% intervals (test sampling only) at most ±{100 * max(halves):.1f} points"
+    entries = [entry for row in table.rows for entry in row.entries if entry is not None]
+    if reaches := [reach for entry in entries if (reach := entry.reach) is not None]:
+        text = f"95% intervals (test sampling only) at most ±{100 * max(reaches):.1f} points"
         parts.insert(parts.index(_SCALE) + 1, text)
     flags = {flag for row in table.rows for flag in row.flags}
     parts += [f"{flag.mark} {flag.meaning}" for flag in Flag if flag in flags]
@@ -140,13 +140,6 @@ def caption(table: RobustnessTable, left_out: Mapping[str, str] | None = None) -
     if more := list(notes.values()).count(_MORE):
         parts.append(f"{_MORE} {more} more: robustsweep verify")
     return "; ".join(parts)
-
-
-def half_width(entry: Entry | None) -> float | None:
-    """Half of the interval; None where there is none."""
-    if entry is None or entry.low is None or entry.high is None:
-        return None
-    return (entry.high - entry.low) / 2
 
 
 def facts(table: RobustnessTable, left_out: Mapping[str, str]) -> list[str]:
