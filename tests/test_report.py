@@ -26,7 +26,7 @@ from orchestrator.report import answer, gallery
 from orchestrator.report.contest import contests
 from orchestrator.report.facts import Facts, gather
 from orchestrator.report.page import as_json, content, write_report
-from orchestrator.report.sections import certified, comparison, per_class, training
+from orchestrator.report.sections import certified, comparison, per_class, training, worst_cases
 from orchestrator.results.schemas import Results
 from tests.support.browser import Watched, needs_chromium, opened, running
 from tests.support.results import Cell, results_of
@@ -184,6 +184,13 @@ def test_of_nothing_and_of_damaged_records_there_is_a_page_too() -> None:
     assert "resnet50_v2 on mnist" in page and "not recorded" in page
     only = content(facts_of(Cell(examples=N))).body
     assert "0 of 1 cells are done; 1 missing." in only and "resnet50_v2 has no number; missing at 0.1" in only
+
+
+def test_a_worst_case_is_of_the_attacks_that_count_for_it() -> None:
+    oblivious = cell(5, attack="pgd", adaptive=False)
+    facts = facts_of(cell(40), cell(50, attack="pgd"), oblivious)
+    ((row,),) = [table["rows"] for table in worst_cases(facts)]
+    assert row["of"] == "fgsm, pgd"
 
 
 def test_cells_are_counted_as_plans_count_them() -> None:

@@ -80,7 +80,11 @@ def robustness(facts: Facts) -> Iterator[dict[str, Any]]:
 def worst_cases(facts: Facts) -> Iterator[dict[str, Any]]:
     """Where each victim breaks: the last epsilon that has at least half left, and the first with less."""
     for table, contest in zip(facts.tables, contests(facts.tables), strict=True):
-        known = {label(row.attack, row.attack_options): row.attack_label for row in table.rows}
+        known = {
+            label(row.attack, row.attack_options): row.attack_label
+            for row in table.rows
+            if row.adaptive and not row.targeted  # as those that count for worst cases are
+        }
         names = words.epsilons(table)
         rows = []
         for row in contest.rows:
