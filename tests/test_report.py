@@ -339,6 +339,18 @@ def test_kept_images_are_in_the_page_as_far_as_they_fit(
 # -- in a browser --------------------------------------------------------------------------------------------
 
 
+def test_images_that_were_kept_without_their_clean_ones_are_counted_and_not_shown() -> None:
+    image = {"image": bytes(4), "image_shape": [2, 2, 1], "adv_label": 1, "adv_confidence": 0.5}
+    whole, damaged = cell(2), cell(3, attack="bim")
+    for one, more in ((whole, {"clean_image": bytes(4)}), (damaged, {})):
+        for row in list(one.positions().values())[: 2 if one is whole else 3]:
+            row |= image | more  # type: ignore[operator]
+    found = gallery.gallery(facts_of(whole, damaged))
+    ((_, (group,)),) = found["victims"]
+    assert group["title"] == "fgsm" and len(group["images"]) == 2 and found["unclean"] == 3
+    assert "3 were kept without their clean images" in content(facts_of(damaged)).body
+
+
 @pytest.mark.parametrize(
     ("largest", "scale"), [(0, 1), (1, 0.5), (0.6, 0.5), (0.5, 1), (0.1, 5), (8 / 255, 10), (1e-9, 5000)]
 )

@@ -9,6 +9,7 @@ import base64
 import io
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,18 @@ _LARGEST = 96  # pixels of a side; larger images are shrunk, and the page says s
 
 
 def gallery(facts: Facts) -> dict[str, Any]:
-    """By victim, groups of images, one for each attack that has kept a success; and how many
-    were left out."""
+    """By victim, groups of images, one for each attack that has kept a success; how many were left out since
+    they are too many, and how many since their clean images were not kept with them."""
     chosen = _chosen(facts)
     kept: dict[tuple[str, str], Kept] = {}
+    unclean = 0
     for results in facts.results:
         cells = [cell["cell_id"] for cell in chosen if cell["sweep"] == results.sweep]
         found = kept_images(results, cells, broken=True, n=EACH) if cells else {}
-        kept |= {(results.sweep, cell_id): images for cell_id, images in found.items()}
+        for cell_id, images in found.items():
+            whole = images.rows.filter(pc.field("clean_image").is_valid())
+            unclean += images.rows.num_rows - whole.num_rows
+            kept[results.sweep, cell_id] = replace(images, rows=whole)
     made: dict[int, list[dict[str, Any]]] = defaultdict(list)
     spent, left_out = 0, 0
     for i in range(EACH):
@@ -60,7 +65,7 @@ def gallery(facts: Facts) -> dict[str, Any]:
         if made[i]:
             group = {**_said(cell, facts), "images": made[i]}
             victims[group["victim"]].append(group)
-    return {"victims": list(victims.items()), "left_out": left_out}
+    return {"victims": list(victims.items()), "left_out": left_out, "unclean": unclean}
 
 
 def _chosen(facts: Facts) -> list[dict[str, Any]]:
