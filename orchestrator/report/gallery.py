@@ -41,10 +41,10 @@ def gallery(facts: Facts) -> dict[str, Any]:
     for results in facts.results:
         cells = [cell["cell_id"] for cell in chosen if cell["sweep"] == results.sweep]
         found = kept_images(results, cells, broken=True, n=EACH) if cells else {}
-        for cell_id, images in found.items():
-            whole = images.rows.filter(pc.field("clean_image").is_valid())
-            unclean += images.rows.num_rows - whole.num_rows
-            kept[results.sweep, cell_id] = replace(images, rows=whole)
+        for cell_id, some in found.items():
+            whole = some.rows.filter(pc.field("clean_image").is_valid())
+            unclean += some.rows.num_rows - whole.num_rows
+            kept[results.sweep, cell_id] = replace(some, rows=whole)
     made: dict[int, list[dict[str, Any]]] = defaultdict(list)
     spent, left_out = 0, 0
     for i in range(EACH):
