@@ -248,11 +248,18 @@ def test_workers_with_other_code_are_one_clear_error(
 def test_a_machine_where_no_worker_starts_is_left_out(
     machines: Machines, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before a worker has started elsewhere, too."""
+    """Before a worker has started elsewhere, too. What the others do waits until it is said."""
+
+    class Releasing(Quiet):
+        def say(self, text: str) -> None:
+            super().say(text)
+            (output / "waiting").mkdir(exist_ok=True)
+            (output / "waiting" / "go").touch()
+
     monkeypatch.setattr(ray_module, "_MAX_FAILED_STARTS", 1)
     bad = machines.cluster.add_node(**machines.node, env_vars={"TEST_NO_START": "1"})
     try:
-        progress, grid = Quiet(), write_grid(tmp_path / "g.yaml")
+        progress, grid = Releasing(), write_grid(tmp_path / "g.yaml", ["wait"])
         options = {"backend": "ray", "address": machines.address, "runner": "tests.support.runners:Picky"}
         summary = sweep(grid, output, progress=progress, workers=3, **options)
         assert (summary.exit_code, summary.state.units_done) == (0, 3)

@@ -193,7 +193,7 @@ def test_ctrl_c_ends_it_cleanly(folder: Path) -> None:
             question.start()
             time.sleep(2)
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0 and process.stderr.read() == ""
+            assert process.wait(60) == 0 and process.stderr.read() == ""
             question.join()
         finally:
             process.kill()
