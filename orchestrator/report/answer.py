@@ -52,18 +52,37 @@ def asked(facts: Facts) -> list[str]:
     sentences = [
         f"How {verb} {victims} hold up against {attacks} on {datasets}{trained}?",
         f"Epsilons, on the [0, 1] pixel scale: {strengths}.",
-        f"{count(len(cells), 'cell')}, on the first {many} test images of the evaluation order.",
+        f"{_counted(facts)}, on the first {many} test images of the evaluation order.",
     ]
-    return [*sentences, progress(cells)]
+    return [*sentences, progress(facts)]
 
 
-def progress(cells: Sequence[Mapping[str, Any]]) -> str:
+def statuses(facts: Facts) -> dict[str, Counter[str]]:
+    """How many cells have each status, as `plan` counts them: of attacks, transfers and certificates."""
+    certificates = {(row["sweep"], row["cell_id"]): row["status"] for row in facts.rows("certified_accuracy")}
+    return {
+        "attacks": Counter(row["status"] for row in facts.rows("cells")),
+        "transfers": Counter(row["status"] for row in facts.rows("transfer")),
+        "certificates": Counter(certificates.values()),
+    }
+
+
+def _counted(facts: Facts) -> str:
+    """How many cells there are, and of what where it is not of attacks alone."""
+    of = {kind: found.total() for kind, found in statuses(facts).items() if found}
+    text = count(sum(of.values()), "cell")
+    return (
+        text if of.keys() == {"attacks"} else f"{text} ({', '.join(f'{n:,} of {k}' for k, n in of.items())})"
+    )
+
+
+def progress(facts: Facts) -> str:
     """How many of the cells are done, and what the others are."""
-    statuses = Counter(cell["status"] for cell in cells)
-    rest = [f"{n:,} {status}" for status, n in statuses.items() if status != "done"]
+    found = sum(statuses(facts).values(), Counter[str]())
+    rest = [f"{n:,} {status}" for status, n in found.items() if status != "done"]
     if not rest:
-        return f"All {len(cells):,} cells are done." if len(cells) > 1 else "It is done."
-    return f"{statuses['done']:,} of {len(cells):,} cells are done; {', '.join(rest)}."
+        return f"All {found.total():,} cells are done." if found.total() > 1 else "It is done."
+    return f"{found['done']:,} of {found.total():,} cells are done; {', '.join(rest)}."
 
 
 def best(contest: Contest, known: Mapping[Place, Outcome]) -> list[str]:
@@ -110,7 +129,7 @@ def _leader(contest: Contest, column: int, known: Mapping[Place, Outcome]) -> tu
         shared = [contest.with_transfer(row, column) for row, _ in ranked]
         values = [entry.value for entry in shared if entry is not None and entry.value is not None]
         if values and (len(values) < len(ranked) or values[0] < max(values)):
-            return "", "images made against other models change the order, or are not all tried"
+            return "", "images made against other victims change the order, or are not all tried"
         return f"{victim_name(ranked[0][0], contest.table)} is the most robust {_under(ranked[0][0])}", ""
     if len({row.attack_label for row, _ in ranked}) > 1:
         return "", "they were not attacked alike"
@@ -149,7 +168,7 @@ def _shared(contest: Contest, column: int, rows: Sequence[Row]) -> str:
     if any(entry is None or entry.value is None for entry in entries):
         return ""
     first, second = (share(entry) for entry in entries if entry is not None)
-    return f" Where images made against other models count too, they keep {first} and {second}."
+    return f" Where images made against other victims count too, they keep {first} and {second}."
 
 
 def breaking(contest: Contest) -> list[str]:
@@ -202,15 +221,10 @@ def distrust(facts: Facts) -> list[Said]:
     """What cannot be trusted, the gravest first, and why."""
     checks = facts.views["checks"]
     found = [Said(text, severity) for severity, text in findings.brief(checks)]
-    cells = facts.rows("cells")
-    holes = [cell for cell in cells if cell["status"] != "done"]
-    if holes:
-        found.append(
-            Said(
-                f"{count(len(holes), 'cell')} of {len(cells):,} without a number: shown as holes",
-                "suspicious",
-            )
-        )
+    cells = sum(statuses(facts).values(), Counter[str]())
+    if holes := cells.total() - cells["done"]:
+        text = f"{count(holes, 'cell')} of {cells.total():,} without a number: shown as holes"
+        found.append(Said(text, "suspicious"))
     cases = facts.rows("worst_case")
     if incomplete := sum(not case["complete"] for case in cases):
         text = (
@@ -232,7 +246,7 @@ _POINT = 0.01
 
 
 def _fooled_by_others(contest: Contest) -> Iterator[str]:
-    """Victims that images made against others break more of than their own attacks do."""
+    """Victims that images made against others break more of, on top of their own attacks."""
     for row in contest.rows:
         falls = [
             (entry.value - shared.value, column)
@@ -248,8 +262,9 @@ def _fooled_by_others(contest: Contest) -> Iterator[str]:
             own, shared = row.entries[column], contest.with_transfer(row, column)
             assert own is not None and shared is not None
             yield (
-                f"{name} on {table.dataset_label} falls to images made against other models: at {table.norm} "
-                f"{words.epsilons(table)[column]} they leave {share(shared)}, its own attacks {share(own)}"
+                f"{name} on {table.dataset_label} falls to images made against other victims too: at "
+                f"{table.norm} {words.epsilons(table)[column]} its own attacks leave {share(own)}, together "
+                f"with those images {share(shared)}"
             )
 
 

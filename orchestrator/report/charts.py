@@ -46,6 +46,7 @@ _CONFIG: dict[str, Any] = {
         titleFontWeight="normal",
         labelFontSize=11,
         titleFontSize=12,
+        labelSeparation=8,
     ),
 }
 
@@ -99,10 +100,10 @@ def _curves() -> Any:
 
 def _heatmap() -> Any:
     """A number for each model and attack at one epsilon; a hole says what it is. The page's script sets the
-    height, as of all charts with a line for each name."""
+    height, and breaks labels into lines, as of all charts with a line for each name."""
     base = alt.Chart(_POINTS, width="container").encode(
-        x=alt.X("column:N", title=None, sort=None, axis=alt.Axis(labelAngle=-30, labelLimit=180)),
-        y=alt.Y("line:N", title=None, sort=None, axis=alt.Axis(labelLimit=170)),
+        x=alt.X("column:N", title=None, sort=None, axis=alt.Axis(labelLimit=0, labelOverlap=False)),
+        y=alt.Y("line:N", title=None, sort=None, axis=alt.Axis(labelLimit=0, labelOverlap=False)),
         tooltip=[
             _field("line", "nominal", "model"),
             _field("column", "nominal", "of"),
@@ -148,8 +149,8 @@ def _training() -> Any:
 def _bars() -> Any:
     """Seconds by what they went to."""
     base = alt.Chart(_POINTS, width="container").encode(
-        y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=190)),
-        x=alt.X("seconds:Q", title="seconds of all workers together", axis=alt.Axis(tickCount=5)),
+        y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=0, labelOverlap=False)),
+        x=alt.X("seconds:Q", title="seconds of all workers together", axis=alt.Axis(tickCount=4)),
         tooltip=[
             _field("name", "nominal", "of"),
             _field("shown", "nominal", "time"),
@@ -165,7 +166,7 @@ def _bars() -> Any:
 def _differences() -> Any:
     """Points of robust accuracy between two models, with their 95% intervals."""
     base = alt.Chart(_POINTS, width="container").encode(
-        y=alt.Y("pair:N", title=None, sort=None, axis=alt.Axis(labelLimit=230)),
+        y=alt.Y("pair:N", title=None, sort=None, axis=alt.Axis(labelLimit=0, labelOverlap=False)),
         color=alt.Color("colour:N", scale=None),
         tooltip=[
             _field("pair", "nominal", "compared"),

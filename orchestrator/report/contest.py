@@ -50,5 +50,13 @@ def victim_key(row: Row) -> tuple[str, ...]:
 
 def victim_name(row: Row, table: RobustnessTable) -> str:
     """A victim in a sentence: its model, its defence where it has one, its sweep where there are several."""
-    defence = "" if row.defence == NO_DEFENCE.name else f" with {row.defence_label}"
-    return f"{row.model_label}{defence}{f' in {row.sweep}' if table.sweeps else ''}"
+    sweep = f" in {row.sweep}" if table.sweeps else ""
+    return f"{row.model_label}{behind(row.defence, row.defence_label)}{sweep}"
+
+
+def behind(defence: str, label: str) -> str:
+    """What is said of a defence behind its model: nothing where there is none, and nobody called that
+    anything."""
+    if defence != NO_DEFENCE.name:
+        return f" with {label}"
+    return "" if label == NO_DEFENCE.name else f" ({label})"

@@ -9,6 +9,7 @@ import base64
 import io
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
+from orchestrator.report.contest import behind
 from orchestrator.report.facts import Facts
 from orchestrator.results.kept import Kept, class_names, kept_images
 from orchestrator.results.text import robustness as words
-from workers.unit import NO_DEFENCE
 
 EACH = 4
 """Images of an attack on a victim, at the most."""
@@ -27,18 +28,23 @@ EACH = 4
 BYTES = 4_000_000
 """Of all PNGs together, as text in the page, at the most."""
 
+_ROOM = 0.5 + 0.5 / 255  # about grey; half a level of 8 bits more is not seen
 _LARGEST = 96  # pixels of a side; larger images are shrunk, and the page says so
 
 
 def gallery(facts: Facts) -> dict[str, Any]:
-    """By victim, groups of images, one for each attack that has kept a success; and how many
-    were left out."""
+    """By victim, groups of images, one for each attack that has kept a success; how many were left out since
+    they are too many, and how many since their clean images were not kept with them."""
     chosen = _chosen(facts)
     kept: dict[tuple[str, str], Kept] = {}
+    unclean = 0
     for results in facts.results:
         cells = [cell["cell_id"] for cell in chosen if cell["sweep"] == results.sweep]
         found = kept_images(results, cells, broken=True, n=EACH) if cells else {}
-        kept |= {(results.sweep, cell_id): images for cell_id, images in found.items()}
+        for cell_id, some in found.items():
+            whole = some.rows.filter(pc.field("clean_image").is_valid())
+            unclean += some.rows.num_rows - whole.num_rows
+            kept[results.sweep, cell_id] = replace(some, rows=whole)
     made: dict[int, list[dict[str, Any]]] = defaultdict(list)
     spent, left_out = 0, 0
     for i in range(EACH):
@@ -59,7 +65,7 @@ def gallery(facts: Facts) -> dict[str, Any]:
         if made[i]:
             group = {**_said(cell, facts), "images": made[i]}
             victims[group["victim"]].append(group)
-    return {"victims": list(victims.items()), "left_out": left_out}
+    return {"victims": list(victims.items()), "left_out": left_out, "unclean": unclean}
 
 
 def _chosen(facts: Facts) -> list[dict[str, Any]]:
@@ -85,7 +91,7 @@ def _chosen(facts: Facts) -> list[dict[str, Any]]:
 def _said(cell: dict[str, Any], facts: Facts) -> dict[str, Any]:
     texts = facts.victims[cell["sweep"], cell["victim_id"]]["texts"]
     attack = facts.attacks[cell["sweep"], cell["attack_id"]]
-    defence = "" if cell["defence"] == NO_DEFENCE.name else f" with {texts.defence}"
+    defence = behind(cell["defence"], texts.defence)
     seed = f", seed {cell['seed']}" if cell["seed"] else ""
     sweep = f" in {cell['sweep']}" if len(facts.results) > 1 else ""
     victim = {
@@ -112,7 +118,7 @@ def _shown(
     return {
         "adversarial": png(image),
         "clean": png(clean),
-        "change": png(0.5 + 0.5 * scale * difference),
+        "change": png(0.5 + scale * difference),
         "scale": scale,
         "label": _name(row["label"], names),
         "before": _answer(row["clean_label"], row["clean_confidence"], names),
@@ -123,14 +129,12 @@ def _shown(
     }
 
 
-def _scale(largest: float) -> int:
-    """The roundest factor that keeps a perturbation within the grey scale: 1, 2, 5, 10, 20, …"""
-    if not 0 < largest < np.inf:
-        return 1
-    fitting = [
-        step * 10**power for power in range(4) for step in (1, 2, 5) if step * 10**power * largest <= 1
-    ]
-    return max(fitting, default=1)
+def _scale(largest: float) -> float:
+    """The roundest factor that keeps a perturbation, drawn about grey, within black and white: 0.5, 1, 2, 5,
+    10, 20, …"""
+    round_ones = [step * 10**power for power in range(4) for step in (1, 2, 5)]
+    fitting = [scale for scale in round_ones if 0 < scale * largest <= _ROOM]
+    return max(fitting, default=0.5 if largest else 1)
 
 
 def _answer(label: int | None, confidence: float | None, names: Sequence[str]) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from orchestrator.report.answer import probability
-from orchestrator.report.contest import contests, victim_key, victim_name
+from orchestrator.report.contest import behind, contests, victim_key, victim_name
 from orchestrator.report.facts import Facts
 from orchestrator.report.series import percent, row_keys
+from orchestrator.results.bounds import as_called, certificate_names
 from orchestrator.results.checks import RULES
 from orchestrator.results.matrix import matrix
 from orchestrator.results.metrics import WORST_CASE
@@ -79,7 +80,11 @@ def robustness(facts: Facts) -> Iterator[dict[str, Any]]:
 def worst_cases(facts: Facts) -> Iterator[dict[str, Any]]:
     """Where each victim breaks: the last epsilon that has at least half left, and the first with less."""
     for table, contest in zip(facts.tables, contests(facts.tables), strict=True):
-        known = {label(row.attack, row.attack_options): row.attack_label for row in table.rows}
+        known = {
+            label(row.attack, row.attack_options): row.attack_label
+            for row in table.rows
+            if row.adaptive and not row.targeted  # as those that count for worst cases are
+        }
         names = words.epsilons(table)
         rows = []
         for row in contest.rows:
@@ -233,6 +238,7 @@ def certified(facts: Facts) -> dict[str, Any]:
     rows = facts.rows("certified_accuracy")
     if not rows:
         return {}
+    rows = as_called(rows, certificate_names(rows, facts.rows("cells")))
     columns = certificates.columns(rows)
     return {
         "names": list(zip(columns.names, columns.numeric, strict=True)),
@@ -246,16 +252,23 @@ def certified(facts: Facts) -> dict[str, Any]:
 
 def training(facts: Facts) -> list[dict[str, Any]]:
     """Accuracy and loss by epoch, of the victims of the grids; once of a network that several defences at
-    inference stand before."""
+    inference stand before. It is called after that which it was trained with, if anything."""
     pinned = {(row["sweep"], row["victim_id"]): row for row in facts.rows("victims")}
     epochs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in facts.rows("history"):
         epochs[row["sweep"], row["victim_id"]].append(row)
+    weights = {key: row["weights"] or key[1] for key, row in pinned.items()}
+    undefended = {
+        (key[0], weights[key])
+        for key, victim in facts.victims.items()
+        if key in weights and victim["defence"] == NO_DEFENCE.name
+    }
     found, seen = [], set()
     for key, victim in facts.victims.items():
-        if key not in pinned or (network := (key[0], pinned[key]["weights"])) in seen:
+        if key not in weights or (network := (key[0], weights[key])) in seen:
             continue
         seen.add(network)
+        name = _victim_text(victim, facts, defence=network not in undefended)
         texts = victim["texts"]
         for epoch, (of, prefix) in product(
             epochs[key], (("training images", ""), ("images held out", "validation_"))
@@ -263,7 +276,7 @@ def training(facts: Facts) -> list[dict[str, Any]]:
             if epoch[f"{prefix}accuracy"] is not None:
                 found.append(
                     {
-                        "victim": _victim_text(victim, facts, defence=False),
+                        "victim": name,
                         "dataset": texts.dataset,
                         "model": texts.model,
                         "of": of,
@@ -298,10 +311,10 @@ def victims(facts: Facts) -> list[dict[str, str]]:
 
 def _victim_text(victim: Mapping[str, Any], facts: Facts, *, defence: bool = True) -> str:
     texts = victim["texts"]
-    behind = f" with {texts.defence}" if defence and victim["defence"] != NO_DEFENCE.name else ""
+    after = behind(victim["defence"], texts.defence) if defence else ""
     seed = f", seed {victim['seed']}" if victim["seed"] else ""
     sweep = f" in {victim['sweep']}" if len(facts.results) > 1 else ""
-    return f"{texts.model} on {texts.dataset}{behind}{seed}{sweep}"
+    return f"{texts.model} on {texts.dataset}{after}{seed}{sweep}"
 
 
 def checks(facts: Facts) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.errors import UserError
-from orchestrator.results.called import Called, agreeing
+from orchestrator.results.called import Called, Names, agreeing
 from orchestrator.results.query import Several
 from orchestrator.results.tables import judged_tables
 
@@ -25,15 +25,25 @@ def chosen_certificates(
     rows = certified.to_pylist()
     if not rows:
         raise UserError("nothing was to be certified: a defence named smoothing in a grid asks for that")
-    called = Called([*cells.to_pylist(), *map(_unattacked, rows)])
-    names = [called.names(row) for row in rows]
+    names = certificate_names(rows, cells.to_pylist())
     keep = agreeing([(name,) for name in names], wanted, "certificate")
-    shown = [
-        {**row, **{key: name[key][0] for key in ("dataset", "model", "defence")}, "model_options": ""}
-        for row, name, kept in zip(rows, names, keep, strict=True)
-        if kept
-    ]
+    shown = [row for row, kept in zip(as_called(rows, names), keep, strict=True) if kept]
     return shown, certified.filter(pa.array(keep))
+
+
+def certificate_names(rows: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]]) -> list[Names]:
+    """The names that each row of the view `certified_accuracy` goes by (`Called.names`), among those of the
+    view `cells`."""
+    called = Called([*cells, *map(_unattacked, rows)])
+    return [called.names(row) for row in rows]
+
+
+def as_called(rows: Sequence[Mapping[str, Any]], names: Sequence[Names]) -> list[dict[str, Any]]:
+    """Those rows, with what people call their datasets, models and defences."""
+    return [
+        {**row, **{key: name[key][0] for key in ("dataset", "model", "defence")}, "model_options": ""}
+        for row, name in zip(rows, names, strict=True)
+    ]
 
 
 def _unattacked(row: Mapping[str, Any]) -> dict[str, Any]:

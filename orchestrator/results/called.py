@@ -26,7 +26,8 @@ class Called:
         rows = {(row["sweep"], row["victim_id"]): row for row in cells}
         for (sweep, victim), row in rows.items():
             said = self._any[sweep, victim]
-            name = said.model if row["defence"] == NO_DEFENCE.name else f"{said.model}, {said.defence}"
+            plainly = row["defence"] == NO_DEFENCE.name == said.defence
+            name = said.model if plainly else f"{said.model}, {said.defence}"
             name += f", seed {row['seed']}" if seeds else ""
             plain.setdefault((sweep, row["dataset"], name), []).append(victim)
         self.victims = {

@@ -156,13 +156,69 @@
       if (more.ticks) Object.assign(spec.layer[0].encoding.x, axis(spec.layer[0].encoding.x.axis, more.ticks, more.from ?? 0));
       // Room for the words behind the longest bar.
       if (name === "bars") spec.layer[0].encoding.x.scale = { domain: [0, 1.4 * Math.max(...points.map((one) => one.seconds))] };
-      if (LINES[name]) spec.height = 24 * Math.max(1, new Set(points.map((one) => one[LINES[name]])).size);
+      if (LINES[name]) setLabels(spec, points, LINES[name], place.clientWidth || 340);
+      place.drawn = place.clientWidth;
       place.done = vegaEmbed(place, spec, { ast: true, renderer: "svg", actions: false, tooltip: { theme: "custom" } })
         .then((result) => { place.view = result.view; });
       return place.done;
     };
     watcher.observe(place);
+    if (LINES[name]) place.again = () => { place.view?.finalize(); place.done = undefined; watcher.observe(place); };
     return place;
+  }
+
+  /* Lines of labels are of the width that a chart was drawn at. */
+  let resized;
+  window.addEventListener("resize", () => {
+    clearTimeout(resized);
+    resized = setTimeout(() => {
+      for (const place of all(".chart")) if (place.again && place.view && place.clientWidth !== place.drawn) place.again();
+    }, 200);
+  });
+
+  /* A text in lines of so many characters, at spaces where there are any: nothing of it is left out. */
+  function broken(text, most) {
+    const lines = [];
+    for (const word of text.split(" ")) {
+      const last = lines[lines.length - 1];
+      if (last !== undefined && last.length + 1 + word.length <= most) lines[lines.length - 1] = `${last} ${word}`;
+      else for (let i = 0; i < Math.max(1, word.length); i += most) lines.push(word.slice(i, i + most));
+    }
+    return lines;
+  }
+
+  const CHARACTER = 6.4, LEADING = 13;  // pixels that a label's character and line take
+
+  /* Labels of a chart with a line for each name: whole, so that no two of them look alike. */
+  function setLabels(spec, points, field, width) {
+    const names = [...new Set(points.map((one) => one[field]))];
+    const most = Math.max(14, Math.min(44, Math.floor((0.42 * width) / CHARACTER)));
+    const left = new Map(names.map((name) => [name, broken(name, most)]));
+    const lines = Math.max(1, ...[...left.values()].map((one) => one.length));
+    spec.height = Math.max(24, 8 + LEADING * lines) * Math.max(1, names.length);
+    for (const layer of spec.layer) if (layer.encoding.y?.field === field) layer.encoding.y.axis = labelled(layer.encoding.y.axis, left);
+    const columns = [...new Set(points.map((one) => one.column))].filter((one) => one !== undefined);
+    if (!columns.length) return;
+    // Upright where there is no room for words across.
+    const taken = CHARACTER * Math.max(...[...left.values()].flat().map((line) => line.length));
+    const room = Math.floor((width - taken - 20) / columns.length / CHARACTER);
+    const across = columns.every((one) => one.split(" ").every((word) => word.length <= room));
+    const fitting = Math.max(1, Math.floor((room * CHARACTER) / LEADING) - 1);
+    const longest = Math.max(...columns.map((one) => one.length));
+    const below = new Map(columns.map((one) => [one, broken(one, across ? room : Math.max(28, Math.ceil(longest / fitting)))]));
+    const turned = across ? { labelAngle: 0 } : { labelAngle: -90, labelAlign: "right", labelBaseline: "middle" };
+    for (const layer of spec.layer) layer.encoding.x.axis = { ...labelled(layer.encoding.x.axis, below, !across), ...turned };
+  }
+
+  /* An axis with labels of several lines; Vega puts the first of them at the tick, unless they are `centred`. */
+  function labelled(known, lines, centred = true) {
+    const most = Math.max(1, ...[...lines.values()].map((one) => one.length));
+    if (centred) {
+      lines = new Map([...lines].map(([name, own]) => [name, [...Array(Math.floor((most - own.length) / 2)).fill("\u00a0"), ...own]]));
+      known = { ...known, labelOffset: (-LEADING * (most - 1)) / 2 };
+    }
+    const text = JSON.stringify(Object.fromEntries(lines)).replace(/[\u2028\u2029]/g, (one) => `\\u${one.charCodeAt(0).toString(16)}`);
+    return { ...known, labelExpr: `(${text})[datum.value]`, labelLineHeight: LEADING };
   }
 
   /* Ticks at what was asked for, in the words of the grid. */
@@ -227,7 +283,7 @@
     const made = [];
     for (const [key, own] of panels) {
       if (made.length === MOST_PANELS) break;
-      const values = own.flatMap((row) => {
+      const values = own.filter((row) => entriesOf[rows.indexOf(row)].length).flatMap((row) => {
         const byModel = how !== "attacks";
         const number = byModel ? place("model", row.model) : place("attack", row.attack);
         const second = byModel ? place("defence", row.defence) + (severalSweeps() ? place("sweep", row.sweep) : 0) : 0;
@@ -238,6 +294,7 @@
         legend.set(byModel ? row.victim : row.attack, [style.colour, BORDERS[second % BORDERS.length]]);
         return points(row, style);
       });
+      if (!values.length) continue;  // of these nothing was asked for
       const [dataset, norm, third] = JSON.parse(key);
       const title = [dataset, norm, third].filter(Boolean).join(", ");
       made.push(panel(title, chart("curves", values,
@@ -328,7 +385,7 @@
         shown: one.value === null ? one.mark : `${one.value.toFixed(1)}%`, doubt: "see the checks",
         label: one.white_box ? `(${text})` : one.same_network ? `${text}*` : text,
       };
-    }), `Robust accuracy under images made against other models: ${title}, epsilon ${at}`));
+    }), `Robust accuracy under images made against other victims: ${title}, epsilon ${at}`));
   }
 
   function drawTraining() {

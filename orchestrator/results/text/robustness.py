@@ -189,7 +189,11 @@ def _worst_case(table: RobustnessTable) -> Iterator[str]:
                 at.setdefault(entry.attacks, []).append(epsilon)
     if rows:
         yield ABOUT_WORST_CASE
-        known = {label(row.attack, row.attack_options): row.attack_label for row in table.rows}
+        known = {
+            label(row.attack, row.attack_options): row.attack_label
+            for row in table.rows
+            if row.adaptive and not row.targeted  # as those that count for worst cases are
+        }
         for attacks, where in at.items():
             attacks = tuple(known.get(attack, attack) for attack in attacks)
             yield f"at {', '.join(dict.fromkeys(where))} of {' and '.join(attacks)} alone"
