@@ -376,7 +376,7 @@ def test_a_change_is_enlarged_by_what_is_said(most: float, share: float) -> None
     shown, said = change(clean, clean + delta.reshape(1, 2, 1))
     scale = float(said.removeprefix("× "))
     assert_allclose(shown.ravel(), np.clip(0.5 + scale * delta, 0, 1), atol=1e-4)
-    assert 0.96 <= shown[0, 0, 0] <= 1
+    assert 0.95 <= shown[0, 0, 0] <= 1  # by a factor of one decimal
 
 
 def test_a_gallery_is_in_the_order_of_the_grid() -> None:

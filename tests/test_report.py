@@ -225,7 +225,7 @@ def test_certificates_are_of_labels_and_say_how_far_they_can_reach() -> None:
     found = certified(facts_of(cell(10, **victim, **labels, norm="l2", epsilon=0.5), certificates))
     assert found["caption"].startswith("dataset Digits; model Small; defence Noise; certified: ")
     # 0.25 Phi^-1(0.001^(1/200)) = 0.25 * 1.8257
-    assert "with 200 draws at sigma 0.25, no radius is above 0.456: nothing is certified" in found["caption"]
+    assert "radii are at most 0.456 (sigma 0.25, 200 draws): beyond that 0%" in found["caption"]
 
 
 def test_a_label_of_no_defence_is_in_sentences_too() -> None:
