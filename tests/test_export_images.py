@@ -121,7 +121,7 @@ def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
     arguments = ["export", "images", str(output), "--to", str(tmp_path / "to"), "--epsilon", "0.1"]
     done = CliRunner().invoke(app, [*arguments, "--attack", "fgsm"])
     assert done.exit_code == 0, done.output
-    assert "9 images of 1 cells in" in done.stdout and done.stderr == ""
+    assert "9 images of 1 cell in" in done.stdout and done.stderr == ""
     assert len(list((tmp_path / "to").glob("*/*.png"))) == 2 * 9 == 2 * len(table(tmp_path / "to"))
     wrong = CliRunner().invoke(app, [*arguments[:-1], "8/x"])
     assert wrong.exit_code == 2 and '--epsilon: found "8/x"; a number such as 0.1 or 8/255' in wrong.stderr
