@@ -135,7 +135,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_equal_rows(folder: Fol
     until(process, lambda: folder.shards("killed/out") and busy_workers(folder.mark))
     os.kill(busy_workers(folder.mark)[0], signal.SIGKILL)
     known = len(folder.shards("killed/out"))
-    until(process, lambda: len(folder.shards("killed/out")) > known)
+    until(process, lambda: len(folder.shards("killed/out")) > known and folder.failures("killed/out"))
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 60
