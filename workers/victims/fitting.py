@@ -38,13 +38,9 @@ class Record:
     listen: Listener = lambda progress: None
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    begun: str = ""  # the phase
-
     def begin(self, phase: str, epoch: int, epochs: int) -> None:
-        """Say that a phase begins, or goes on after so many epochs; once."""
-        if phase != self.begun:
-            self.begun = phase
-            self.listen(TrainingProgress(phase, epoch, epochs))
+        """Say that a phase begins, or goes on after so many epochs."""
+        self.listen(TrainingProgress(phase, epoch, epochs))
 
     def epoch(self, phase: str, epoch: int, epochs: int, logs: Mapping[str, float], seconds: float) -> None:
         row = {
@@ -85,6 +81,10 @@ class Task:
         before = self.halfway.seconds if self.halfway else 0.0
         return before + time.monotonic() - self.begun
 
+    def reached(self, phase: str) -> int:
+        """How many epochs of a phase an earlier attempt has been through, if that is where it was lost."""
+        return self.halfway.epoch if self.halfway and self.halfway.phase == phase else 0
+
     def is_past(self, phase: str) -> bool:
         """Whether an earlier attempt was in a later phase."""
         return self.halfway is not None and self.halfway.phase != phase
@@ -99,6 +99,7 @@ class Task:
     ) -> None:
         """Fit the trainable layers of a victim for the recipe's epochs."""
         recipe, dataset = self.recipe, self.dataset
+        self.record.begin(phase, self.reached(phase), recipe.epochs)
         noise = np.random.default_rng(self.seed)
         training = image_batches(
             dataset,
@@ -120,7 +121,10 @@ class Task:
         ).fit(model, learning_rate)
 
     def fit_features(self, head: keras.Model, training: Any, validation: Any, *, phase: str) -> None:
-        """Fit a head on batches of features; a defence that changes images has no part in it."""
+        """Fit a head on batches of features; a defence that changes images has no part in it.
+
+        Who computes the features says that the phase begins: they may take a while.
+        """
         _Phase(
             task=self,
             name=phase,
@@ -154,16 +158,16 @@ class _Phase:
         variables = list(network.variables)  # those of seeds too, and before compiling adds metrics
         model = self._compiled(network, learning_rate)
         stopping = _stopping(recipe.early_stopping, self.defence, self.epochs)
-        optimizer, first = model.optimizer, 0
+        optimizer, first = model.optimizer, task.reached(self.name)
         optimizer.build(model.trainable_variables)
         halfway = task.halfway
         if halfway is not None and halfway.phase == self.name:
             _assign(variables, halfway.arrays["variables"])
             _assign(optimizer.variables, halfway.arrays["optimizer"])
             stopping.restore(halfway.stopping, halfway.arrays.get("best", []))
-            if self.noise is not None:
-                self.noise.bit_generator.state = halfway.noise
-            first = self.epochs if halfway.stopping.get("stopped") else halfway.epoch
+            self.noise.bit_generator.state = halfway.noise
+            if halfway.stopping.get("stopped"):
+                first = self.epochs
             for _ in range(_ITERATORS * first):
                 iter(self.training)  # each takes the next of the orders that follow from the seed
 
@@ -196,7 +200,6 @@ class _Phase:
             )
             task.keeper.keep(state)
 
-        task.record.begin(self.name, first, self.epochs)
         model.fit(
             self.training,
             validation_data=self.validation,

@@ -40,7 +40,7 @@ def train_head(model: keras.Model, task: Task) -> keras.Model:
     recipe, dataset = task.recipe, task.dataset
     if task.is_past("head"):  # the weights to come hold what it came to
         return model.get_layer(BACKBONE)
-    task.record.begin("head", 0, recipe.head_epochs)  # the features may take a while
+    task.record.begin("head", task.reached("head"), recipe.head_epochs)
     head = model.layers[-1]
     extractor = keras.Model(model.inputs[0], head.input)
 
