@@ -118,6 +118,7 @@ class _ScaleCheck:
             [dataset.labels("test", self._tested), dataset.labels("train", self._trained)]
         )
         self._scale = given or UNIT
+        self._tried: dict[tuple[PixelScale, int], _Trial] = {}
 
     def finding(self) -> ScaleFinding | None:
         others = [one for one in candidates(self._dataset) if one.option != self._scale.option]
@@ -153,7 +154,9 @@ class _ScaleCheck:
         return self._try(self._scale), [self._try(one) for one in left]
 
     def _try(self, scale: PixelScale, number: int = ALL) -> _Trial:
-        """On the first so many images, a part of them in memory at a time."""
+        """On the first so many images, a part of them in memory at a time; once."""
+        if (trial := self._tried.get((scale, number))) is not None:
+            return trial
         labels = self._labels[:number]
         logits = np.concatenate(
             [
@@ -161,7 +164,9 @@ class _ScaleCheck:
                 for start in range(0, len(labels), FIRST)
             ]
         )
-        return _Trial(scale, metrics.favours(logits, labels), fitted_losses(logits, labels))
+        trial = _Trial(scale, metrics.favours(logits, labels), fitted_losses(logits, labels))
+        self._tried[scale, number] = trial
+        return trial
 
     def _images(self, start: int, stop: int) -> Images:
         """Those from `start` to `stop`, or the last one, of the test and then the training images."""
