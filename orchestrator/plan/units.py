@@ -27,6 +27,11 @@ class Gap(NamedTuple):
     attacked: tuple[int, ...] | None = None  # positions, ascending; None: all, as of `Evaluation`
 
     @property
+    def kind(self) -> str:
+        """What `Estimate` calls such work."""
+        return self.attack.attack_id
+
+    @property
     def work(self) -> int:
         """Examples to attack × cells."""
         inside = self._attacked(self.start, self.stop)
@@ -68,6 +73,10 @@ class TransferGap(NamedTuple):
     @property
     def stop(self) -> int:
         return self.gap.stop
+
+    @property
+    def kind(self) -> str:
+        return transfer_kind(self.gap.attack)
 
     @property
     def work(self) -> int:
@@ -130,8 +139,26 @@ class Units(Sequence[Evaluation | Transfer]):
         return self._gaps[gap].unit(place - before, self._slice_size, self._keep)
 
 
+class _Left:
+    """What some gaps come to."""
+
+    gaps: Sequence[AnyGap]
+
+    def count(self, slice_size: int) -> int:
+        """How many units they make."""
+        return sum(gap.count(slice_size) for gap in self.gaps)
+
+    @property
+    def work(self) -> Counter[str]:
+        """Examples × cells that are missing, by what `Estimate` calls it."""
+        work: Counter[str] = Counter()
+        for gap in self.gaps:
+            work[gap.kind] += gap.work
+        return work
+
+
 @dataclass
-class VictimPlan:
+class VictimPlan(_Left):
     """What is left to do for one victim."""
 
     victim: VictimSpec
@@ -141,20 +168,9 @@ class VictimPlan:
     def training(self) -> Training:
         return Training(f"{self.victim.victim_id}/train", self.victim)
 
-    def count(self, slice_size: int) -> int:
-        return sum(gap.count(slice_size) for gap in self.gaps)
-
-    @property
-    def work(self) -> Counter[str]:
-        """Examples × epsilons that are missing, by the attack's id."""
-        work: Counter[str] = Counter()
-        for gap in self.gaps:
-            work[gap.attack.attack_id] += gap.work
-        return work
-
 
 @dataclass
-class SourcePlan:
+class SourcePlan(_Left):
     """What is left to try on others of the images that are made against one victim."""
 
     victim: VictimSpec
@@ -169,17 +185,6 @@ class SourcePlan:
     def needed(self) -> frozenset[str]:
         """The victims that have to be there first, by id."""
         return frozenset().union(*(gap.victims for gap in self.gaps))
-
-    def count(self, slice_size: int) -> int:
-        return sum(gap.count(slice_size) for gap in self.gaps)
-
-    @property
-    def work(self) -> Counter[str]:
-        """Examples × cells that are missing, by what `Estimate` calls a transfer of an attack."""
-        work: Counter[str] = Counter()
-        for gap in self.gaps:
-            work[transfer_kind(gap.gap.attack)] += gap.work
-        return work
 
 
 def transfer_kind(attack: AttackSpec) -> str:

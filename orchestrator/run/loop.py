@@ -76,7 +76,6 @@ class Loop:
         self.alone_since = self.began  # when the last of them was lost
         self.last_loss = ""  # why
         self.idle: dict[str, None] = {}  # workers without a unit, the longest idle first
-        self.since: dict[str, float] = {}  # when each worker got its unit
         self.failing: set[str] = set()  # units to be retried; kept only where failures are limited
         self.allowed_failures = options.allowed_failures(self.scheduler.total)
         self.draining = False
@@ -183,8 +182,7 @@ class Loop:
             if unit is None:
                 continue
             del self.idle[worker]
-            self.since[worker] = now = self.clock()
-            self.state.running[worker] = _work(unit), now - self.began
+            self.state.running[worker] = _work(unit), self.clock() - self.began
             self.state.workers[worker] = unit.label
             self.training.began(worker, unit)
             self.backend.submit(worker, unit)
@@ -221,7 +219,7 @@ class Loop:
     def _finished(self, event: Finished) -> None:
         report, worker = event.report, event.worker
         self.training.ended(worker)
-        self.state.running.pop(worker, None)
+        work, begun = self.state.running.pop(worker)
         self.idle[worker] = None
         self.state.workers[worker] = ""
         if isinstance(report, Failed) and report.disk_full:
@@ -237,8 +235,8 @@ class Loop:
             self.state.phases[phase] = self.state.phases.get(phase, 0.0) + seconds
         self._watch_failures(outcome)
         self.state.units_done += 1
-        for kind, amount in _work(outcome.unit).items():
-            self.state.estimate.done(kind, amount, self.clock() - self.since[worker])
+        for kind, amount in work.items():
+            self.state.estimate.done(kind, amount, self.clock() - self.began - begun)
         if isinstance(outcome.unit, Training):
             self.state.prepared[outcome.unit.victim.preparation] += report.trained
             self._say_what_probes_say(outcome.unit, report.weights)
@@ -262,7 +260,6 @@ class Loop:
 
     def _lost(self, worker: str, reason: str, *, charged: bool) -> None:
         self.idle.pop(worker, None)
-        self.since.pop(worker, None)
         self.state.running.pop(worker, None)
         self.training.ended(worker)
         self.state.workers.pop(worker, None)
@@ -318,8 +315,8 @@ class Loop:
         now = self.clock()
         timeout = self.options.seconds_per_unit
         if timeout is not None:
-            for worker, since in list(self.since.items()):
-                if worker not in self.idle and now - since > timeout:
+            for worker, (_, begun) in list(self.state.running.items()):
+                if now - self.began - begun > timeout:
                     self.backend.kill(worker)
                     limit = duration(timeout)
                     reason = f"TimeoutError: not through after {limit} (--unit-timeout)"
