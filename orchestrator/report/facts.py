@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator.results.choice import made_of
 from orchestrator.results.compare import pairs_compared
-from orchestrator.results.display import display
+from orchestrator.results.display import Cell, Texts, display
 from orchestrator.results.kept import class_names
 from orchestrator.results.pairing import Outcome, outcomes
 from orchestrator.results.query import connect
@@ -61,20 +61,21 @@ class Facts:
     @cached_property
     def victims(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
         """The victims of the grids by sweep and id, in their order: a cell of each, and its `texts`."""
-        cells = self.rows("cells")
-        texts = display(cells)
         found: dict[tuple[str, str], dict[str, Any]] = {}
-        for cell in cells:
+        for cell in self.rows("cells"):
             if (key := (cell["sweep"], cell["victim_id"])) not in found:
-                found[key] = {**cell, "texts": texts(cell)}
+                found[key] = {**cell, "texts": self._texts(cell)}
         return found
 
     @cached_property
     def attacks(self) -> Mapping[tuple[str, str], str]:
         """What people read of each attack, by sweep and id."""
-        cells = self.rows("cells")
-        texts = display(cells)
-        return {(cell["sweep"], cell["attack_id"]): texts(cell).attack for cell in cells}
+        cells = {(cell["sweep"], cell["attack_id"]): cell for cell in self.rows("cells")}
+        return {key: self._texts(cell).attack for key, cell in cells.items()}
+
+    @cached_property
+    def _texts(self) -> Callable[[Cell], Texts]:
+        return display(self.rows("cells"))
 
     def of(self, sweep: str) -> Results:
         """What a sweep holds."""

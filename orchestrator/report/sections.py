@@ -27,7 +27,7 @@ from orchestrator.results.text.base import NO_VALUE, shown
 from orchestrator.results.text.comparison import difference
 from orchestrator.results.wilson import wilson
 from orchestrator.run.progress import duration
-from workers.unit import COMBINED, NO_DEFENCE, label, without_options
+from workers.unit import COMBINED, NO_DEFENCE, without_options
 from workers.version import VERSION
 
 _FINDINGS = 200  # of a rule
@@ -80,11 +80,7 @@ def robustness(facts: Facts) -> Iterator[dict[str, Any]]:
 def worst_cases(facts: Facts) -> Iterator[dict[str, Any]]:
     """Where each victim breaks: the last epsilon that has at least half left, and the first with less."""
     for table, contest in zip(facts.tables, contests(facts.tables), strict=True):
-        known = {
-            label(row.attack, row.attack_options): row.attack_label
-            for row in table.rows
-            if row.adaptive and not row.targeted  # as those that count for worst cases are
-        }
+        known = words.attack_labels(table)
         names = words.epsilons(table)
         rows = []
         for row in contest.rows:
@@ -206,19 +202,12 @@ def transfers(facts: Facts) -> list[dict[str, Any]]:
     were tried on; of an attack on the victim itself too."""
     tried = [row for row in facts.rows("transfer") if not row["targeted"]]  # that is no robust accuracy
     found = matrix(tried, facts.rows("cells"))
-    attacks = {
-        (cell["sweep"], label(cell["attack"], cell["attack_options"])): facts.attacks[
-            cell["sweep"], cell["attack_id"]
-        ]
-        for cell in facts.rows("cells")
-    }
-    datasets = {table.dataset: table.dataset_label for table in facts.tables}
     return [
         {
             "sweep": row.sweep,
-            "dataset": datasets.get(row.dataset, row.dataset),
+            "dataset": row.dataset,
             "norm": row.norm,
-            "attack": attacks.get((row.sweep, row.attack), row.attack),
+            "attack": row.attack,
             "epsilon": row.epsilon,
             "text": words.epsilon_text(row.epsilon),
             "source": row.source,

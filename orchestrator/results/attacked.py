@@ -12,6 +12,7 @@ from orchestrator.errors import UserError
 from orchestrator.results.called import Called, agreeing
 from orchestrator.results.query import Several, connect
 from orchestrator.results.schemas import Results
+from orchestrator.results.tables import in_order_of_grids
 
 _KEYS = ("dataset", "model", "defence", "attack")
 
@@ -45,19 +46,16 @@ def chosen_attacks(
 
 
 def _attacks_and_cells(results: Several) -> tuple[pa.Table, pa.Table]:
-    found = []
-    for one in [results] if isinstance(results, Results) else results:
-        with connect(one) as connection:
-            attacks, cells = (
-                connection.sql(f"FROM {view}").to_arrow_table() for view in ("attacks", "cells")
-            )
-        order = {key: i for i, key in reversed(list(enumerate(_places(one.wanted))))}
-        rank = pa.array([order[key] for key in _places(attacks)], pa.int64())
-        wanted = pc.index_in(cells["cell_id"], value_set=one.wanted["cell_id"])
-        found.append((attacks.take(pc.sort_indices(rank)), cells.take(pc.sort_indices(wanted))))
-    attacks, cells = (pa.concat_tables(tables) for tables in zip(*found, strict=True))
-    return attacks, cells
+    with connect(results) as connection:
+        attacks, cells = (connection.sql(f"FROM {view}").to_arrow_table() for view in ("attacks", "cells"))
+    cells = in_order_of_grids("cells", cells, [results] if isinstance(results, Results) else results)
+    order: dict[tuple[str, ...], int] = {}
+    for place in _places(cells):
+        order.setdefault(place, len(order))
+    rank = pa.array([order[place] for place in _places(attacks)], pa.int64())
+    return attacks.take(pc.sort_indices(rank)), cells
 
 
-def _places(table: pa.Table) -> list[tuple[str, str]]:
-    return list(zip(table["victim_id"].to_pylist(), table["attack_id"].to_pylist(), strict=True))
+def _places(table: pa.Table) -> list[tuple[str, ...]]:
+    columns = (table[name].to_pylist() for name in ("sweep", "victim_id", "attack_id"))
+    return list(zip(*columns, strict=True))

@@ -20,6 +20,9 @@ from orchestrator.results.tables import (
 )
 from workers.unit import without_options
 
+Names = str | Sequence[str]
+"""A name, or several."""
+
 _Names = Callable[[RobustnessTable, Row], tuple[str, ...]]
 
 KEYS: Mapping[str, _Names] = {
@@ -31,6 +34,15 @@ KEYS: Mapping[str, _Names] = {
     "attack": lambda table, row: (row.attack_label, row.attack),
 }
 """What rows may be chosen by: all that a row goes by, the fullest name first."""
+
+
+def several(names: Names) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def wanted_names(**asked: Names | None) -> dict[str, list[str]]:
+    """What is asked for by each key of `KEYS`, less those by which nothing is."""
+    return {key: several(names) for key, names in asked.items() if names}
 
 
 def metric_named(name: str) -> Metric:

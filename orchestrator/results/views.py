@@ -94,12 +94,25 @@ WITH spent AS (
 """
 """What is known of wanted cells beside their rows, by cell id, and of their victims."""
 
-_STATUS = """CASE
-        WHEN coalesce(m.n, 0) >= w.examples THEN 'done'
+_SHARES = f"""coalesce(m.n, 0)::INTEGER AS n,
+    w.examples,
+    m.correct / m.n::DOUBLE AS clean_accuracy,
+    {_share("robust_accuracy", "robust", "NOT " + _said("targeted"))},
+    {_share("target_missed", "target_missed", _said("targeted"))},
+    m.successes / nullif(m.correct, 0)::DOUBLE AS attack_success_rate,
+    m.successes_uint8 / nullif(m.correct, 0)::DOUBLE AS attack_success_rate_uint8"""
+"""What images that were tried on a victim come to, whoever they were made against."""
+
+
+def _status(n: str, examples: str) -> str:
+    """How far a cell is that has `n` of its `examples`."""
+    return f"""CASE
+        WHEN coalesce({n}, 0) >= {examples} THEN 'done'
         WHEN f.cell_id IS NOT NULL THEN 'failed'
-        WHEN m.n > 0 THEN 'partial'
+        WHEN {n} > 0 THEN 'partial'
         ELSE 'missing'
     END AS status"""
+
 
 _FLAGS = f"""list_concat(
         coalesce(v.flags, []),
@@ -121,13 +134,7 @@ SELECT
     {_said("targeted")} AS targeted,
     {_said("minimum_norm")} AS minimum_norm,
     {_columns("w", LABELS.names)},
-    coalesce(m.n, 0)::INTEGER AS n,
-    w.examples,
-    m.correct / m.n::DOUBLE AS clean_accuracy,
-    {_share("robust_accuracy", "robust", "NOT " + _said("targeted"))},
-    {_share("target_missed", "target_missed", _said("targeted"))},
-    m.successes / nullif(m.correct, 0)::DOUBLE AS attack_success_rate,
-    m.successes_uint8 / nullif(m.correct, 0)::DOUBLE AS attack_success_rate_uint8,
+    {_SHARES},
     m.mean_success_distance,
     m.median_success_distance,
     m.median_nearest,
@@ -139,7 +146,7 @@ SELECT
     coalesce(s.seconds, 0) AS seconds,
     s.device,
     {_FLAGS},
-    {_STATUS}
+    {_status("m.n", "w.examples")}
 {_JOINED.format(wanted="wanted")}"""
 """One row for each wanted cell, over the first `examples` positions of the evaluation order.
 
@@ -169,13 +176,7 @@ SELECT
     w.source_id,
     r.network_id = w.network_id AS same_network,
     {_said("targeted")} AS targeted,
-    coalesce(m.n, 0)::INTEGER AS n,
-    w.examples,
-    m.correct / m.n::DOUBLE AS clean_accuracy,
-    {_share("robust_accuracy", "robust", "NOT " + _said("targeted"))},
-    {_share("target_missed", "target_missed", _said("targeted"))},
-    m.successes / nullif(m.correct, 0)::DOUBLE AS attack_success_rate,
-    m.successes_uint8 / nullif(m.correct, 0)::DOUBLE AS attack_success_rate_uint8,
+    {_SHARES},
     -- Of the same examples or not at all.
     CASE WHEN o.n = m.n AND NOT {_said("targeted")}
         THEN o.robust / o.n::DOUBLE END AS white_box_robust_accuracy,
@@ -184,7 +185,7 @@ SELECT
     coalesce(s.seconds, 0) AS seconds,
     s.device,
     {_FLAGS},
-    {_STATUS}
+    {_status("m.n", "w.examples")}
 {_JOINED.format(wanted="transfers")}LEFT JOIN sources r ON r.victim_id = w.source_id
 LEFT JOIN input.wanted c
     ON (c.victim_id, c.attack_id, c.epsilon) = (w.victim_id, w.made_by, w.epsilon)
@@ -229,12 +230,7 @@ SELECT
     x.attacks,
     coalesce(s.seconds, 0) AS seconds,
     s.device,
-    CASE
-        WHEN b.n >= b.examples THEN 'done'
-        WHEN f.cell_id IS NOT NULL THEN 'failed'
-        WHEN b.n > 0 THEN 'partial'
-        ELSE 'missing'
-    END AS status
+    {_status("b.n", "b.examples")}
 FROM input.bounds b
 LEFT JOIN clean c ON c.victim_id = b.victim_id AND c.n = b.n
 LEFT JOIN input.worst_cases x ON (x.victim_id, x.norm, x.epsilon) = (b.victim_id, 'l2', b.epsilon)

@@ -14,17 +14,23 @@ from orchestrator.results.chosen import chosen
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.axes import epsilon_axis, share_axis
 from orchestrator.results.figures.page import Drawing, Page
-from orchestrator.results.figures.series import Panel, Remarks, look_of, name_of, panels, share_text
-from orchestrator.results.figures.style import INK, Look, looks
+from orchestrator.results.figures.series import (
+    Panel,
+    Point,
+    Remarks,
+    look_of,
+    looks_of,
+    name_of,
+    panels,
+    points_of,
+    share_text,
+)
+from orchestrator.results.figures.style import INK, Look
 from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import Entry
 from orchestrator.results.text.robustness import ABOUT_WITH_TRANSFER, ABOUT_WORST_CASE, epsilon_text
 
 _STEP = 0.075  # of the height: between marks of what has no number
-
-Point = tuple[float, Entry]
-"""An epsilon, and the number there."""
 
 
 def curves(results: Sequence[Results], choice: Choice) -> Drawing:
@@ -35,7 +41,7 @@ def curves(results: Sequence[Results], choice: Choice) -> Drawing:
     """
     notes: list[str] = []
     drawn = panels(chosen(results, choice.wanted, choice.by).tables, choice, notes)
-    look = looks(list(dict.fromkeys(look_of(one.table, row) for one in drawn for row in one.rows)))
+    look = looks_of(drawn)
     page = Page(len(drawn), width=choice.width, panel_width=2.2, panel_height=1.75)
     remarks = Remarks()
     for panel, axes in zip(drawn, page.panels, strict=True):
@@ -51,11 +57,7 @@ def _panel(page: Page, axes: Axes, panel: Panel, look: dict[tuple[str, str], Loo
     marked: dict[float, int] = defaultdict(int)
     for row in panel.rows:
         style, name = look[look_of(panel.table, row)], name_of(panel.table, row)
-        points = [
-            (epsilon, entry)
-            for epsilon, entry in zip(panel.table.epsilons, row.entries, strict=True)
-            if entry is not None  # not in the grid: nothing is missing
-        ]
+        points = points_of(panel, row)
         for epsilon, entry in points:
             remarks.see(entry, f"{name}, {panel.title} at {epsilon_text(epsilon)}")
             if entry.mark:

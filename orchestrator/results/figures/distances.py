@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from orchestrator.errors import UserError
-from orchestrator.results.chosen import Chosen, chosen
+from orchestrator.results.chosen import Chosen
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.axes import epsilon_label, share_axis
 from orchestrator.results.figures.curves import handle
@@ -20,12 +20,13 @@ from orchestrator.results.figures.series import (
     Panel,
     Remarks,
     look_of,
+    looks_of,
     name_of,
     of_one_attack,
-    panels,
+    panels_by_attack,
     share_text,
 )
-from orchestrator.results.figures.style import Look, looks
+from orchestrator.results.figures.style import Look
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Row
@@ -54,13 +55,7 @@ def distances(results: Sequence[Results], choice: Choice) -> Drawing:
     A panel for each dataset, norm and minimum-norm attack. A row of which a check calls any number wrong, or
     that is not done at any epsilon, is not drawn but named.
     """
-    asked = Choice(wanted=choice.wanted, by=tuple(dict.fromkeys((*choice.by, "attack"))))
-    found = chosen(results, asked.wanted, asked.by)
-    drawn = [
-        Panel(panel.table, panel.attack, rows)
-        for panel in panels(found.tables, asked, [])
-        if (rows := tuple(row for row in panel.rows if _minimum_norm(found, row)))
-    ]
+    found, drawn = panels_by_attack(results, choice, _minimum_norm)
     if not drawn:
         there = dict.fromkeys(row.attack_label for table in found.tables for row in table.rows)
         raise UserError(
@@ -68,7 +63,7 @@ def distances(results: Sequence[Results], choice: Choice) -> Drawing:
             f"{', '.join(there)}"
         )
     nearest = _nearest(results)
-    look = looks(list(dict.fromkeys(look_of(one.table, row) for one in drawn for row in one.rows)))
+    look = looks_of(drawn)
     page = Page(len(drawn), width=choice.width, panel_width=2.2, panel_height=1.75)
     remarks = Remarks()
     for panel, axes in zip(drawn, page.panels, strict=True):

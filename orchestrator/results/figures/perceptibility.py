@@ -9,21 +9,24 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from orchestrator.errors import UserError
-from orchestrator.results.chosen import Chosen, chosen
+from orchestrator.results.chosen import Chosen
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.axes import epsilon_axis, share_axis
-from orchestrator.results.figures.curves import Point, draw_line, handle, runs
+from orchestrator.results.figures.curves import draw_line, handle, runs
 from orchestrator.results.figures.page import Drawing, Page
 from orchestrator.results.figures.series import (
     Panel,
+    Point,
     Remarks,
     look_of,
+    looks_of,
     name_of,
     of_one_attack,
-    panels,
+    panels_by_attack,
+    points_of,
     share_text,
 )
-from orchestrator.results.figures.style import Look, looks
+from orchestrator.results.figures.style import Look
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Row
@@ -42,13 +45,7 @@ _Visible = Mapping[tuple[str, str], tuple[float | None, float | None, int]]
 def perceptibility(results: Sequence[Results], choice: Choice) -> Drawing:
     """Draw accuracy, SSIM (Wang et al., 2004) and L2 against epsilon, three panels for each dataset, norm and
     fixed-budget attack; SSIM and L2 of images that spend the whole budget."""
-    asked = Choice(wanted=choice.wanted, by=tuple(dict.fromkeys((*choice.by, "attack"))))
-    found = chosen(results, asked.wanted, asked.by)
-    drawn = [
-        Panel(panel.table, panel.attack, rows)
-        for panel in panels(found.tables, asked, [])
-        if (rows := tuple(row for row in panel.rows if _spends_a_budget(found, row)))
-    ]
+    found, drawn = panels_by_attack(results, choice, _spends_a_budget)
     if not drawn:
         raise UserError(
             "nothing to draw: minimum-norm attacks spend what they need and not epsilon; one with a budget, "
@@ -57,7 +54,7 @@ def perceptibility(results: Sequence[Results], choice: Choice) -> Drawing:
     with connect(results) as connection:
         means = connection.sql(_SQL).fetchall()
     visible = {(sweep, cell): (ssim, l2, n) for sweep, cell, ssim, l2, n in means}
-    look = looks(list(dict.fromkeys(look_of(one.table, row) for one in drawn for row in one.rows)))
+    look = looks_of(drawn)
     page = Page(3 * len(drawn), width=choice.width, panel_width=2.0, panel_height=1.6, columns=3)
     remarks = Remarks()
     counts: set[int] = set()
@@ -95,11 +92,7 @@ def _row(
     for row in panel.rows:
         style, name = look[look_of(panel.table, row)], name_of(panel.table, row)
         page.legend(name, handle(style))
-        points = [
-            (epsilon, entry)
-            for epsilon, entry in zip(panel.table.epsilons, row.entries, strict=True)
-            if entry is not None
-        ]
+        points = points_of(panel, row)
         for epsilon, entry in points:
             remarks.see(entry, f"{name}, {panel.title} at {epsilon_text(epsilon)}")
         for run in runs(points):

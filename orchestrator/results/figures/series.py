@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.results.checks import RULES
+from orchestrator.results.chosen import Chosen, chosen
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.page import Notes
+from orchestrator.results.figures.style import Look, looks
 from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
+from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Entry, RobustnessTable, Row
 from workers.unit import NO_DEFENCE
 
 _RULES = 5  # how many rules a figure explains; `verify` knows them all
+
+Point = tuple[float, Entry]
+"""An epsilon, and the number there."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,34 @@ def panels(tables: Sequence[RobustnessTable], choice: Choice, page_note: list[st
             rows = {WORST_CASE: worst}
         found += [Panel(table, name, tuple(some)) for name, some in rows.items()]
     return found
+
+
+def panels_by_attack(
+    results: Sequence[Results], choice: Choice, fits: Callable[[Chosen, Row], bool]
+) -> tuple[Chosen, list[Panel]]:
+    """What is asked for, and a panel for each table and attack with the rows of it that fit, if any do."""
+    asked = Choice(wanted=choice.wanted, by=tuple(dict.fromkeys((*choice.by, "attack"))))
+    found = chosen(results, asked.wanted, asked.by)
+    drawn = [
+        Panel(panel.table, panel.attack, rows)
+        for panel in panels(found.tables, asked, [])
+        if (rows := tuple(row for row in panel.rows if fits(found, row)))
+    ]
+    return found, drawn
+
+
+def looks_of(drawn: Sequence[Panel]) -> dict[tuple[str, str], Look]:
+    """What the lines of panels look like, by `look_of`."""
+    return looks(list(dict.fromkeys(look_of(panel.table, row) for panel in drawn for row in panel.rows)))
+
+
+def points_of(panel: Panel, row: Row) -> list[Point]:
+    """The numbers of a row; where the grid has none, nothing is missing."""
+    return [
+        (epsilon, entry)
+        for epsilon, entry in zip(panel.table.epsilons, row.entries, strict=True)
+        if entry is not None
+    ]
 
 
 def _attacks(table: RobustnessTable) -> list[str]:

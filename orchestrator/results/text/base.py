@@ -6,7 +6,7 @@ import base64
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -83,6 +83,11 @@ class ForPrograms(Format):
 
     def robustness(self, tables: Sequence[RobustnessTable]) -> str:
         return self.table(robustness_records(tables))
+
+
+def constant(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of some columns that are the same in every row."""
+    return [name for name in names if len({row[name] for row in rows}) == 1]
 
 
 def shown(value: Any) -> str:

@@ -7,7 +7,7 @@ from statistics import NormalDist
 from typing import Any
 
 from orchestrator.results.certified import CONFIDENCE
-from orchestrator.results.text.base import NO_VALUE, Columns
+from orchestrator.results.text.base import NO_VALUE, Columns, constant
 from orchestrator.results.text.robustness import epsilon_text, percent
 
 _LABELS = ("sweep", "dataset", "model", "defence", "seed")
@@ -16,7 +16,7 @@ _LABELS = ("sweep", "dataset", "model", "defence", "seed")
 def columns(rows: Sequence[Mapping[str, Any]], digits: int = 1, *, whole: bool = False) -> Columns:
     """A row for each smoothed victim, training seed and epsilon: bounds from below and from above. Labels
     that are the same in every row are left to `caption`, unless `whole`."""
-    labels = [name for name in _LABELS if whole or name not in _constant(rows)]
+    labels = [name for name in _LABELS if whole or name not in constant(_LABELS, rows)]
     names = [*labels, "L2 epsilon", "clean", "certified", "at least", "under attack", "abstained", "n"]
     cells = [
         [
@@ -43,7 +43,7 @@ def caption(rows: Sequence[Mapping[str, Any]]) -> str:
         for n0, draws, alpha in sorted(taken)
     ]
     parts = [
-        *(f"{name} {rows[0][name]}" for name in _constant(rows) if name not in ("sweep", "seed")),
+        *(f"{name} {rows[0][name]}" for name in constant(_LABELS, rows) if name not in ("sweep", "seed")),
         "certified: answered rightly on every image within epsilon, by Cohen et al. (2019), "
         f"{' or '.join(draws)}: a lower bound",
         *_reach(rows),
@@ -67,10 +67,6 @@ def _reach(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not reach:
         return ["so few draws certify nothing: 0% is by construction"]
     return [f"radii are at most {' or '.join(reach)}: beyond that 0% is by construction"]
-
-
-def _constant(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [name for name in _LABELS if len({row[name] for row in rows}) == 1]
 
 
 def _certified(row: Mapping[str, Any], value: float | None, digits: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.results.text.base import NO_VALUE, Columns
+from orchestrator.results.text.base import NO_VALUE, Columns, constant
 from orchestrator.results.text.robustness import epsilon_text, percent
 
 _LABELS = ("sweep", "dataset", "norm", "model", "defence", "seed")
@@ -14,7 +14,7 @@ _LABELS = ("sweep", "dataset", "norm", "model", "defence", "seed")
 def columns(rows: Sequence[Mapping[str, Any]], digits: int = 1, *, whole: bool = False) -> Columns:
     """A row for each attack on each victim (`results.attacked.chosen_attacks`). Labels that are the same in
     every row are left to `caption`, unless `whole`."""
-    labels = [name for name in _LABELS if whole or name not in _constant(rows)]
+    labels = [name for name in _LABELS if whole or name not in constant(_LABELS, rows)]
     names = [*labels, "attack", "epsilons", "clean", "area", "of worst case", "optimality"]
     own = whole or len({_own(row) for row in rows}) > 1
     cells = [
@@ -42,7 +42,7 @@ def caption(rows: Sequence[Mapping[str, Any]]) -> str:
     own = {_own(row) for row in rows}
     together = f"{own.pop()} " if len(own) == 1 else ""
     parts = [
-        *(f"{name} {rows[0][name]}" for name in _constant(rows) if name not in ("sweep", "seed")),
+        *(f"{name} {rows[0][name]}" for name in constant(_LABELS, rows) if name not in ("sweep", "seed")),
         "area: under robust accuracy against epsilon, from the clean accuracy at 0, straight between the "
         "epsilons that all attacks of the norm on the model cover, divided by the largest",
         "optimality: what the attack takes off the clean accuracy's area, of what the worst case takes "
@@ -76,10 +76,6 @@ _WHY = {
 
 def _own(row: Mapping[str, Any]) -> int:
     return sum(epsilon > 0 for epsilon in row["own_epsilons"])
-
-
-def _constant(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [name for name in _LABELS if len({row[name] for row in rows}) == 1]
 
 
 def _numbers(row: Mapping[str, Any], digits: int) -> tuple[str, str, str]:

@@ -189,16 +189,21 @@ def _worst_case(table: RobustnessTable) -> Iterator[str]:
                 at.setdefault(entry.attacks, []).append(epsilon)
     if rows:
         yield ABOUT_WORST_CASE
-        known = {
-            label(row.attack, row.attack_options): row.attack_label
-            for row in table.rows
-            if row.adaptive and not row.targeted  # as those that count for worst cases are
-        }
+        known = attack_labels(table)
         for attacks, where in at.items():
             attacks = tuple(known.get(attack, attack) for attack in attacks)
             yield f"at {', '.join(dict.fromkeys(where))} of {' and '.join(attacks)} alone"
     if any(row.attack == WITH_TRANSFER for row in table.rows):
         yield ABOUT_WITH_TRANSFER
+
+
+def attack_labels(table: RobustnessTable) -> dict[str, str]:
+    """What people call the attacks that worst cases are of, by how those name them."""
+    return {
+        label(row.attack, row.attack_options): row.attack_label
+        for row in table.rows
+        if row.adaptive and not row.targeted
+    }
 
 
 def examples(row: Row) -> str:
