@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -66,13 +66,9 @@ from orchestrator.store import OUTPUTS
 from workers.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    import pyarrow as pa
-
     from orchestrator.report.facts import Facts
     from orchestrator.results.schemas import Results
-    from orchestrator.results.text.base import Columns
+    from orchestrator.run.options import RunOptions
 
 app = typer.Typer(
     name="robustsweep",
@@ -131,13 +127,12 @@ def run(
     """
     with user_errors():
         with saying("planning"):
-            from orchestrator.run.options import RunOptions
             from orchestrator.run.prepare import prepare
             from orchestrator.run.sweep import run_sweep
 
             loaded = _load(grid, overrides)
-            options = RunOptions(
-                output=output or f"{OUTPUTS}/{loaded.name}",
+            options = _run_options(
+                output or f"{OUTPUTS}/{loaded.name}",
                 backend=backend,
                 address=address,
                 workers=workers,
@@ -146,13 +141,12 @@ def run(
                 retry_failed=retry_failed,
                 only=tuple(only or ()),
                 max_failures=max_failures,
-                wait_for_workers=parse_duration(wait_for_workers, "--wait-for-workers"),
-                unit_timeout=None if unit_timeout is None else parse_duration(unit_timeout, "--unit-timeout"),
-                stop_after=None if stop_after is None else parse_duration(stop_after, "--stop-after"),
+                wait_for_workers=wait_for_workers,
+                unit_timeout=unit_timeout,
+                stop_after=stop_after,
                 data_dir=data_dir,
                 cache_dir=cache_dir,
             )
-            options.check()
             prepared = prepare(
                 loaded, options.output, data_dir=data_dir, retry_failed=retry_failed, only=options.only
             )
@@ -257,10 +251,10 @@ def table(
     """
     with user_errors():
         check_format(format, FORMATS)
-        from orchestrator.results.choice import choose, made
+        from orchestrator import show_tables
+        from orchestrator.results.choice import choose, made, wanted_names
 
-        given = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
-        wanted = {key: names for key, names in given.items() if names}
+        wanted = wanted_names(dataset=dataset, model=model, defence=defence, attack=attack, norm=norm)
         if epsilon is not None and not per_class:
             raise UserError(
                 "--epsilon is for --per-class, which shows one; a robustness table shows them all"
@@ -270,22 +264,23 @@ def table(
                 raise UserError(
                     "--per-class goes without --by, --metric, --transfer, --certified and --quality"
                 )
-            _classes(outputs, wanted, epsilon, format, digits)
+            asked = None if epsilon is None else parse_epsilon(epsilon)
+            show_tables.classes(_results(outputs), wanted, asked, format, digits)
             return
         if quality:
             if by or transfer or certified or metric != "robust_accuracy":
                 raise UserError("--quality goes without --by, --metric, --transfer and --certified")
-            _quality(outputs, wanted, format, digits)
+            show_tables.quality(_results(outputs), wanted, format, digits)
             return
         if certified:
             if by or transfer or metric != "robust_accuracy":
                 raise UserError("--certified goes without --by, --metric and --transfer: it is one table")
-            _certified(outputs, wanted, format, digits)
+            show_tables.certified(_results(outputs), wanted, format, digits)
             return
         if transfer:
             if by:
                 raise UserError("--by does not go with --transfer, which is one matrix")
-            _transfers(outputs, wanted, metric, format, digits)
+            show_tables.transfers(_results(outputs), wanted, metric, format, digits)
             return
         tables = made(_results(outputs), metric)
         chosen = choose(tables, wanted, by or ())
@@ -373,12 +368,12 @@ def figure(
     What is missing is a gap, what a check calls wrong has no number, and both are said below.
     """
     with user_errors():
+        from orchestrator.results.choice import wanted_names
         from orchestrator.results.figures import Choice, draw, form_of, save
 
         form_of(out)  # a wrong name is said before anything is read
-        wanted = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
         choice = Choice(
-            wanted={key: names for key, names in wanted.items() if names},
+            wanted=wanted_names(dataset=dataset, model=model, defence=defence, attack=attack, norm=norm),
             by=by or (),
             epsilon=None if epsilon is None else parse_epsilon(epsilon),
             width=width,
@@ -639,7 +634,6 @@ def strengthen(
     """
     with user_errors():
         with saying("planning"):
-            from orchestrator.run.options import RunOptions
             from orchestrator.run.strengthen import (
                 bundle_options,
                 kept_grid,
@@ -650,8 +644,8 @@ def strengthen(
 
             bundle = bundle_options(steps, queries) if standard else None
             store = existing_output(output)
-            options = RunOptions(
-                output=store.location,
+            options = _run_options(
+                store.location,
                 backend=backend,
                 address=address,
                 workers=workers,
@@ -659,13 +653,12 @@ def strengthen(
                 gpus_per_worker=gpus_per_worker,
                 retry_failed=retry_failed,
                 max_failures=max_failures,
-                wait_for_workers=parse_duration(wait_for_workers, "--wait-for-workers"),
-                unit_timeout=None if unit_timeout is None else parse_duration(unit_timeout, "--unit-timeout"),
-                stop_after=None if stop_after is None else parse_duration(stop_after, "--stop-after"),
+                wait_for_workers=wait_for_workers,
+                unit_timeout=unit_timeout,
+                stop_after=stop_after,
                 data_dir=data_dir,
                 cache_dir=cache_dir,
             )
-            options.check()
             found = prepare_strengthening(
                 store,
                 _load(grid, overrides) if grid else kept_grid(store, overrides or ()),
@@ -763,6 +756,23 @@ def _load(grid: str, overrides: list[str] | None):  # type: ignore[no-untyped-de
     return load_grid(grid, overrides or [])
 
 
+def _run_options(
+    output: str, *, wait_for_workers: str, unit_timeout: str | None, stop_after: str | None, **given: Any
+) -> RunOptions:
+    """The options of a run, checked, from those of a command: durations as people write them."""
+    from orchestrator.run.options import RunOptions
+
+    options = RunOptions(
+        output=output,
+        wait_for_workers=parse_duration(wait_for_workers, "--wait-for-workers"),
+        unit_timeout=None if unit_timeout is None else parse_duration(unit_timeout, "--unit-timeout"),
+        stop_after=None if stop_after is None else parse_duration(stop_after, "--stop-after"),
+        **given,
+    )
+    options.check()
+    return options
+
+
 def _look(prepared, data_dir: str | None, cache_dir: str | None):  # type: ignore[no-untyped-def]
     """What probes say of a plan's victims; what goes on is said meanwhile."""
     from orchestrator.run.check import look
@@ -772,76 +782,6 @@ def _look(prepared, data_dir: str | None, cache_dir: str | None):  # type: ignor
     options = RunOptions(output=prepared.store.location, data_dir=data_dir, cache_dir=cache_dir)
     with saying("probing victims"):
         return look(prepared, options, lambda text: console.print(text, highlight=False, style="dim"))
-
-
-def _transfers(
-    outputs: list[str], wanted: Mapping[str, list[str]], metric: str, format: str, digits: int
-) -> None:
-    """Print the matrix of transfers; for programs, the rows behind it."""
-    from orchestrator.results.matrix import chosen_transfers, matrix
-    from orchestrator.results.text import transfer as words
-
-    transfers, own, table = chosen_transfers(_results(outputs), wanted)
-    found = matrix(transfers, own, metric)
-    caption = words.caption(found)
-    _print(table, lambda whole: words.columns(found, digits, whole=whole), caption, format, digits)
-
-
-def _print(
-    table: pa.Table, columns: Callable[[bool], Columns], caption: str, format: str, digits: int
-) -> None:
-    """A table for people with its caption; on standard error where the format has no place for that, and
-    `columns` are then those of a table that says all of it. For programs, the rows behind it."""
-    from orchestrator.results.text.base import ForPrograms
-
-    form, prose = text_form(format, digits=digits), format in ("rich", "md")
-    if isinstance(form, ForPrograms):
-        print(form.table(table), end="")
-        return
-    if (whole := form.captioned(columns(False), caption)) is not None:
-        print(whole, end="")
-        return
-    print(form.columns(columns(not prose)), end="\n" if format == "md" else "")
-    console = make_console(stderr=not prose)
-    console.print(caption, highlight=False, soft_wrap=not console.is_terminal, markup=False)
-
-
-def _classes(
-    outputs: list[str], wanted: Mapping[str, list[str]], epsilon: str | None, format: str, digits: int
-) -> None:
-    """Print numbers class by class."""
-    from orchestrator.results.per_class import class_records
-    from orchestrator.results.text import per_class as words
-    from orchestrator.results.text.base import ForPrograms
-
-    asked = None if epsilon is None else parse_epsilon(epsilon)
-    records, rows = class_records(_results(outputs), wanted, asked)
-    form = text_form(format, digits=digits)
-    if isinstance(form, ForPrograms):
-        print(form.table(records), end="")
-        return
-    print(form.columns(words.columns(records, rows, digits)), end="")
-    make_console(stderr=format != "rich").print(words.caption(records), highlight=False, soft_wrap=True)
-
-
-def _certified(outputs: list[str], wanted: Mapping[str, list[str]], format: str, digits: int) -> None:
-    """Print what is certified, beside what attacks have left; for programs, the rows behind it."""
-    from orchestrator.results.bounds import chosen_certificates
-    from orchestrator.results.text import certified as words
-
-    rows, table = chosen_certificates(_results(outputs), wanted)
-    caption = words.caption(rows)
-    _print(table, lambda whole: words.columns(rows, digits, whole=whole), caption, format, digits)
-
-
-def _quality(outputs: list[str], wanted: Mapping[str, list[str]], format: str, digits: int) -> None:
-    """Print how good attacks are; for programs, the rows behind it."""
-    from orchestrator.results.attacked import chosen_attacks
-    from orchestrator.results.text import quality as words
-
-    rows, table = chosen_attacks(_results(outputs), wanted)
-    caption = words.caption(rows)
-    _print(table, lambda whole: words.columns(rows, digits, whole=whole), caption, format, digits)
 
 
 def _sides(

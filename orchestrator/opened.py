@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.errors import LibraryError, UserError
-from orchestrator.plots import Names, Plots, several
+from orchestrator.plots import Plots
 from orchestrator.results.attacked import attacks_table
-from orchestrator.results.choice import choose, made
+from orchestrator.results.choice import Names, choose, made, several, wanted_names
 from orchestrator.results.compare import compare
 from orchestrator.results.fence import VIEWS
 from orchestrator.results.kept import class_names, kept_images
@@ -234,8 +234,7 @@ class Sweep:
     ) -> Tables:
         """Robustness tables, as `robustsweep table` shows them: of some names only, and one for each value of
         what they are made `by` (sweep, model, defence, attack). UserError for a name that is not there."""
-        asked = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
-        wanted = {key: found for key, names in asked.items() if (found := several(names))}
+        wanted = wanted_names(dataset=dataset, model=model, defence=defence, attack=attack, norm=norm)
         tables = made(self._results, metric) if metric != "robust_accuracy" else self._tables
         return Tables(choose(tables, wanted, several(by)), digits)
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from orchestrator.results.choice import Names, several, wanted_names
 from orchestrator.results.figures import KINDS, Choice, draw
 from orchestrator.results.schemas import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Names = str | Sequence[str]
-"""A name, or several."""
 
 
 class Plots:
@@ -158,10 +156,5 @@ def _method(kind: str) -> str:
     return kind.replace("-", "_")
 
 
-def several(names: Names) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
-
-
 def _chosen(dataset: Names, model: Names, defence: Names, attack: Names, norm: Names) -> dict[str, list[str]]:
-    asked = {"dataset": dataset, "model": model, "defence": defence, "attack": attack, "norm": norm}
-    return {key: found for key, names in asked.items() if (found := several(names))}
+    return wanted_names(dataset=dataset, model=model, defence=defence, attack=attack, norm=norm)

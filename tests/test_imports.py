@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     "robustsweep",
     "orchestrator.cli",
+    "orchestrator.show_tables",
     "orchestrator.console",
     "orchestrator.arguments",
     "orchestrator.completion",
@@ -28,7 +29,6 @@ ROOMS = (
     "orchestrator.opened",
     "orchestrator.view",
     "orchestrator.report",
-    "orchestrator.clean_images",
     "orchestrator.plots",
     "orchestrator.run",
     "orchestrator.plan",
