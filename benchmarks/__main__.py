@@ -10,6 +10,7 @@ from workers.machine import available_cpus
 BENCHMARKS = (
     "startup",
     "planning",
+    "simulation",
     "affinity",
     "orchestration",
     "publishing",

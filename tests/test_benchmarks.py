@@ -16,6 +16,7 @@ from benchmarks import (
     publishing,
     reports,
     scales,
+    simulation,
     startup,
     tables,
 )
@@ -42,6 +43,19 @@ def check(readings: list[Reading], count: int) -> None:
 
 def test_planning() -> None:
     check(planning.measure(cells=1000, repeats=1), 2)
+
+
+def test_simulation() -> None:
+    """Everything that can happen happens, and the scheduler comes to the end of it near what is ideal."""
+    check(simulation.measure(victims=30, units=60, large=60, machines=3), 21)
+    rough = simulation.Cluster(
+        machines=4, workers=4, victims=40, units=60, slow=0.25, failing=0.02, away=3600.0
+    )
+    outcome = simulation.simulate(rough)
+    assert outcome.units == 40 * 61
+    assert outcome.lost and outcome.copies >= outcome.won > 0 and outcome.wasted > 0
+    assert 1 <= outcome.ratio < 1.25
+    assert simulation.simulate(rough, copies=False).makespan > outcome.makespan
 
 
 def test_startup() -> None:

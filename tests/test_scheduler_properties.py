@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from orchestrator.run.scheduler import Outcome, Scheduler, VictimWork
+from orchestrator.run.scheduler import Scheduler
+from orchestrator.run.work import Outcome, VictimWork
 from tests.support.victims import attack_spec, some_victim
 from workers.unit import Evaluation, Training, VictimSpec
 
@@ -77,7 +78,9 @@ class Model:
 
     def urgency(self, victim: str) -> tuple[float, float, int]:
         waiting, on = len(self.of(victim, "waiting")), list(self.on.values()).count(victim)
-        effort = 0.0 if self.trained(victim) else self.efforts[victim]
+        networks = {t.network for t in self.units if t.victim == victim and t.trains}
+        done = any(t.trains and t.state == "done" and t.network in networks for t in self.units)
+        effort = 0.0 if done or not networks else self.efforts[victim]
         return (waiting / on if on else math.inf, effort, waiting)
 
     def allowed(self, worker: str) -> list[Truth]:
@@ -232,11 +235,10 @@ class Sweep(RuleBasedStateMachine):
     def copies(self, data: st.DataObject) -> None:
         model = self.model
         worker = data.draw(st.sampled_from([w for w in model.workers if w not in model.runs]))
-        of = data.draw(st.sampled_from(NAMES))
+        of = data.draw(st.sampled_from([*model.runs, *NAMES]))
         unit, truth = self.scheduler.copy(worker, of), model.runs.get(of)
-        if truth is None or truth.state != "running" or truth.trains or self.drained:
-            assert unit is None
-        elif list(model.runs.values()).count(truth) > 1 or truth.failed_on == worker:
+        pointless = truth is None or truth.state != "running" or truth.trains or self.drained
+        if pointless or list(model.runs.values()).count(truth) > 1 or truth.failed_on == worker:
             assert unit is None
         else:
             assert unit is not None and unit.unit_id == truth.unit_id

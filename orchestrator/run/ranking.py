@@ -1,4 +1,4 @@
-"""Things in the order of keys that change: a heap whose outdated entries are left in it until they come up."""
+"""Things in the order of keys that change: a heap in which outdated entries stay until they come up."""
 
 from __future__ import annotations
 

@@ -3,149 +3,20 @@
 The driver tells it what happened (`join`, `finish`, `lose`) and asks, whenever a worker is idle, what that
 worker should do (`next_unit`). Loading a victim and tracing its functions is the dear part of a small unit,
 so a worker stays with the victims it holds; a victim that nobody is on comes before one that somebody is,
-so that training starts early, the longest first, and workers gather on the same victim only when nothing else
-is left. Who has nothing to do may be given a copy of what runs elsewhere (`copy`): the first to finish counts.
+so that training starts early, the longest first, and workers gather on the same victim only when nothing
+else is left. Who has nothing to do may be given a copy of what runs elsewhere: the first to finish counts.
 
-Every answer takes the logarithm of the number of victims, whatever the number of workers and units.
+An answer takes the logarithm of the number of victims, whatever the number of workers and units.
 """
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from orchestrator.run.ranking import Ranking
-from workers.unit import Evaluation, Training, Transfer, Unit
-
-
-@dataclass(frozen=True, slots=True)
-class VictimWork:
-    """One victim's share of the plan; or what is to be done with it and others, under an id of its own."""
-
-    victim_id: str
-    training: Training | None  # must be done before its units; None: nothing to do first
-    units: Iterator[Evaluation | Transfer]  # generated lazily: never listed
-    count: int  # how many `units` will yield
-    after: frozenset[str] = frozenset()  # other entries, whose trainings must have ended, however they did
-    effort: float = 0.0  # how long its training takes beside those of others, in whatever unit
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What an attempt at a unit means for the sweep."""
-
-    unit: Unit
-    state: Literal["done", "retry", "failed", "copy"]  # copy: nothing, as it is done or runs elsewhere too
-    attempt: int  # 1-based; an attempt lost without charge is made again under the same number
-    skipped: int = 0  # evaluation units that failed without running, because this was their victim's training
-    also: str | None = None  # the worker that runs the unit too, still
-
-
-@dataclass(eq=False, slots=True)
-class _Network:
-    """What victims share that differ in their defence at inference: trained for one, then there for all."""
-
-    victims: list[_Victim] = field(default_factory=list)
-    trained: bool = False
-    busy: bool = False  # being trained
-
-
-@dataclass(eq=False, slots=True)
-class _Victim:
-    victim_id: str
-    place: int  # in the plan
-    effort: float
-    training: _Job | None
-    units: Iterator[Evaluation | Transfer]
-    fresh: int  # evaluation units not yet generated
-    trained: bool
-    network: _Network
-    pending: int = 0  # trainings of others that have to end first
-    followers: list[_Victim] = field(default_factory=list)  # those for which its training has to end first
-    retries: dict[str, deque[_Job]] = field(default_factory=dict)  # by the worker that they last failed on
-    retried: int = 0  # how many those are
-    running: int = 0  # units
-    on: int = 0  # live workers whose latest unit was of this victim
-
-    @property
-    def waiting(self) -> int:
-        return (self.training is not None) + self.fresh + self.retried
-
-    @property
-    def over(self) -> bool:
-        """Whether it will never have anything to do again."""
-        return not self.waiting and not self.running
-
-    def offers(self, avoid: str | None) -> bool:
-        """Whether a unit could start now, other than one that last failed on the worker `avoid`."""
-        if self.pending:
-            return False
-        # Until the training is done, it is the only unit that can be in `retries`.
-        if self.network.busy and not self.trained:
-            return False
-        if self.training is not None or (self.trained and self.fresh):
-            return True
-        return bool(self.retries) and any(worker != avoid for worker in self.retries)
-
-    def urgency(self) -> tuple[float, ...]:
-        """The least first: most units waiting per worker on it, infinitely many with nobody; then the longest
-        training; then the most units waiting."""
-        waiting = self.waiting
-        return (
-            -(waiting / self.on if self.on else math.inf),
-            0.0 if self.trained else -self.effort,
-            -waiting,
-        )
-
-    def take(self, avoid: str | None, *, retries_first: bool) -> _Job:
-        """The next unit of those that `offers` speaks of: fresh ones in order, then the retried."""
-        if self.training is not None:
-            job, self.training = self.training, None
-        elif self.trained and self.fresh and not (retries_first and self.retries):
-            job = _Job(self._generate(), self)
-        else:
-            worker = next(worker for worker in self.retries if worker != avoid)
-            job = self.retries[worker].popleft()
-            self.retried -= 1
-            if not self.retries[worker]:
-                del self.retries[worker]
-        self.running += 1
-        return job
-
-    def give_back(self, job: _Job, worker: str) -> None:
-        """A unit that ran is to be tried again."""
-        self.retries.setdefault(worker, deque()).append(job)
-        self.retried += 1
-
-    def _generate(self) -> Evaluation | Transfer:
-        unit = next(self.units, None)
-        if unit is None:
-            raise ValueError(f"victim {self.victim_id}: its units ended {self.fresh} short of its count")
-        self.fresh -= 1
-        if not self.fresh and next(self.units, None) is not None:
-            raise ValueError(f"victim {self.victim_id}: it has more units than its count")
-        return unit
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    unit: Unit
-    victim: _Victim
-    attempt: int = 1
-    losses: int = 0  # times lost without charge
-    workers: list[str] = field(default_factory=list)  # that run it: none, one, or two of which one has a copy
-    failed_on: str | None = None
-    charged: bool = False  # one of two has failed so that it counts
-    done: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class _Worker:
-    on: _Victim | None = None
-    held: dict[_Victim, None] = field(default_factory=dict)  # an ordered set, the latest last
+from orchestrator.run.work import Job, Network, Outcome, Victim, VictimWork, WorkerState
+from workers.unit import Training, Unit
 
 
 class Scheduler:
@@ -174,24 +45,24 @@ class Scheduler:
             raise ValueError(f"max_losses is {max_losses}, it must be at least 0")
         self._max_attempts = max_attempts
         self._max_losses = max_losses
-        self._victims: dict[str, _Victim] = {}  # in the order of the plan
-        self._able = Ranking[_Victim]()  # those with a unit that some worker could start
-        self._workers: dict[str, _Worker] = {}
-        self._running: dict[str, _Job] = {}
+        self._victims: dict[str, Victim] = {}  # in the order of the plan
+        self._able = Ranking[Victim]()  # those with a unit that some worker could start
+        self._workers: dict[str, WorkerState] = {}
+        self._running: dict[str, Job] = {}
         self._units_running = 0
         self._drained = False
         self.retries_first = False  # set to learn soon, rather than at the end, whether failures are for good
         self._preferred: Callable[[str], bool] = lambda victim_id: True
         self.total = self.done = self.failed = 0
-        networks: dict[str, _Network] = {}
-        after: dict[_Victim, frozenset[str]] = {}
+        networks: dict[str, Network] = {}
+        after: dict[Victim, frozenset[str]] = {}
         for place, entry in enumerate(work):
             if entry.victim_id in self._victims:
                 raise ValueError(f"victim {entry.victim_id} has two entries, only one is allowed")
             if entry.count < 0:
                 raise ValueError(f"victim {entry.victim_id}: its count is {entry.count}, not 0 or more")
-            network = networks.setdefault(_network_id(entry), _Network())
-            victim = _Victim(
+            network = networks.setdefault(entry.network_id, Network())
+            victim = Victim(
                 entry.victim_id,
                 place,
                 entry.effort,
@@ -203,7 +74,7 @@ class Scheduler:
             )
             network.victims.append(victim)
             if entry.training is not None:
-                victim.training = _Job(entry.training, victim)
+                victim.training = Job(entry.training, victim)
             self.total += victim.waiting
             self._victims[entry.victim_id] = victim
             after[victim] = entry.after
@@ -245,7 +116,7 @@ class Scheduler:
         """A worker became ready, holding no victim."""
         if worker in self._workers:
             raise ValueError(f"worker {worker} joined already, it must be lost before it joins again")
-        self._workers[worker] = _Worker()
+        self._workers[worker] = WorkerState()
 
     def next_unit(self, worker: str) -> Unit | None:
         """Assign a unit to an idle worker; None when there is none for it now.
@@ -335,21 +206,21 @@ class Scheduler:
         self._running.clear()
         self._units_running = 0
 
-    def _worker(self, worker: str) -> _Worker:
+    def _worker(self, worker: str) -> WorkerState:
         try:
             return self._workers[worker]
         except KeyError:
             live = ", ".join(sorted(self._workers)) or "none"
             raise ValueError(f"worker {worker} has not joined or was lost; live workers: {live}") from None
 
-    def _idle(self, worker: str) -> _Worker:
+    def _idle(self, worker: str) -> WorkerState:
         state = self._worker(worker)
         if worker in self._running:
             unit_id = self._running[worker].unit.unit_id
             raise ValueError(f"worker {worker} still runs {unit_id}, it must end first")
         return state
 
-    def _begin(self, worker: str, job: _Job) -> None:
+    def _begin(self, worker: str, job: Job) -> None:
         """A worker turns to a unit, and to its victim."""
         state, victim = self._workers[worker], job.victim
         self._running[worker] = job
@@ -364,14 +235,14 @@ class Scheduler:
         state.held[victim] = None
         self._rank(victim)
 
-    def _ended(self, worker: str) -> _Job | None:
+    def _ended(self, worker: str) -> Job | None:
         """What a worker ran, which it runs no more."""
         job = self._running.pop(worker, None)
         if job is not None:
             job.workers.remove(worker)
         return job
 
-    def _stopped(self, job: _Job, *, ok: bool = False) -> None:
+    def _stopped(self, job: Job, *, ok: bool = False) -> None:
         """Nobody runs a unit any more; if it was a training, others may have the network, or try for it."""
         self._units_running -= 1
         victim = job.victim
@@ -383,7 +254,7 @@ class Scheduler:
             if was_busy:
                 self._rank(*network.victims)
 
-    def _done(self, job: _Job) -> Outcome:
+    def _done(self, job: Job) -> Outcome:
         also = job.workers[0] if job.workers else None
         if job.done:
             return Outcome(job.unit, "copy", job.attempt)
@@ -396,7 +267,7 @@ class Scheduler:
         self._rank(job.victim)
         return Outcome(job.unit, "done", job.attempt, also=also)
 
-    def _fail(self, job: _Job, worker: str, *, charged: bool) -> Outcome:
+    def _fail(self, job: Job, worker: str, *, charged: bool) -> Outcome:
         if job.done:
             return Outcome(job.unit, "copy", job.attempt)
         attempt, job.failed_on = job.attempt, worker
@@ -420,7 +291,7 @@ class Scheduler:
         self._rank(job.victim)
         return Outcome(job.unit, "failed", attempt, skipped)
 
-    def _choose(self, state: _Worker, avoid: str | None) -> _Victim | None:
+    def _choose(self, state: WorkerState, avoid: str | None) -> Victim | None:
         for victim in reversed([*state.held]):
             if victim.offers(avoid):
                 return victim
@@ -428,7 +299,7 @@ class Scheduler:
                 del state.held[victim]
         return self._able.first(lambda victim: victim.offers(avoid))
 
-    def _rank(self, *victims: _Victim) -> None:
+    def _rank(self, *victims: Victim) -> None:
         """What they offer, or how urgent they are, has changed."""
         for victim in victims:
             key: tuple[Any, ...] | None = None
@@ -436,7 +307,7 @@ class Scheduler:
                 key = (not self._preferred(victim.victim_id), *victim.urgency(), victim.place)
             self._able.put(victim, key)
 
-    def _release(self, victim: _Victim) -> None:
+    def _release(self, victim: Victim) -> None:
         """Its training is done, or has failed for good: nobody need wait for it any longer."""
         for other in victim.followers:
             other.pending -= 1
@@ -444,10 +315,6 @@ class Scheduler:
                 self._rank(other)
         victim.followers.clear()
 
-    def _requeue(self, job: _Job, worker: str) -> None:
+    def _requeue(self, job: Job, worker: str) -> None:
         job.victim.give_back(job, worker)
         self._rank(job.victim)
-
-
-def _network_id(entry: VictimWork) -> str:
-    return entry.training.victim.network.victim_id if entry.training else entry.victim_id
