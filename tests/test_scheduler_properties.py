@@ -44,6 +44,7 @@ class Model:
         default_factory=dict
     )  # the victims each live worker held, latest last
     on: dict[str, str | None] = field(default_factory=dict)  # the victim each live worker is on
+    weak: set[str] = field(default_factory=set)  # live workers
     runs: dict[str, Truth] = field(default_factory=dict)
 
     def of(self, victim: str, state: str) -> list[Truth]:
@@ -76,11 +77,13 @@ class Model:
             and (self.trained(t.victim) if not t.trains else not self.busy(t.network))
         ]
 
-    def urgency(self, victim: str) -> tuple[float, float, int]:
+    def urgency(self, victim: str, weak: bool) -> tuple[float, float, int]:
         waiting, on = len(self.of(victim, "waiting")), list(self.on.values()).count(victim)
         networks = {t.network for t in self.units if t.victim == victim and t.trains}
         done = any(t.trains and t.state == "done" and t.network in networks for t in self.units)
         effort = 0.0 if done or not networks else self.efforts[victim]
+        if weak and not on:
+            return (math.inf, -effort, -waiting)
         return (waiting / on if on else math.inf, effort, waiting)
 
     def allowed(self, worker: str) -> list[Truth]:
@@ -93,8 +96,8 @@ class Model:
         if held:
             victims = {held[-1]}
         elif victims:
-            most = max(map(self.urgency, victims))
-            victims = {victim for victim in victims if self.urgency(victim) == most}
+            urgency = {victim: self.urgency(victim, worker in self.weak) for victim in victims}
+            victims = {victim for victim in victims if urgency[victim] == max(urgency.values())}
         allowed = []
         for victim in victims:
             of_victim = [t for t in candidates if t.victim == victim]
@@ -159,8 +162,10 @@ class Sweep(RuleBasedStateMachine):
             self.generated.add(unit.unit_id)
             yield unit
 
-    def add(self, worker: str) -> None:
-        self.scheduler.join(worker)
+    def add(self, worker: str, *, strong: bool = True) -> None:
+        self.scheduler.join(worker, strong=strong)
+        self.model.weak -= {worker}
+        self.model.weak |= set() if strong else {worker}
         self.model.workers[worker] = []
         self.model.on[worker] = None
 
@@ -214,10 +219,10 @@ class Sweep(RuleBasedStateMachine):
                     skipped += 1
         assert (outcome.state, outcome.skipped) == (expected, skipped)
 
-    @rule(worker=st.sampled_from(NAMES))
-    def join(self, worker: str) -> None:
+    @rule(worker=st.sampled_from(NAMES), strong=st.booleans())
+    def join(self, worker: str, strong: bool) -> None:
         if worker not in self.model.workers:
-            self.add(worker)
+            self.add(worker, strong=strong)
 
     @rule()
     def everybody_asks(self) -> None:
@@ -282,6 +287,7 @@ class Sweep(RuleBasedStateMachine):
         for state in ("waiting", "running", "done", "failed"):
             assert getattr(scheduler, state) == model.count(state), state
         assert scheduler.waiting + scheduler.running + scheduler.done + scheduler.failed == scheduler.total
+        assert scheduler.startable == (0 if self.drained else len(model.startable()))
         idle = not model.count("running")  # what others have done runs on, and nobody waits for it
         assert scheduler.finished == (idle and (self.drained or not model.count("waiting")))
 

@@ -46,7 +46,9 @@ class Scheduler:
         self._max_attempts = max_attempts
         self._max_losses = max_losses
         self._victims: dict[str, Victim] = {}  # in the order of the plan
-        self._able = Ranking[Victim]()  # those with a unit that some worker could start
+        # Those with a unit that some worker could start: for strong workers, for others once there are any.
+        self._able = {True: Ranking[Victim]()}
+        self._startable = 0
         self._workers: dict[str, WorkerState] = {}
         self._running: dict[str, Job] = {}
         self._units_running = 0
@@ -112,11 +114,25 @@ class Scheduler:
         """Nothing runs and nothing will ever be handed out; after `drain`, units may still be waiting."""
         return not self._units_running and (self._drained or not self.waiting)
 
-    def join(self, worker: str) -> None:
-        """A worker became ready, holding no victim."""
+    @property
+    def useful(self) -> int:
+        """How many workers could still be of use: one for each unit that runs or waits, and one more for what
+        may have to be retried elsewhere than where it fails, or copied."""
+        return self.running if self._drained else self.running + self.waiting + (self.running > 0)
+
+    @property
+    def startable(self) -> int:
+        """How many units could start now, were there workers."""
+        return 0 if self._drained else self._startable
+
+    def join(self, worker: str, *, strong: bool = True) -> None:
+        """A worker became ready, holding no victim. One that is not `strong` leaves large ones to others."""
         if worker in self._workers:
             raise ValueError(f"worker {worker} joined already, it must be lost before it joins again")
-        self._workers[worker] = WorkerState()
+        self._workers[worker] = WorkerState(strong)
+        if strong not in self._able:
+            self._able[strong] = Ranking()
+            self._rank(*self._victims.values())
 
     def next_unit(self, worker: str) -> Unit | None:
         """Assign a unit to an idle worker; None when there is none for it now.
@@ -297,15 +313,19 @@ class Scheduler:
                 return victim
             if victim.over:
                 del state.held[victim]
-        return self._able.first(lambda victim: victim.offers(avoid))
+        return self._able[state.strong].first(lambda victim: victim.offers(avoid))
 
     def _rank(self, *victims: Victim) -> None:
         """What they offer, or how urgent they are, has changed."""
         for victim in victims:
-            key: tuple[Any, ...] | None = None
-            if victim.offers(None):
-                key = (not self._preferred(victim.victim_id), *victim.urgency(), victim.place)
-            self._able.put(victim, key)
+            startable = victim.startable
+            self._startable += startable - victim.counted
+            victim.counted = startable
+            for strong, ranking in self._able.items():
+                key: tuple[Any, ...] | None = None
+                if startable:
+                    key = not self._preferred(victim.victim_id), *victim.urgency(strong=strong), victim.place
+                ranking.put(victim, key)
 
     def _release(self, victim: Victim) -> None:
         """Its training is done, or has failed for good: nobody need wait for it any longer."""

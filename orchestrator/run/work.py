@@ -63,10 +63,18 @@ class Victim:
     retried: int = 0  # how many those are
     running: int = 0  # units
     on: int = 0  # live workers whose latest unit was of this victim
+    counted: int = 0  # of `startable`, in the scheduler's
 
     @property
     def waiting(self) -> int:
         return (self.training is not None) + self.fresh + self.retried
+
+    @property
+    def startable(self) -> int:
+        """How many units could start now, on as many workers."""
+        if not self.offers(None):
+            return 0
+        return 1 if self.training is not None else (self.fresh if self.trained else 0) + self.retried
 
     @property
     def over(self) -> bool:
@@ -84,15 +92,13 @@ class Victim:
             return True
         return bool(self.retries) and any(worker != avoid for worker in self.retries)
 
-    def urgency(self) -> tuple[float, ...]:
+    def urgency(self, *, strong: bool) -> tuple[float, ...]:
         """The least first: most units waiting per worker on it, infinitely many with nobody; then the longest
-        training; then the most units waiting."""
-        waiting = self.waiting
-        return (
-            -(waiting / self.on if self.on else math.inf),
-            0.0 if self.trained or self.network.trained else -self.effort,
-            -waiting,
-        )
+        training; then the most units waiting. For a worker that is not strong, of those with nobody the
+        shortest training and the fewest units."""
+        waiting, sign = self.waiting, -1 if strong or self.on else 1
+        effort = 0.0 if self.trained or self.network.trained else self.effort
+        return (-(waiting / self.on if self.on else math.inf), sign * effort, sign * waiting)
 
     def take(self, avoid: str | None, *, retries_first: bool) -> Job:
         """The next unit of those that `offers` speaks of: fresh ones in order, then the retried."""
@@ -138,5 +144,6 @@ class Job:
 
 @dataclass(eq=False, slots=True)
 class WorkerState:
+    strong: bool
     on: Victim | None = None
     held: dict[Victim, None] = field(default_factory=dict)  # an ordered set, the latest last
