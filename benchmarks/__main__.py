@@ -14,6 +14,7 @@ BENCHMARKS = (
     "affinity",
     "orchestration",
     "publishing",
+    "costs",
     "tables",
     "reports",
     "figures",

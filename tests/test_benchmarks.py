@@ -9,6 +9,7 @@ import yaml
 
 from benchmarks import (
     affinity,
+    costs,
     figures,
     layout,
     orchestration,
@@ -76,6 +77,15 @@ def test_affinity() -> None:
 @pytest.mark.ray
 def test_orchestration() -> None:
     check(orchestration.measure(units=20, many=40, repeats=1, backend="inline"), 7)
+
+
+def test_costs() -> None:
+    """Half a second a unit, however small, is foretold too high by smaller ones, and called rough."""
+    readings = costs.measure(few=50, many=200, runner="tests.support.runners:MadeUp", backend="inline")
+    check(readings, 7)
+    values = [reading.value for reading in readings]
+    assert values[0] == pytest.approx(4.0) and values[1] == pytest.approx(1.0)
+    assert values[2:4] == [0, 30]
 
 
 @pytest.mark.tf

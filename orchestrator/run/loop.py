@@ -149,6 +149,7 @@ class Loop:
                         self.scheduler.join(event.worker)
                         self.state.waiting = ""
                         self.joined.add(event.worker)
+                        self.state.usage.began(event.worker, self.clock() - self.began)
                         self.idle[event.worker] = None
                         self.state.workers[event.worker] = ""
                     case Finished():
@@ -250,6 +251,8 @@ class Loop:
         if isinstance(report, Failed):
             self._failed(outcome, worker, report.error, report.traceback)
             return
+        if report.device:
+            self.state.usage.learnt(worker, report.device, report.devices)
         for phase, seconds in report.phases.items():
             self.state.phases[phase] = self.state.phases.get(phase, 0.0) + seconds
         if outcome.state == "copy":
@@ -294,6 +297,7 @@ class Loop:
         if worker not in self.joined:
             return  # it never became ready, so the scheduler has not heard of it
         self.joined.remove(worker)
+        self.state.usage.ended(worker, self.clock() - self.began)
         if not self.joined:
             self.alone_since = self.clock()
         outcome = self.scheduler.lose(worker, charged=charged)

@@ -30,6 +30,11 @@ _SCHEMA = pa.schema(
         ("kind", pa.string()),
         ("source_id", pa.string()),
         ("source_weights", pa.string()),
+        ("setup", pa.float64()),
+        ("visible", pa.float64()),
+        ("cpus", pa.int32()),
+        ("gpus", pa.float64()),
+        ("attacked", pa.int32()),
     ]
 )
 
