@@ -43,7 +43,7 @@ def check(readings: list[Reading], count: int) -> None:
 
 
 def test_planning() -> None:
-    check(planning.measure(cells=1000, repeats=1), 2)
+    check(planning.measure(cells=1000, repeats=1), 4)
 
 
 def test_simulation() -> None:
