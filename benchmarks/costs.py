@@ -12,6 +12,7 @@ from rich.console import Console
 
 from benchmarks.reading import Reading
 from orchestrator.grid.load import load_grid
+from orchestrator.plan.cost import Cost
 from orchestrator.run.history import costs
 from orchestrator.run.options import RunOptions
 from orchestrator.run.prepare import Prepared, prepare
@@ -36,28 +37,37 @@ GRID = {
 def measure(
     *, few: int = 50, many: int = 500, runner: str = DEFAULT_RUNNER, backend: str = "ray"
 ) -> list[Reading]:
-    """The grid at `few` examples, then, trained anew, at `many`: what that takes beside what was foretold."""
+    """The grid at `few` examples; at `many`, foretold by that; with another seed, foretold by the latter."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        first, _ = _run(root / "first", few, runner, backend)
-        [cost, *_] = costs(
-            _prepared(root / "second", many), cache=str(root / "second" / "victims"), others=[first.store]
-        )
-        second, state = _run(root / "second", many, runner, backend)
-        infos = second.store.accepted_shards().infos
-        trained = sum(float(pin.manifest.get("seconds", 0.0)) for pin in second.store.pins().values())
-        took = sum(info.seconds for info in infos) + trained
-        again = costs(
-            _prepared(root / "third", many), cache=str(root / "third" / "victims"), others=[second.store]
-        )[0]
-    what = f"{few} examples, for {many}"
+        first, _ = _run(root / "first", few, 0, runner, backend)
+        cost = _foretold(root / "second", many, 0, first)
+        second, state = _run(root / "second", many, 0, runner, backend)
+        likely = _foretold(root / "third", many, 1, second)
+        third, _ = _run(root / "third", many, 1, runner, backend)
+        took = [_taken(each) for each in (second, third)]
     return [
-        Reading(what=f"hours foretold from {what} / hours taken", value=3600 * cost.hours / took),
-        Reading(what=f"hours foretold from {many} examples / hours taken", value=3600 * again.hours / took),
-        Reading(what="cells without a basis", value=cost.unknown, at_most=0),
-        Reading(what="of these foretold roughly", value=cost.rough, unit="cells"),
+        Reading(
+            what=f"hours foretold by {few} examples, for {many} / taken", value=3600 * cost.hours / took[0]
+        ),
+        Reading(what="cells foretold, by units of another size", value=cost.rough),
+        Reading(what="hours foretold by another seed / taken", value=3600 * likely.hours / took[1]),
+        Reading(what="cells foretold, by victims that are alike", value=likely.alike),
+        Reading(what="cells without a basis", value=cost.unknown + likely.unknown, at_most=0),
         *_efficiency(state),
     ]
+
+
+def _foretold(folder: Path, examples: int, seed: int, by: Prepared) -> Cost:
+    """By one sweep, with nothing in the cache."""
+    prepared = _prepared(folder, examples, seed)
+    return costs(prepared, cache=str(folder / "victims"), others=[by.store])[0]
+
+
+def _taken(prepared: Prepared) -> float:
+    """Seconds that all units of a sweep took, trainings included."""
+    trained = sum(float(pin.manifest.get("seconds", 0.0)) for pin in prepared.store.pins().values())
+    return trained + sum(info.seconds for info in prepared.store.accepted_shards().infos)
 
 
 def _efficiency(state: SweepState) -> Iterator[Reading]:
@@ -70,15 +80,15 @@ def _efficiency(state: SweepState) -> Iterator[Reading]:
     yield Reading(what="loading and tracing ÷ (wall × workers)", value=setup / held)
 
 
-def _prepared(folder: Path, examples: int) -> Prepared:
+def _prepared(folder: Path, examples: int, seed: int) -> Prepared:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "grid.yaml"
-    path.write_text(yaml.safe_dump(GRID | {"examples": examples}))
+    path.write_text(yaml.safe_dump(GRID | {"examples": examples, "seeds": [seed]}))
     return prepare(load_grid(str(path)), str(folder / "output"))
 
 
-def _run(folder: Path, examples: int, runner: str, backend: str) -> tuple[Prepared, SweepState]:
-    prepared = _prepared(folder, examples)
+def _run(folder: Path, examples: int, seed: int, runner: str, backend: str) -> tuple[Prepared, SweepState]:
+    prepared = _prepared(folder, examples, seed)
     options = RunOptions(
         output=str(folder / "output"),
         cache_dir=str(folder / "victims"),

@@ -47,7 +47,7 @@ def cost_lines(plan: Plan, found: Sequence[Cost], price: float | None) -> Iterat
         if cost.alike:
             parts.append(f"{cost.alike:,} of them by victims of the same network and data")
         if cost.rough:
-            parts.append(f"{cost.rough:,} roughly, by units of another size")
+            parts.append(f"{cost.rough:,} roughly, by units of another size: the larger, the less an example")
         if cost.unknown:
             parts.append(f"{cost.unknown:,} cells unknown")
         if cost.unknown_trainings:
