@@ -103,6 +103,7 @@ def status_record(store: Store) -> dict[str, Any]:
     run_id = store.run_ids()[-1]
     status = store.read_status(run_id)
     if status is None:
-        return {**{each.name: None for each in fields(Status)}, "run_id": run_id, "life": "unknown"}
+        unknown: dict[str, Any] = {each.name: None for each in fields(Status)}
+        return {**unknown, "run_id": run_id, "life": "unknown", "used_by_all": None}
     every, _ = hours_of_all(store)
     return {**asdict(status), "life": settled_life(store, status), "used_by_all": every}
