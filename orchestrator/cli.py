@@ -164,7 +164,10 @@ def run(
 
         console = make_console()
         if dry_run:
+            from orchestrator import show_costs
+
             show.plan(console, prepared)
+            show_costs.costs(console, prepared.plan, _costs(prepared, cache_dir, ()), price)
             return
         from orchestrator.run.progress import make_progress
 
