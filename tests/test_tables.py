@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.grid.numbers import number_text
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.query import connect, run_query
 from orchestrator.results.tables import (
     RECORDS,
@@ -24,7 +25,6 @@ from orchestrator.results.tables import (
 )
 from orchestrator.results.text import FORMATS, text_format
 from orchestrator.results.text.base import Columns
-from orchestrator.results.text.robustness import epsilon_text
 from tests.support.results import Cell, results_of
 
 BROKEN = {"success": True, "distance": 0.001}

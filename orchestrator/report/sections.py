@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from orchestrator.report.answer import probability
-from orchestrator.report.contest import behind, contests, victim_key, victim_name
+from orchestrator.report.contest import contests, victim_key, victim_name
 from orchestrator.report.facts import Facts
 from orchestrator.report.series import percent, row_keys
 from orchestrator.results.bounds import as_called, certificate_names
 from orchestrator.results.checks import RULES
+from orchestrator.results.display import behind, epsilon_text
 from orchestrator.results.matrix import matrix
 from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.tables import Entry
 from orchestrator.results.text import certified as certificates
-from orchestrator.results.text import findings
 from orchestrator.results.text import robustness as words
 from orchestrator.results.text.base import NO_VALUE, shown
 from orchestrator.results.text.comparison import difference
@@ -125,8 +125,8 @@ def comparison(facts: Facts) -> dict[str, Any]:
                 "dataset": datasets[pair["dataset"]],
                 "norm": pair["norm"],
                 "epsilon": pair["epsilon"],
-                "text": words.epsilon_text(pair["epsilon"]),
-                "attack": pair["attack"],
+                "text": epsilon_text(pair["epsilon"]),
+                "attack": pair["texts"].attack,
                 "seed": pair["seed"],
                 "first": first,
                 "second": second,
@@ -209,7 +209,7 @@ def transfers(facts: Facts) -> list[dict[str, Any]]:
             "norm": row.norm,
             "attack": row.attack,
             "epsilon": row.epsilon,
-            "text": words.epsilon_text(row.epsilon),
+            "text": epsilon_text(row.epsilon),
             "source": row.source,
             "target": target,
             "value": percent(number.value),
@@ -318,7 +318,7 @@ def checks(facts: Facts) -> list[dict[str, Any]]:
             "meaning": RULES[name].meaning,
             "advice": RULES[name].advice,
             "count": len(by_rule[name]),
-            "found": [f"{findings.place(row)}: {row['message']}" for row in by_rule[name][:_FINDINGS]],
+            "found": [f"{row['place']}: {row['message']}" for row in by_rule[name][:_FINDINGS]],
         }
         for name in RULES
         if name in by_rule

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.results.choice import choose
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import (
     RobustnessTable,
@@ -15,7 +16,6 @@ from orchestrator.results.tables import (
     cells_and_worst_cases,
     robustness_tables,
 )
-from orchestrator.results.text.robustness import epsilon_text
 
 _NEAR = 1e-9
 

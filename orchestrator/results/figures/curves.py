@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from orchestrator.results.chosen import chosen
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.axes import epsilon_axis, share_axis
 from orchestrator.results.figures.page import Drawing, Page
@@ -28,7 +29,7 @@ from orchestrator.results.figures.series import (
 from orchestrator.results.figures.style import INK, Look
 from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from orchestrator.results.schemas import Results
-from orchestrator.results.text.robustness import ABOUT_WITH_TRANSFER, ABOUT_WORST_CASE, epsilon_text
+from orchestrator.results.text.robustness import ABOUT_WITH_TRANSFER, ABOUT_WORST_CASE
 
 _STEP = 0.075  # of the height: between marks of what has no number
 

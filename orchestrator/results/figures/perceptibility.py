@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from orchestrator.errors import UserError
 from orchestrator.results.chosen import Chosen
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.axes import epsilon_axis, share_axis
 from orchestrator.results.figures.curves import draw_line, handle, runs
@@ -30,7 +31,6 @@ from orchestrator.results.figures.style import Look
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Row
-from orchestrator.results.text.robustness import epsilon_text
 
 _SQL = """
 SELECT e.sweep, e.cell_id, avg(e.ssim) AS ssim, avg(e.full_l2) AS l2, count(e.full_l2) AS n

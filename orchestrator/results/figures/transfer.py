@@ -9,13 +9,13 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.results.chosen import Chosen, chosen, epsilon_of, no_epsilon
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.grid import SUSPICIOUS, Grid
 from orchestrator.results.figures.page import Drawing, Page
 from orchestrator.results.figures.series import Remarks, name_of, of_one_attack
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Entry, RobustnessTable, transfer_table
-from orchestrator.results.text.robustness import epsilon_text
 
 _SAME = "°"
 

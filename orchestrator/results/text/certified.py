@@ -7,8 +7,9 @@ from statistics import NormalDist
 from typing import Any
 
 from orchestrator.results.certified import CONFIDENCE
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.text.base import NO_VALUE, Columns, constant
-from orchestrator.results.text.robustness import epsilon_text, percent
+from orchestrator.results.text.robustness import percent
 
 _LABELS = ("sweep", "dataset", "model", "defence", "seed")
 
