@@ -24,6 +24,8 @@ from orchestrator.report.contest import contests
 from orchestrator.report.facts import Facts
 from orchestrator.report.gallery import gallery
 from orchestrator.report.series import series
+from orchestrator.report.steps import step_curves
+from orchestrator.report.visible import MINIMUM_NORM, perceptibility
 from orchestrator.results.export import replacing
 from orchestrator.results.text.base import finite
 
@@ -118,6 +120,7 @@ def content(facts: Facts) -> Content:
     """Fill the sections."""
     found = contests(facts.tables)
     transfers, classes = sections.transfers(facts), sections.per_class(facts)
+    steps, visible = step_curves(facts), perceptibility(facts)
     effort, comparison, keys = sections.effort(facts), sections.comparison(facts), sections.keys(facts)
     body = (
         _environment()
@@ -125,6 +128,7 @@ def content(facts: Facts) -> Content:
         .render(
             made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
             several=len(facts.results) > 1,
+            minimum_norm=MINIMUM_NORM,
             asked=answer.asked(facts),
             best=[text for contest in found for text in answer.best(contest, facts.known)],
             breaking=[
@@ -139,6 +143,9 @@ def content(facts: Facts) -> Content:
             transfers=bool(transfers),
             classes_left_out=classes["left_out"],
             certified=sections.certified(facts),
+            steps=steps,
+            visible=visible,
+            quality=sections.quality(facts),
             gallery=gallery(facts),
             victims=sections.victims(facts),
             checks=sections.checks(facts),
@@ -152,6 +159,11 @@ def content(facts: Facts) -> Content:
     data = {
         **series(facts.tables),
         "specs": specs(),
+        "steps": steps["curves"],
+        "visible": [
+            [row[name] for name in ("number", "epsilon", "text", "accuracy", "value", "ssim", "l2", "n")]
+            for row in visible["rows"]
+        ],
         "classes": classes,
         "transfers": transfers,
         "training": sections.training(facts),

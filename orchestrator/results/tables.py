@@ -247,6 +247,11 @@ class _Key(NamedTuple):
         return self[: _Key._fields.index("attack")]
 
 
+def of_one_attack(row: Row) -> bool:
+    """Rather than of several together."""
+    return row.attack not in (WORST_CASE, WITH_TRANSFER)
+
+
 RECORDS = pa.schema(
     [
         ("sweep", pa.string()),

@@ -13,9 +13,9 @@ from orchestrator.results.display import epsilon_text
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.grid import SUSPICIOUS, Grid
 from orchestrator.results.figures.page import Drawing, Page
-from orchestrator.results.figures.series import Remarks, name_of, of_one_attack
+from orchestrator.results.figures.series import Remarks, name_of
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import Entry, RobustnessTable, transfer_table
+from orchestrator.results.tables import Entry, RobustnessTable, of_one_attack, transfer_table
 
 _SAME = "°"
 
