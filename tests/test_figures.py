@@ -442,6 +442,60 @@ def test_who_breaks_whom() -> None:
         assert defined == (kind in ("curves", "heatmap"))
 
 
+def test_images_that_were_made_blindly_are_marked_where_they_were_tried_and_made() -> None:
+    """b has no gradients, so that what was made against it breaks nothing: a is no more robust for that."""
+    blind = [{"flags": ["zero_gradients"]}] * 20
+    a, b = Cell(model="a", examples=20, rows=rows(10)), Cell(model="b", examples=20, rows=blind)
+    figure = draw("transfer", [results_of([a, b, replace(a, source=b, rows=blind)])], Choice())
+    numbers = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    assert numbers[0.5, 1.5] == "100§" and numbers[0.5, 0.5] == "50" and numbers[1.5, 1.5] == "100*§"
+    assert "§ where these images were made: zero gradients: this attack was blind" in texts(figure).replace(
+        "\n", " "
+    )
+    seeing = draw("transfer", [results_of([a, replace(b, rows=rows(5)), replace(a, source=b)])], Choice())
+    assert "§" not in texts(seeing)
+
+
+def smoothed(**values: Any) -> list[Cell]:
+    """A smoothed victim, three quarters of which are certified beyond 0.25 and one quarter beyond 0.5."""
+    victim = {"model": "net", "defence": "smoothing", "norm": "l2", "examples": 4}
+    taken = {"sigma": 0.25, "n0": 10, "draws": 100, "alpha": 0.001}
+    radii = [{"radius": 0.6}, {"radius": 0.3}, {"radius": 0.3}, {"radius": None}]
+    return [
+        *(Cell(**victim, epsilon=epsilon, rows=rows(0, 4), **values) for epsilon in (0.25, 0.5)),
+        Cell(**victim, attack="certify", epsilon=0.0, rows=radii, **taken),
+    ]
+
+
+def test_certified_bounds_are_lines_of_their_own_below() -> None:
+    plain = [
+        Cell(model="net", norm="l2", epsilon=epsilon, examples=4, rows=rows(2, 4)) for epsilon in (0.25, 0.5)
+    ]
+    figure = draw("curves", [results_of([*plain, *smoothed()])], Choice())
+    (axes,) = figure.axes
+    bounds = [line for line in axes.get_lines() if line.get_marker() == "v"]
+    assert [list(line.get_ydata()) for line in bounds] == [[75.0, 25.0]]
+    assert list(bounds[0].get_xdata()) == [0.25, 0.5]
+    said = texts(figure).replace("\n", " ")
+    assert "net, smoothing: certified, a lower bound" in said and "is an upper bound" in said
+    assert "100 draws, each certificate wrong with a probability of at most 0.001" in said
+    assert "certified radii are at most 0.375 (sigma 0.25, 100 draws): beyond that 0% is by const" in said
+    # The number under attack is where it was.
+    values = {tuple(line.get_ydata()) for line in axes.get_lines() if line not in bounds}
+    assert (100.0, 100.0) in values and (50.0, 50.0) in values
+    linf = [replace(one, norm="linf") for one in plain]
+    assert "certified" not in texts(draw("curves", [results_of([*linf, *smoothed()[2:]])], Choice()))
+
+
+def test_a_certificate_that_an_attack_contradicts_is_not_drawn() -> None:
+    *cells, certificates = smoothed()
+    sure = replace(certificates, examples=40, rows=[{"radius": 0.9}] * 40, alpha=1e-9)
+    broken = [replace(one, examples=40, rows=rows(30, 40)) for one in cells]
+    figure = draw("curves", [results_of([*broken, sure])], Choice())
+    assert not [line for line in figure.axes[0].get_lines() if line.get_marker() == "v"]
+    assert "certified, wrong, no number: net, smoothing" in texts(figure).replace("\n", " ")
+
+
 def test_training_draws_a_network_once() -> None:
     some = [*cells(), *cells(defence="jpeg")]
     victims = dict.fromkeys(cell.victim_id for cell in some)

@@ -141,6 +141,7 @@ def content(facts: Facts) -> Content:
             worst_cases=list(sections.worst_cases(facts)),
             comparison=comparison,
             transfers=bool(transfers),
+            blind=sections.blind(transfers),
             classes_left_out=classes["left_out"],
             certified=sections.certified(facts),
             steps=steps,

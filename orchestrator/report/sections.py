@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -19,7 +19,7 @@ from orchestrator.results.attacked import attacks_called
 from orchestrator.results.bounds import as_called, certificate_names
 from orchestrator.results.checks import RULES
 from orchestrator.results.display import behind, epsilon_text
-from orchestrator.results.matrix import matrix
+from orchestrator.results.matrix import BLIND, matrix
 from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.per_class import Left
 from orchestrator.results.text import certified as certificates
@@ -205,12 +205,19 @@ def transfers(facts: Facts) -> list[dict[str, Any]]:
             "target": target,
             "value": percent(number.value),
             "mark": number.mark,
+            "blind": "".join(flag.mark for flag in number.blind),
             "white_box": number.white_box,
             "same_network": number.same_network,
         }
         for row in found.rows
         for target, number in row.numbers.items()
     ]
+
+
+def blind(transfers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What marks of some transfers mean: that images were made blindly."""
+    marks = {mark for one in transfers for mark in one["blind"]}
+    return [f"{flag.mark} {flag.meaning}" for flag in BLIND if flag.mark in marks]
 
 
 def certified(facts: Facts) -> dict[str, Any]:

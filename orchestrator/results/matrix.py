@@ -17,7 +17,7 @@ from workers.flags import Flag
 MATRIX_METRICS = {"robust_accuracy": "robust accuracy", "attack_success_rate": "attack success rate"}
 """What a matrix may show: numbers that mean the same of a transfer and of an attack on the victim itself."""
 
-_BLIND = (Flag.ZERO_GRADIENTS, Flag.NON_FINITE_GRADIENTS)
+BLIND = (Flag.ZERO_GRADIENTS, Flag.NON_FINITE_GRADIENTS)
 """What is to be known of images before who they are tried on looks robust."""
 
 
@@ -119,7 +119,7 @@ def _number(
         return replace(number, mark="wrong")
     # What a targeted attack leaves is no robust accuracy.
     value = row["target_missed"] if row["targeted"] and metric == "robust_accuracy" else row[metric]
-    return replace(number, value=value, blind=tuple(flag for flag in _BLIND if flag in row["flags"]))
+    return replace(number, value=value, blind=tuple(flag for flag in BLIND if flag in row["flags"]))
 
 
 def _source_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -426,7 +426,7 @@
     shown.sort((a, b) => a.epsilon - b.epsilon);
     const key = (one) => JSON.stringify([...(severalSweeps() ? [one.sweep] : []), one.dataset, one.norm, one.attack]);
     byEpsilon("transfer-panels", group(shown, key), (own, title, at) => chart("heatmap", own.map((one) => {
-      const text = one.value === null ? one.mark : one.value.toFixed(0);
+      const text = one.value === null ? one.mark : one.value.toFixed(0) + one.blind;
       return {
         line: `against ${one.source}`, column: `on ${one.target}`, text: one.text, value: one.value,
         shown: one.value === null ? one.mark : `${one.value.toFixed(1)}%`, doubt: "see the checks",

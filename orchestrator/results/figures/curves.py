@@ -14,6 +14,7 @@ from orchestrator.results.chosen import chosen
 from orchestrator.results.display import epsilon_text
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.axes import epsilon_axis, share_axis
+from orchestrator.results.figures.certified import certified
 from orchestrator.results.figures.page import Drawing, Page
 from orchestrator.results.figures.series import (
     Panel,
@@ -38,17 +39,22 @@ def curves(results: Sequence[Results], choice: Choice) -> Drawing:
     """Draw robust accuracy against epsilon, with 95% intervals as bands.
 
     Of the worst case where there is one, unless attacks are asked for: then a panel for each. A line has a
-    gap where a number is missing or a check calls it wrong, and a mark.
+    gap where a number is missing or a check calls it wrong, and a mark. In L2, what is certified of smoothed
+    victims is a line of its own below them.
     """
     notes: list[str] = []
-    drawn = panels(chosen(results, choice.wanted, choice.by).tables, choice, notes)
+    found = chosen(results, choice.wanted, choice.by)
+    drawn, bounds = panels(found.tables, choice, notes), certified(results)
     look = looks_of(drawn)
     page = Page(len(drawn), width=choice.width, panel_width=2.2, panel_height=1.75)
     remarks = Remarks()
     for panel, axes in zip(drawn, page.panels, strict=True):
         _panel(page, axes, panel, look, remarks)
+        for row in panel.rows:
+            bounds.draw(page, axes, panel, row, found, look[look_of(panel.table, row)])
     _explain(page, drawn)
     remarks.say(page, bars=True)
+    bounds.say(page)
     for note in [*notes, *_worst_case(drawn)]:
         page.note(note)
     return page.finished()
