@@ -20,14 +20,15 @@ from numpy.testing import assert_allclose
 
 import robustsweep
 from orchestrator.errors import UserError
+from orchestrator.plots import Plots
 from orchestrator.results.chosen import chosen
 from orchestrator.results.figures import KINDS, Choice, draw, save
-from orchestrator.results.figures.distances import steps
 from orchestrator.results.figures.gallery import change
 from orchestrator.results.figures.page import image_bytes, wrapped
 from orchestrator.results.figures.style import DASHES, MARKERS, PALETTE, contrast, looks
 from orchestrator.results.per_class import ByClass, class_records
 from orchestrator.results.schemas import Results
+from orchestrator.results.steps import steps
 from orchestrator.results.text import per_class as words
 from orchestrator.results.views import _wilson
 from orchestrator.results.wilson import wilson
@@ -617,6 +618,19 @@ def test_from_python_and_in_notebooks() -> None:
         name in repr(plot) for name in methods
     )
     assert isinstance(robustsweep.Plots, type)
+
+
+def test_python_speaks_of_arguments(tmp_path: Path) -> None:
+    sweep = Plots([results_of(cells())])
+    for draws, message in (
+        (lambda: sweep.curves(attack="fgms"), 'attack=: found "fgms"; did you mean "fgsm"?'),
+        (lambda: sweep.heatmap(epsilon=0.15), "epsilon=: found 0.15; there are: 0"),
+        (lambda: sweep.curves(width=1), "width=: found 1; 2.5 to 40 inches"),
+        (lambda: sweep.curves(by="colour"), 'by=: found "colour"; '),
+    ):
+        with pytest.raises(ValueError) as caught:
+            draws()
+        assert str(caught.value).startswith(message) and isinstance(caught.value, UserError)
 
 
 def test_a_figure_imports_neither_tensorflow_nor_ray(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.errors import UserError, did_you_mean
+from orchestrator.errors import ChoiceError, UserError, did_you_mean
 from orchestrator.results.called import Called, agreeing
 from orchestrator.results.query import Several
 from orchestrator.results.tables import judged_tables
@@ -82,7 +82,7 @@ def matrix(
     """The matrix of rows of the views `transfer` and `cells`, all of the latter."""
     if metric not in MATRIX_METRICS:
         near = did_you_mean(metric, MATRIX_METRICS)
-        raise UserError(f'--metric: found "{metric}"; {near}allowed: {", ".join(MATRIX_METRICS)}')
+        raise ChoiceError("metric", f': found "{metric}"; {near}allowed: {", ".join(MATRIX_METRICS)}')
     called = Called(own)
     white = {(row["sweep"], row["cell_id"]): row for row in own}
     rows: dict[_Line, dict[str, Number]] = {}

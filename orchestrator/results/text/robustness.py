@@ -126,6 +126,7 @@ def caption(table: RobustnessTable, left_out: Mapping[str, str] | None = None) -
     if reaches := [reach for entry in entries if (reach := entry.reach) is not None]:
         text = f"95% intervals (test sampling only) at most ±{100 * max(reaches):.1f} points"
         parts.insert(parts.index(_SCALE) + 1, text)
+    parts += [f"{NO_VALUE} {why}" for why in dict.fromkeys(entry.without for entry in entries) if why]
     flags = {flag for row in table.rows for flag in row.flags}
     parts += [f"{flag.mark} {flag.meaning}" for flag in Flag if flag in flags]
     notes = footnotes(table)
