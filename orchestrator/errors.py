@@ -114,8 +114,9 @@ def nearest(word: object, names: Iterable[str], aliases: Mapping[str, str] | Non
     other = (aliases or {}).get(squeeze(word))
     if found := squeezed.get(squeeze(word)) or (other if other in names else None):
         return found
-    near = get_close_matches(str(word).lower(), names, n=1, cutoff=0.6)
-    return near[0] if near else None
+    lower = {name.lower(): name for name in reversed(names)}
+    near = get_close_matches(str(word).lower(), list(lower), n=1, cutoff=0.6)
+    return lower[near[0]] if near else None
 
 
 def squeeze(word: object) -> str:

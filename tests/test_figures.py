@@ -250,6 +250,43 @@ def test_bars_are_drawn_where_a_figure_says_so() -> None:
     assert "mean over training seeds" in heat and "bars" not in heat
 
 
+def test_a_curve_of_a_minimum_norm_attack_has_steps_between_epsilons() -> None:
+    """All that 0.1 leaves falls at 0.11: a straight line to 0.2 would promise what is not there."""
+    near = [0.05, *[0.11] * 7, np.inf, np.inf]
+    some = [
+        Cell(
+            attack="deepfool",
+            minimum_norm=True,
+            epsilon=epsilon,
+            examples=10,
+            rows=[
+                {"success": d <= epsilon, "distance": d if d <= epsilon else np.inf, "nearest": d}
+                for d in near
+            ],
+        )
+        for epsilon in (0.1, 0.2)
+    ]
+    (axes,) = draw("curves", [results_of(some)], Choice()).axes
+    (line,) = [line for line in axes.get_lines() if len(line.get_xdata()) > 1]
+    assert line.get_drawstyle() == "steps-post"
+    at, share = (np.asarray(of, float) for of in line.get_data())
+    for x in (0.0, 0.08, 0.1, 0.12, 0.15, 0.2):
+        assert share[np.searchsorted(at, x, side="right") - 1] == 100 * np.mean(np.array(near) > x)
+    points = {tuple(np.ravel(line.get_data())) for line in axes.get_lines() if len(line.get_xdata()) == 1}
+    assert points == {(0.1, 90.0), (0.2, 20.0)}
+    fgsm = [
+        replace(
+            one,
+            attack="fgsm",
+            minimum_norm=False,
+            rows=[{**row, "nearest": None} for row in one.positions().values()],
+        )
+        for one in some
+    ]
+    (axes,) = draw("curves", [results_of(fgsm)], Choice()).axes
+    assert all(line.get_drawstyle() == "default" for line in axes.get_lines())
+
+
 def test_distances_of_a_cell_that_is_not_done_are_not_drawn() -> None:
     some = Cell(
         attack="deepfool",

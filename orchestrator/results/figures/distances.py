@@ -12,7 +12,7 @@ from orchestrator.errors import UserError
 from orchestrator.results.chosen import Chosen
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.axes import epsilon_label, share_axis
-from orchestrator.results.figures.curves import handle
+from orchestrator.results.figures.curves import draw_steps, handle
 from orchestrator.results.figures.page import Drawing, Page
 from orchestrator.results.figures.series import (
     Panel,
@@ -93,13 +93,8 @@ def _panel(
 
 
 def _draw(axes: Axes, found: Steps, style: Look, *, hollow: bool) -> None:
-    # To the right of every axis: what no distance reaches stays.
-    at = np.append(found.at, max(1e6, 2 * found.at[-1]))
-    share, low, high = (100 * np.append(one, one[-1]) for one in (found.share, found.low, found.high))
-    axes.fill_between(at, low, high, step="post", color=style.colour, alpha=0.15, linewidth=0)
-    (line,) = axes.plot(at, share, color=style.colour, drawstyle="steps-post")
-    if style.dashes:
-        line.set_dashes(style.dashes)
+    draw_steps(axes, found, style)
+    at, share = found.at, 100 * found.share
     # Where the curve passes 90%, 80%, … of where it begins.
     levels = [share[0] * level / 10 for level in range(9, 0, -1)]
     falls = [int(np.argmax(share <= level)) for level in levels if share[-1] <= level]
@@ -114,7 +109,7 @@ def _draw(axes: Axes, found: Steps, style: Look, *, hollow: bool) -> None:
         markeredgewidth=0.8 if hollow else 0.3,
     )
     if found.sd is not None:  # of each step a bar would be a second band
-        spread = 100 * np.append(found.sd, found.sd[-1])
+        spread = 100 * found.sd
         where = [0, *falls]
         axes.errorbar(
             *(at[where], share[where], spread[where]),
