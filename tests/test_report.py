@@ -24,10 +24,11 @@ import robustsweep
 from orchestrator.cli import app
 from orchestrator.grid.load import load_grid
 from orchestrator.report import answer, gallery
+from orchestrator.report.beside import certified, quality
 from orchestrator.report.contest import contests
 from orchestrator.report.facts import Facts, gather
 from orchestrator.report.page import as_json, content, write_report
-from orchestrator.report.sections import certified, comparison, per_class, quality, training, worst_cases
+from orchestrator.report.sections import comparison, per_class, training, worst_cases
 from orchestrator.report.series import series
 from orchestrator.report.steps import step_curves
 from orchestrator.report.visible import perceptibility

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from orchestrator.report import answer, sections
+from orchestrator.report import answer, beside, sections
 from orchestrator.report.charts import specs
 from orchestrator.report.contest import contests
 from orchestrator.report.facts import Facts
@@ -119,7 +119,7 @@ class Content(NamedTuple):
 def content(facts: Facts) -> Content:
     """Fill the sections."""
     found = contests(facts.tables)
-    transfers, classes = sections.transfers(facts), sections.per_class(facts)
+    transfers, classes = beside.transfers(facts), sections.per_class(facts)
     steps, visible = step_curves(facts), perceptibility(facts)
     effort, comparison, keys = sections.effort(facts), sections.comparison(facts), sections.keys(facts)
     body = (
@@ -141,12 +141,12 @@ def content(facts: Facts) -> Content:
             worst_cases=list(sections.worst_cases(facts)),
             comparison=comparison,
             transfers=bool(transfers),
-            blind=sections.blind(transfers),
+            blind=beside.blind(transfers),
             classes_left_out=classes["left_out"],
-            certified=sections.certified(facts),
+            certified=beside.certified(facts),
             steps=steps,
             visible=visible,
-            quality=sections.quality(facts),
+            quality=beside.quality(facts),
             gallery=gallery(facts),
             victims=sections.victims(facts),
             checks=sections.checks(facts),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -15,17 +15,12 @@ from orchestrator.report.answer import probability
 from orchestrator.report.contest import contests, victim_key, victim_name
 from orchestrator.report.facts import Facts
 from orchestrator.report.series import percent, row_keys
-from orchestrator.results.attacked import attacks_called
-from orchestrator.results.bounds import as_called, certificate_names
 from orchestrator.results.checks import RULES
 from orchestrator.results.display import behind, epsilon_text
-from orchestrator.results.matrix import BLIND, matrix
 from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.per_class import Left
-from orchestrator.results.text import certified as certificates
-from orchestrator.results.text import quality as attacks
 from orchestrator.results.text import robustness as words
-from orchestrator.results.text.base import NO_VALUE, shown
+from orchestrator.results.text.base import NO_VALUE
 from orchestrator.results.text.comparison import difference
 from orchestrator.run.progress import duration
 from workers.unit import COMBINED, NO_DEFENCE, without_options
@@ -186,77 +181,6 @@ def _by_class(found: Left) -> list[list[Any]]:
         [round(float(share), 1), int(n), *(round(float(end), 1) for end in ends)]
         for n, (share, *ends) in zip(found.n, shares, strict=True)
     ]
-
-
-def transfers(facts: Facts) -> list[dict[str, Any]]:
-    """Who falls to whose images: one row for each victim that images were made against, and each that they
-    were tried on; of an attack on the victim itself too."""
-    tried = [row for row in facts.rows("transfer") if not row["targeted"]]  # that is no robust accuracy
-    found = matrix(tried, facts.rows("cells"))
-    return [
-        {
-            "sweep": row.sweep,
-            "dataset": row.dataset,
-            "norm": row.norm,
-            "attack": row.attack,
-            "epsilon": row.epsilon,
-            "text": epsilon_text(row.epsilon),
-            "source": row.source,
-            "target": target,
-            "value": percent(number.value),
-            "mark": number.mark,
-            "blind": "".join(flag.mark for flag in number.blind),
-            "white_box": number.white_box,
-            "same_network": number.same_network,
-        }
-        for row in found.rows
-        for target, number in row.numbers.items()
-    ]
-
-
-def blind(transfers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What marks of some transfers mean: that images were made blindly."""
-    marks = {mark for one in transfers for mark in one["blind"]}
-    return [f"{flag.mark} {flag.meaning}" for flag in BLIND if flag.mark in marks]
-
-
-def certified(facts: Facts) -> dict[str, Any]:
-    """What no attack can do to smoothed victims, beside what attacks have left; empty without any."""
-    rows = facts.rows("certified_accuracy")
-    if not rows:
-        return {}
-    rows = as_called(rows, certificate_names(rows, facts.rows("cells")))
-    columns = certificates.columns(rows)
-    return {
-        "names": list(zip(columns.names, columns.numeric, strict=True)),
-        "rows": [
-            [(shown(value), numeric) for value, numeric in zip(row, columns.numeric, strict=True)]
-            for row in columns.rows
-        ],
-        "caption": certificates.caption(rows),
-    }
-
-
-def quality(facts: Facts) -> dict[str, Any]:
-    """What attacks spend, and how near each comes to all of them together; empty without any attack."""
-    rows = attacks_called(facts.views["attacks"], facts.views["cells"])
-    if not rows:
-        return {}
-    columns = attacks.columns(rows)
-    of = ("sweep", "dataset", "norm", "model", "defence", "attack")
-    return {
-        "names": list(zip(columns.names, columns.numeric, strict=True)),
-        "rows": [
-            {
-                "keys": {key: row[key] for key in of},
-                "cells": [
-                    (shown(value), numeric) for value, numeric in zip(cells, columns.numeric, strict=True)
-                ],
-            }
-            for row, cells in zip(rows, columns.rows, strict=True)
-        ],
-        "caption": attacks.caption(rows),
-    }
 
 
 def training(facts: Facts) -> list[dict[str, Any]]:
