@@ -352,7 +352,7 @@ def test_a_wide_epsilon_on_another_scale_suggests_that_scale(tmp_path: Path) -> 
 
 def test_a_lone_seed_is_refused_on_the_command_line_too(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
-    with pytest.raises(GridError, match=r"1 problem\n  seeds: found 3; .* \[0, 1, 2\] for 3 seeds"):
+    with pytest.raises(GridError, match=r'--set "seeds=3": seeds: found 3; .* \[0, 1, 2\] for 3 seeds'):
         load_grid(path, ["seeds=3"])
     assert load_grid(path, ["seeds=[3]"]).seeds == (3,)
 
