@@ -11,15 +11,20 @@ from orchestrator.plan.units import Plan
 
 
 def hours(number: float, device: str) -> str:
-    """ "1.25 CPU-hours on AMD EPYC" of a device "AMD EPYC (CPU)"."""
+    """ "1.25 CPU-hours on AMD EPYC" of a device "AMD EPYC (CPU)"; little in minutes or seconds."""
     name, _, kind = device.removesuffix(")").rpartition(" (")
-    digits = 3 if number < 0.1 else 2 if number < 10 else 0
-    return f"{number:,.{digits}f} {kind}-hours on {name}"
+    if number < 0.1:
+        amount = (
+            f"{3600 * number:.2g} {kind}-seconds" if number < 1 / 60 else f"{60 * number:.1f} {kind}-minutes"
+        )
+    else:
+        amount = f"{number:,.{2 if number < 10 else 0}f} {kind}-hours"
+    return f"{amount} on {name}"
 
 
 def money(amount: float) -> str:
     """A sum in whatever money a price is given in."""
-    return f"{amount:,.4f}" if amount < 0.1 else f"{amount:,.2f}"
+    return "less than 0.01" if 0 < amount < 0.01 else f"{amount:,.2f}"
 
 
 def costs(console: Console, plan: Plan, found: Sequence[Cost], price: float | None) -> None:
@@ -51,7 +56,8 @@ def cost_lines(plan: Plan, found: Sequence[Cost], price: float | None) -> Iterat
         if cost.unknown:
             parts.append(f"{cost.unknown:,} cells unknown")
         if cost.unknown_trainings:
-            parts.append(f"{cost.unknown_trainings:,} trainings unknown")
+            many = "s" if cost.unknown_trainings > 1 else ""
+            parts.append(f"{cost.unknown_trainings:,} training{many} unknown")
         yield f"{text} ({', '.join(parts)})"
 
 

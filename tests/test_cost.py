@@ -214,11 +214,22 @@ def test_the_plan_says_hours_money_and_what_is_unknown(grid: Path, output: Path)
     show_costs.costs(console, prepared.plan, known, 500.0)
     line = text(console).strip()
     assert line.startswith(
-        "hours: at least 0.002 CPU-hours on none, 0.83 at 500 an hour (4 of 8 cells by earlier"
+        "hours: at least 6 CPU-seconds on none, 0.83 at 500 an hour (4 of 8 cells by earlier"
     )
     assert "4 cells unknown, 2 trainings unknown" in line
     [said] = plan_record(prepared, known, 500.0)["cost"]
     assert (said["unknown"], said["price"]) == (4, pytest.approx(500 * 6 / 3600))
+
+
+def test_little_is_said_in_small_units() -> None:
+    assert show_costs.hours(4 / 3600, "EPYC (CPU)") == "4 CPU-seconds on EPYC"
+    assert show_costs.hours(0.05, "A (b) c (GPU)") == "3.0 GPU-minutes on A (b) c"
+    assert show_costs.hours(1234.5, "H100 (GPU)") == "1,234 GPU-hours on H100"
+    assert [show_costs.money(amount) for amount in (0.0, 0.001, 12.345)] == [
+        "0.00",
+        "less than 0.01",
+        "12.35",
+    ]
 
 
 def test_workers_are_counted_while_they_are_held() -> None:
