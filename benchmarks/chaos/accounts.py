@@ -90,12 +90,16 @@ def count_units(account: Account, executions: Sequence[Execution]) -> None:
 
 
 def cause(faults: Sequence[Happened], earlier: Execution, later: Execution) -> Happened | None:
-    """The fault because of which a unit was run once more: the last that hit its process meanwhile, else the
-    last that hit all; else that there were two drivers, none of which knew of the other's run in time."""
+    """The fault because of which a unit was run once more: the first that hit its process meanwhile, else the
+    first that hit all; else that there were two drivers, of which one did not know of the other's in time.
+
+    What ended well counts as lost until its report can have been, at the latest when it began again.
+    """
+    until = later.begin if earlier.failed is None else earlier.failed
     meanwhile = [
         fault
         for fault in faults
-        if earlier.begin <= fault.at <= later.begin and KINDS[fault.kind].takes != 0
+        if earlier.begin <= fault.at <= until and KINDS[fault.kind].takes != 0
     ]
     own = [fault for fault in meanwhile if fault.pids is not None and earlier.pid in fault.pids]
     every = [fault for fault in meanwhile if fault.pids is None]
@@ -106,7 +110,7 @@ def cause(faults: Sequence[Happened], earlier: Execution, later: Execution) -> H
     ]
     for found in (own, every, two):
         if found:
-            return found[-1]
+            return found[0]
     return None
 
 

@@ -12,6 +12,7 @@ from benchmarks.chaos.sabotage import sabotage
 from benchmarks.chaos.scene import Scene
 from orchestrator import cli
 from orchestrator.run import options
+from orchestrator.run import sweep as _sweep  # noqa: F401  what it imports is to be broken, too
 from orchestrator.run.options import RunOptions
 
 

@@ -1,5 +1,5 @@
-"""Places and times that can be spoilt, as root: a disk that is full or read-only, a group of little memory,
-a clock that is set back."""
+"""Places and times that can be spoilt, as root: a disk that is full or read-only, a group of little
+memory."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.chaos.runner import MEMORY
 
 DISK_BYTES = 32 * 2**20
-_FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 _GROUPS = Path("/sys/fs/cgroup/memory")
 
 
@@ -69,19 +68,6 @@ class MemoryGroup:
             time.sleep(0.1)
 
 
-def faketime(clock: Path) -> Mapping[str, str]:
-    """The environment of processes whose wall clock follows a file, "-1h" for an hour back."""
-    (library,) = Path("/").glob(_FAKETIME[1:])
-    clock.write_text("+0\n")
-    return {
-        "LD_PRELOAD": str(library),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-    }
-
-
 def impossible() -> dict[str, str]:
     """The kinds of fault that cannot be had here, with the reason."""
     found = {}
@@ -89,6 +75,4 @@ def impossible() -> dict[str, str]:
         found |= dict.fromkeys(("full", "read-only"), "a disk of its own needs root")
     if os.geteuid() != 0 or not os.access(_GROUPS, os.W_OK):
         found["memory"] = "it needs root and a memory control group (version 1)"
-    if not list(Path("/").glob(_FAKETIME[1:])):
-        found["clock"] = "it needs libfaketime (Debian's package faketime)"
     return found

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 VARIABLE = "ROBUSTSWEEP_CHAOS"
@@ -19,13 +19,14 @@ VARIABLE = "ROBUSTSWEEP_CHAOS"
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One run of a unit in a process; `end` is None where none was reached."""
+    """One run of a unit in a process: when it ended well, or when it raised; both None where it did neither."""
 
     unit: str
     pid: int
     run_id: str
     begin: float
     end: float | None
+    failed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +70,19 @@ class Scene:
         return []
 
     def executions(self) -> list[Execution]:
-        """In the order in which they began. One that raised has an end neither."""
+        """In the order in which they began."""
         found: list[Execution] = []
-        lines = [line for line in self.lines() if len(line) == 5]
-        ends = {(unit, pid): float(at) for word, unit, _, pid, at in lines if word == "end"}
-        for word, unit, run_id, pid, at in lines:
+        running: dict[tuple[str, str], int] = {}
+        for line in self.lines():
+            if len(line) != 5 or line[0] not in ("begin", "end", "failed"):
+                continue
+            word, unit, run_id, pid, at = line
             if word == "begin":
-                end = ends.get((unit, pid))
-                end = end if end is not None and end >= float(at) else None
-                found.append(Execution(unit, int(pid), run_id, float(at), end))
+                running[unit, pid] = len(found)
+                found.append(Execution(unit, int(pid), run_id, float(at), None))
+            else:
+                place = running.pop((unit, pid))
+                found[place] = replace(found[place], **{word: float(at)})
         return found
 
     # -- how to misbehave ---------------------------------------------------------------------------------
@@ -94,6 +99,14 @@ class Scene:
     def group(self) -> Path:
         """The control group of little memory, where there is one."""
         return Path((self.path / "group").read_text())
+
+    @property
+    def clock(self) -> Path:
+        """By how many hours clocks are set back, where they may be."""
+        return self.path / "clock"
+
+    def hours_back(self) -> int:
+        return int(self.clock.read_text() or 0)
 
     def write_fails(self) -> bool:
         """Whether this write is to fail: one for each file in `orders/` that says so."""

@@ -21,7 +21,7 @@ import yaml
 
 from benchmarks.chaos.accounts import Account, Happened, count_rows, count_units, time_recoveries
 from benchmarks.chaos.faults import KINDS, Fault, Trial
-from benchmarks.chaos.places import Disk, MemoryGroup, faketime
+from benchmarks.chaos.places import Disk, MemoryGroup
 from benchmarks.chaos.processes import Machines, alive, descendants, end_all, kill
 from benchmarks.chaos.reader import Expected, Findings
 from benchmarks.chaos.sabotage import MUTATION
@@ -88,9 +88,8 @@ class Performance:
             "COLUMNS": "200",
             MUTATION: self.trial.mutation,
         }
-        self.clock = self.folder / "clock"
         if "clock" in self.trial.kinds:
-            self.environment |= faketime(self.clock)
+            self.scene.clock.write_text("0")
         self.group = MemoryGroup() if "memory" in self.trial.kinds else None
         if self.group:
             (self.scene.path / "group").write_text(str(self.group.path))
@@ -111,7 +110,7 @@ class Performance:
         options = where["inline" if inline else self.trial.place].copy()
         if self.machines:
             options += ["--address", self.machines.address]
-        if "hang" in self.trial.kinds:
+        if "hang" in self.trial.kinds and not inline:
             options += ["--unit-timeout", "6s"]
         if self.failed:
             options += ["--retry-failed"]
@@ -409,7 +408,9 @@ class Performance:
 
     def _clock(self, fault: Fault) -> Happened:
         self.set_back += 1
-        self.clock.write_text(f"-{self.set_back}h\n")
+        temporary = self.scene.path / "clock.new"
+        temporary.write_text(str(self.set_back))
+        temporary.replace(self.scene.clock)
         return self._happened(fault, frozenset())
 
     def _drivers(self, fault: Fault) -> Happened | None:
