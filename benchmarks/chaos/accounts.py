@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pyarrow as pa
 
@@ -12,6 +13,7 @@ from benchmarks.chaos.faults import KINDS
 from benchmarks.chaos.reader import Expected, Findings
 from benchmarks.chaos.scene import Execution
 
+NAMED = 3  # units that were computed again for no reason are named
 COPY_SECONDS = 5.0  # `orchestrator.run.stragglers`: no unit is copied sooner
 
 
@@ -32,6 +34,9 @@ class Account:
     """What a trial came to. `problems` are what may not be, in words."""
 
     name: str
+    place: str
+    workers: int
+    mutation: str = ""
     faults: list[Happened] = field(default_factory=list)
     missed: Counter[str] = field(default_factory=Counter)  # drawn, but the sweep was over or none was there
     units: int = 0
@@ -47,7 +52,7 @@ class Account:
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
 
-    def judge(self, workers: int) -> None:
+    def judge(self) -> None:
         """Say what may not be."""
         for name in ("unexplained", "lost", "doubled", "differing"):
             if count := getattr(self, name):
@@ -57,7 +62,7 @@ class Account:
                 self.problems.append(f"a reader saw {count} {name}")
         for fault in self.faults:
             takes = KINDS[fault.kind].takes
-            if fault.kind != "drivers" and fault.cost > (workers if takes is None else takes):
+            if fault.kind != "drivers" and fault.cost > (self.workers if takes is None else takes):
                 self.problems.append(f"{fault.kind}: {fault.cost} units were computed again")
 
 
@@ -78,7 +83,7 @@ def count_units(account: Account, executions: Sequence[Execution]) -> None:
             runs.setdefault(one.unit, []).append(one)
     account.units, account.executed = len(runs), sum(map(len, runs.values()))
     for each in runs.values():
-        for earlier, later in zip(each, each[1:], strict=False):
+        for earlier, later in pairwise(each):
             fault = cause(account.faults, earlier, later)
             if fault is not None:
                 fault.cost += 1
@@ -86,7 +91,8 @@ def count_units(account: Account, executions: Sequence[Execution]) -> None:
                 account.copies += 1
             else:
                 account.unexplained += 1
-                account.problems.append(f"for no reason: {earlier} and {later}")
+                if account.unexplained <= NAMED:
+                    account.problems.append(f"for no reason: {earlier} and {later}")
 
 
 def cause(faults: Sequence[Happened], earlier: Execution, later: Execution) -> Happened | None:
@@ -97,9 +103,7 @@ def cause(faults: Sequence[Happened], earlier: Execution, later: Execution) -> H
     """
     until = later.begin if earlier.failed is None else earlier.failed
     meanwhile = [
-        fault
-        for fault in faults
-        if earlier.begin <= fault.at <= until and KINDS[fault.kind].takes != 0
+        fault for fault in faults if earlier.begin <= fault.at <= until and KINDS[fault.kind].takes != 0
     ]
     own = [fault for fault in meanwhile if fault.pids is not None and earlier.pid in fault.pids]
     every = [fault for fault in meanwhile if fault.pids is None]

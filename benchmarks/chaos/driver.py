@@ -19,7 +19,9 @@ from orchestrator.run.options import RunOptions
 def main() -> None:
     runner, *arguments = sys.argv[1:]
     field = dataclasses.field(default=runner)
-    watched = dataclasses.make_dataclass("RunOptions", [("runner", str, field)], bases=(RunOptions,), frozen=True)
+    watched = dataclasses.make_dataclass(
+        "RunOptions", [("runner", str, field)], bases=(RunOptions,), frozen=True
+    )
     options.RunOptions = watched  # type: ignore[misc]
     scene = Scene.here()
     scene.log("driver", "-", "-")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Place = Literal["ray", "cluster", "inline"]
 
@@ -70,6 +70,7 @@ class Trial:
     faults: tuple[Fault, ...]
     real: bool = False
     disk: bool = False  # the output is a disk of its own, which needs root
+    pace: float = 1.0  # of made-up units: 2 is half as fast
     mutation: str = ""  # something is broken on purpose, to see that it is noticed
 
     @property
@@ -88,18 +89,18 @@ def drawn(rng: random.Random, units: int, kinds: Mapping[str, int]) -> tuple[Fau
     )
 
 
-LONG: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, bool]]] = (
-    ("workers", "ray", 400, {"worker": 24}, {}),
-    ("workers and drivers", "ray", 320, {"worker": 14, "driver": 5}, {}),
+LONG: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = (
+    ("workers", "ray", 600, {"worker": 40}, {}),
+    ("workers and drivers", "ray", 320, {"worker": 20, "driver": 5}, {}),
     ("Ray itself", "ray", 240, {"raylet": 3, "gcs": 3, "worker": 2}, {}),
     ("units", "ray", 240, {"hang": 4, "memory": 4, "worker": 3}, {}),
-    ("failing writes", "ray", 240, {"write": 24}, {}),
-    ("failing writes, one process", "inline", 240, {"write": 16, "driver": 2}, {}),
+    ("failing writes", "ray", 300, {"write": 40}, {}),
+    ("failing writes, one process", "inline", 240, {"write": 24, "driver": 2}, {}),
     ("disk", "inline", 200, {"full": 5, "read-only": 5, "driver": 2}, {"disk": True}),
     ("disk and Ray", "ray", 160, {"full": 2, "read-only": 2, "worker": 3}, {"disk": True}),
     ("clock", "inline", 160, {"clock": 4, "driver": 2}, {}),
     ("clock and Ray", "ray", 160, {"clock": 4, "worker": 3, "driver": 1}, {}),
-    ("two drivers", "ray", 240, {"drivers": 4, "driver": 2, "worker": 4}, {}),
+    ("two drivers", "ray", 240, {"drivers": 4, "driver": 2, "worker": 4}, {"pace": 4.0}),
     ("cluster", "cluster", 300, {"node": 3, "node raylet": 2, "removed": 3, "added": 8, "worker": 8}, {}),
     ("cluster's head", "cluster", 160, {"head": 2, "driver": 2, "worker": 4}, {}),
 )
@@ -107,7 +108,7 @@ LONG: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, bool]]] = 
 
 REAL = ("TensorFlow", "ray", 60, {"worker": 2, "driver": 1, "cache": 1}, {"real": True})
 
-SMOKE: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, bool]]] = (
+SMOKE: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = (
     (
         "everything on one machine",
         "ray",
@@ -120,11 +121,21 @@ SMOKE: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, bool]]] =
 )
 
 
+BROKEN: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = (
+    ("a file appears before it is whole", "inline", 40, {}, {"mutation": "torn"}),
+    ("what is in two shards counts twice", "ray", 120, {"drivers": 2}, {"pace": 4.0, "mutation": "twice"}),
+    ("a driver takes a lost unit for done", "ray", 80, {"worker": 4}, {"mutation": "forgetful"}),
+    ("a driver forgets shards that are there", "inline", 80, {"driver": 2}, {"mutation": "redone"}),
+)
+"""Promises that are broken on purpose, which must be noticed (`sabotage.MUTATIONS`)."""
+
+
 def trials(seed: int, rounds: int = 1, *, smoke: bool = False, only: Sequence[str] = ()) -> list[Trial]:
     """What a seed comes to: the same list whenever it is asked for. `only` names trials."""
     found = []
     for number in range(rounds):
-        for name, place, units, kinds, fields in SMOKE if smoke else (REAL, *LONG):
+        broken = () if smoke or number else BROKEN
+        for name, place, units, kinds, fields in (*(SMOKE if smoke else (REAL, *LONG)), *broken):
             # By name, so that a part of the list is what it is in the whole.
             faults = drawn(random.Random(f"{seed}/{number}/{name}"), units, kinds)
             if not only or name in only:

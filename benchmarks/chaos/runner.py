@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 from benchmarks.chaos.sabotage import sabotage
-from benchmarks.chaos.scene import Scene
+from benchmarks.chaos.scene import PACE, Scene
 from tests.support.runners import MadeUp, made_up_rows, weights_of
 from workers.shards import publish_shard
 from workers.unit import Done, Evaluation, Runner, Training, Unit, WorkerSettings
@@ -69,7 +69,7 @@ class Rows(MadeUp):
     """Made-up rows that follow from cell and position alone, however units are cut."""
 
     def __call__(self, unit: Unit) -> Done:
-        low, high = SECONDS
+        low, high = (float(os.environ.get(PACE, 1)) * seconds for seconds in SECONDS)
         time.sleep(low + (high - low) * (zlib.crc32(name_of(unit).encode()) % 1000) / 1000)
         if not isinstance(unit, Evaluation):
             return super().__call__(unit)
@@ -78,9 +78,7 @@ class Rows(MadeUp):
         rows = rows.set_column(column, rows.schema.field(column), rows["position"])
         shards = self.output.folder("shards")
         phases = {"attack": 0.1}
-        name = publish_shard(
-            shards, unit, rows, weights=weights, phases=phases, provenance=self.provenance
-        )
+        name = publish_shard(shards, unit, rows, weights=weights, phases=phases, provenance=self.provenance)
         return Done(unit_id=unit.unit_id, weights=weights, shard=name, rows=rows.num_rows)
 
 

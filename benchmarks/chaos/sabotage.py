@@ -27,8 +27,8 @@ def sabotage(scene: Scene) -> None:
 
 
 class Failing:
-    """The module `os` as `workers.storage` sees it: creating a temporary file, its fsync, its renaming and the
-    fsync of its folder fail when the scene says so, each where it would have succeeded."""
+    """The module `os` as `workers.storage` sees it: creating a temporary file, its fsync, its renaming and
+    the fsync of its folder fail when the scene says so, each where it would have succeeded."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene

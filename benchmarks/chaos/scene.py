@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 VARIABLE = "ROBUSTSWEEP_CHAOS"
+PACE = "ROBUSTSWEEP_CHAOS_PACE"  # by what the seconds of made-up units are multiplied
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One run of a unit in a process: when it ended well, or when it raised; both None where it did neither."""
+    """One run of a unit in a process: when it ended well, or when it raised; else both are None."""
 
     unit: str
     pid: int

@@ -25,13 +25,14 @@ from benchmarks.chaos.places import Disk, MemoryGroup
 from benchmarks.chaos.processes import Machines, alive, descendants, end_all, kill
 from benchmarks.chaos.reader import Expected, Findings
 from benchmarks.chaos.sabotage import MUTATION
-from benchmarks.chaos.scene import VARIABLE, Scene
+from benchmarks.chaos.scene import PACE, VARIABLE, Scene
 from orchestrator.store.folder import Store
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 900.0  # seconds: a trial that takes longer hangs
 SILENCE = 200.0  # and so does one in which nothing was begun or ended for so long
 NODES = 2  # machines of a cluster besides its head
+WORKERS = {"ray": 2, "inline": 1, "cluster": NODES + 1}
 TICK = 0.02
 
 
@@ -73,7 +74,9 @@ class Performance:
         self.folder.mkdir(parents=True)
         self.scene = Scene(self.folder / "scene")
         self.scene.make()
-        self.account = Account(self.trial.name)
+        self.account = Account(
+            self.trial.name, self.trial.place, WORKERS[self.trial.place], self.trial.mutation
+        )
         self.disk = Disk(self.folder / "disk") if self.trial.disk else None
         self.output = str((self.disk.path if self.disk else self.folder) / "out")
         self.cache = self.folder / "victims"
@@ -87,6 +90,7 @@ class Performance:
             "RAY_USAGE_STATS_ENABLED": "0",
             "COLUMNS": "200",
             MUTATION: self.trial.mutation,
+            PACE: str(self.trial.pace),
         }
         if "clock" in self.trial.kinds:
             self.scene.clock.write_text("0")
@@ -100,7 +104,7 @@ class Performance:
         self.given_back: list[tuple[Happened, Callable[[], None]]] = []
         self.set_back = 0
         self.failed = False  # the last driver said that units have failed for good
-        self.size = 0
+        self.ordered = 0  # of units and writes
 
     # -- processes ----------------------------------------------------------------------------------------
 
@@ -112,6 +116,8 @@ class Performance:
             options += ["--address", self.machines.address]
         if "hang" in self.trial.kinds and not inline:
             options += ["--unit-timeout", "6s"]
+        if self.trial.real:  # TensorFlow's sums, and so a network's weights, follow from its threads
+            options += ["--cpus-per-worker", "1"]
         if self.failed:
             options += ["--retry-failed"]
         command = ["run", str(self.grid), "-o", self.output, "--cache-dir", str(self.cache)]
@@ -143,10 +149,6 @@ class Performance:
     def start_machines(self) -> None:
         self.machines = Machines(self.environment, self.folder / "machines.log", NODES)
         self.machines.settle(NODES)
-
-    @property
-    def workers(self) -> int:
-        return {"ray": 2, "inline": 1, "cluster": NODES + 1}[self.trial.place] + (self.second is not None)
 
     # -- the whole ----------------------------------------------------------------------------------------
 
@@ -189,8 +191,9 @@ class Performance:
                 self.account.problems.append(f"it hangs: {now - began:.0f} s, silent for {now - last:.0f} s")
                 return
             code = self.driver.poll()
-            if code is not None and (self.second is None or self.second.poll() is not None):
-                if not self.ended(code, over=not pending):
+            alone = self.second is None or self.second.poll() is not None
+            if code is not None and (code or alone):
+                if not self.ended(code):
                     for fault in pending:
                         self.account.missed[fault.kind] += 1
                     return
@@ -206,14 +209,14 @@ class Performance:
                     continue
             time.sleep(TICK)
 
-    def ended(self, code: int, *, over: bool) -> bool:
+    def ended(self, code: int) -> bool:
         """A driver has ended: as it may? False once the sweep is over, or cannot go on."""
         account = self.account
         account.codes.append(code)
-        if self.second is not None:
-            account.codes.append(self.second.returncode)
-            if self.second.returncode:
-                account.problems.append(f"the second driver ended with {self.second.returncode}")
+        if self.second is not None and (second := self.second.poll()) is not None:
+            account.codes.append(second)
+            if second:
+                account.problems.append(f"the second driver ended with {second}")
             self.second = None
         given_back = bool(self.given_back)
         for happened, give_back in self.given_back:
@@ -254,10 +257,10 @@ class Performance:
         time_recoveries(account.faults, executions)
         findings = json.loads((self.folder / "reader.json").read_text())
         account.findings = Findings(**findings)
-        account.problems += account.findings.notes
+        account.problems += account.findings.notes[:3]
         if "Traceback" in (self.folder / "drivers.log").read_text():
             account.problems.append(f"a driver left a traceback: {self.folder / 'drivers.log'}")
-        account.judge(max(self.workers, 2 if self.trial.place == "ray" else 1))
+        account.judge()
 
     def take_from_log(self) -> None:
         """Faults that processes inflict on themselves happened when they say so, if they did."""
@@ -280,14 +283,14 @@ class Performance:
 
     def inflict(self, fault: Fault) -> bool:
         """False where there is nothing that it could befall."""
-        self.size += 1
+        self.ordered += 1
         inflicted = getattr(self, f"_{fault.kind.replace(' ', '_').replace('-', '_')}")(fault)
         if inflicted is None:
             return False
         self.since_start.append(fault.kind)
         if isinstance(inflicted, Happened):
             self.account.faults.append(inflicted)
-        self.say(f"  {fault.kind} after {fault.after} units")
+        self.say(f"{fault.kind} after {fault.after} units")
         return True
 
     def _happened(self, fault: Fault, pids: frozenset[int] | None) -> Happened:
@@ -393,18 +396,18 @@ class Performance:
             return None
         return happened
 
-    def _ordered(self, fault: Fault, where: str) -> bool:
-        (self.scene.path / where / f"{fault.kind}.{self.size}").touch()
+    def _order(self, fault: Fault, where: str) -> bool:
+        (self.scene.path / where / f"{fault.kind}.{self.ordered}").touch()
         return True
 
     def _write(self, fault: Fault) -> bool:
-        return self._ordered(fault, "orders")
+        return self._order(fault, "orders")
 
     def _hang(self, fault: Fault) -> bool:
-        return self._ordered(fault, "moods")
+        return self._order(fault, "moods")
 
     def _memory(self, fault: Fault) -> bool:
-        return self._ordered(fault, "moods")
+        return self._order(fault, "moods")
 
     def _clock(self, fault: Fault) -> Happened:
         self.set_back += 1
@@ -427,8 +430,6 @@ def undisturbed(trial: Trial, folder: Path) -> Path:
         return target
     calm = Trial("undisturbed", "inline", trial.units, (), real=trial.real)
     performance = Performance(calm, folder / "undisturbed", target, lambda text: None)
-    if trial.real:
-        performance.environment["ROBUSTSWEEP_CHAOS_CPUS"] = "1"
     driver = performance.start()
     try:
         if driver.wait(LIMIT):
