@@ -90,23 +90,22 @@ def drawn(rng: random.Random, units: int, kinds: Mapping[str, int]) -> tuple[Fau
 
 
 LONG: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = (
-    ("workers", "ray", 600, {"worker": 40}, {}),
-    ("workers and drivers", "ray", 320, {"worker": 20, "driver": 5}, {}),
-    ("Ray itself", "ray", 240, {"raylet": 3, "gcs": 3, "worker": 2}, {}),
-    ("units", "ray", 240, {"hang": 4, "memory": 4, "worker": 3}, {}),
-    ("failing writes", "ray", 300, {"write": 40}, {}),
-    ("failing writes, one process", "inline", 240, {"write": 24, "driver": 2}, {}),
     ("disk", "inline", 200, {"full": 5, "read-only": 5, "driver": 2}, {"disk": True}),
-    ("disk and Ray", "ray", 160, {"full": 2, "read-only": 2, "worker": 3}, {"disk": True}),
+    ("failing writes, one process", "inline", 240, {"write": 24, "driver": 2}, {}),
     ("clock", "inline", 160, {"clock": 4, "driver": 2}, {}),
-    ("clock and Ray", "ray", 160, {"clock": 4, "worker": 3, "driver": 1}, {}),
+    ("failing writes", "ray", 300, {"write": 40}, {}),
     ("two drivers", "ray", 240, {"drivers": 4, "driver": 2, "worker": 4}, {"pace": 4.0}),
+    ("units", "ray", 240, {"hang": 4, "memory": 4, "worker": 3}, {}),
+    ("workers and drivers", "ray", 320, {"worker": 20, "driver": 5}, {}),
     ("cluster", "cluster", 300, {"node": 3, "node raylet": 2, "removed": 3, "added": 8, "worker": 8}, {}),
+    ("Ray itself", "ray", 240, {"raylet": 3, "gcs": 3, "worker": 2}, {}),
+    ("workers", "ray", 600, {"worker": 40}, {}),
+    ("TensorFlow", "ray", 60, {"worker": 2, "driver": 1, "cache": 1}, {"real": True}),
     ("cluster's head", "cluster", 160, {"head": 2, "driver": 2, "worker": 4}, {}),
+    ("disk and Ray", "ray", 160, {"full": 2, "worker": 3}, {"disk": True}),
+    ("clock and Ray", "ray", 160, {"clock": 4, "worker": 3, "driver": 1}, {}),
 )
 """A round: name, place, units, how often each kind, and fields of the trial."""
-
-REAL = ("TensorFlow", "ray", 60, {"worker": 2, "driver": 1, "cache": 1}, {"real": True})
 
 SMOKE: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = (
     ("one process", "inline", 40, {"driver": 1, "write": 2, "clock": 1}, {}),
@@ -136,7 +135,7 @@ def trials(seed: int, rounds: int = 1, *, smoke: bool = False, only: Sequence[st
     found = []
     for number in range(rounds):
         broken = () if smoke or number else BROKEN
-        for name, place, units, kinds, fields in (*(SMOKE if smoke else (REAL, *LONG)), *broken):
+        for name, place, units, kinds, fields in (*(SMOKE if smoke else LONG), *broken):
             # By name, so that a part of the list is what it is in the whole.
             faults = drawn(random.Random(f"{seed}/{number}/{name}"), units, kinds)
             if not only or name in only:

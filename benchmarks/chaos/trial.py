@@ -29,7 +29,7 @@ from benchmarks.chaos.scene import PACE, VARIABLE, Scene
 from orchestrator.store.folder import Store
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 900.0  # seconds: a trial that takes longer hangs
+LIMIT = 1200.0  # seconds: a trial that takes longer hangs
 SILENCE = 200.0  # and so does one in which nothing was begun or ended for so long
 NODES = 2  # machines of a cluster besides its head
 WORKERS = {"ray": 2, "inline": 1, "cluster": NODES + 1}
