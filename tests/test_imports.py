@@ -40,6 +40,7 @@ ROOMS = (
     "grids",
     "workers.photographs",
     "workers.worker",
+    "workers.preflight",
     "workers.evaluator",
     "workers.checking",
     "workers.probing",

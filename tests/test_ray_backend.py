@@ -21,7 +21,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from orchestrator.errors import BackendError
-from orchestrator.run.backends import Backend, make_backend, ray_cluster
+from orchestrator.run.backends import Backend, make_backend, ray_cluster, ray_machines
 from orchestrator.run.backends import ray as ray_module
 from orchestrator.run.options import RunOptions
 from orchestrator.store.folder import Store
@@ -256,7 +256,7 @@ def test_a_machine_where_no_worker_starts_is_left_out(
             (output / "waiting").mkdir(exist_ok=True)
             (output / "waiting" / "go").touch()
 
-    monkeypatch.setattr(ray_module, "_MAX_FAILED_STARTS", 1)
+    monkeypatch.setattr(ray_machines, "MAX_FAILED_STARTS", 1)
     bad = machines.cluster.add_node(**machines.node, env_vars={"TEST_NO_START": "1"})
     try:
         progress, grid = Releasing(), write_grid(tmp_path / "g.yaml", ["wait"])
@@ -265,7 +265,7 @@ def test_a_machine_where_no_worker_starts_is_left_out(
         assert (summary.exit_code, summary.state.units_done) == (0, 3)
         [said] = progress.said
         assert (
-            f"(node {bad.node_id[:8]}) is left out, as workers do not start there: OSError: not here" in said
+            f"(node {bad.node_id[:8]}) is left out: workers do not start there: OSError: not here" in said
         )
         assert summary.state.note == said
     finally:

@@ -60,7 +60,7 @@ class _Victim:
 
     @property
     def waiting(self) -> int:
-        return (self.training is not None) + self.fresh + sum(map(len, self.retries.values()))
+        return (self.training is not None) + self.fresh + self._retried
 
     def offers(self, avoid: str | None) -> bool:
         """Whether a unit could start now, other than one that last failed on the worker `avoid`."""
@@ -73,6 +73,17 @@ class _Victim:
             return True
         # The first test is for speed alone: hardly any victim has retries, and all of them are asked.
         return bool(self.retries) and any(worker != avoid for worker in self.retries)
+
+    @property
+    def startable(self) -> int:
+        """How many units could start now, on as many workers."""
+        if not self.offers(None):
+            return 0
+        return 1 if self.training is not None else (self.fresh if self.trained else 0) + self._retried
+
+    @property
+    def _retried(self) -> int:
+        return sum(map(len, self.retries.values()))
 
     def take(self, avoid: str | None, *, retries_first: bool) -> _Job:
         """The next unit of those that `offers` speaks of: fresh ones in order, then the retried."""
@@ -107,6 +118,7 @@ class _Job:
 
 @dataclass(eq=False, slots=True)
 class _Worker:
+    strong: bool
     on: _Victim | None = None
     held: dict[_Victim, None] = field(default_factory=dict)  # an ordered set, the latest last
 
@@ -173,11 +185,22 @@ class Scheduler:
         """Nothing runs and nothing will ever be handed out; after `drain`, units may still be waiting."""
         return not self._running and (self._drained or not self.waiting)
 
-    def join(self, worker: str) -> None:
-        """A worker became ready, holding no victim."""
+    @property
+    def useful(self) -> int:
+        """How many workers could still be of use: one for each unit that runs or waits, and one more for what
+        may have to be retried elsewhere than where it fails."""
+        return self.running if self._drained else self.running + self.waiting + (self.running > 0)
+
+    @property
+    def startable(self) -> int:
+        """How many units could start now, were there workers. Asks all victims: not for every event."""
+        return 0 if self._drained else sum(victim.startable for victim in self._victims.values())
+
+    def join(self, worker: str, *, strong: bool = True) -> None:
+        """A worker became ready, holding no victim. One that is not `strong` leaves large ones to others."""
         if worker in self._workers:
             raise ValueError(f"worker {worker} joined already, it must be lost before it joins again")
-        self._workers[worker] = _Worker()
+        self._workers[worker] = _Worker(strong)
 
     def next_unit(self, worker: str) -> Unit | None:
         """Assign a unit to an idle worker; None when there is none for it now.
@@ -286,7 +309,8 @@ class Scheduler:
             if victim.offers(avoid):
                 return victim
         able = (victim for victim in self._victims.values() if victim.offers(avoid))
-        return max(able, key=lambda one: (self.preferred(one.victim_id), *_urgency(one)), default=None)
+        urgency = _urgency if state.strong else _smallest
+        return max(able, key=lambda one: (self.preferred(one.victim_id), *urgency(one)), default=None)
 
     def _fail(self, job: _Job, worker: str) -> Outcome:
         attempt = job.attempt
@@ -317,3 +341,8 @@ def _urgency(victim: _Victim) -> tuple[float, int]:
     """Units waiting per worker already on the victim; ties (all those with nobody) by units waiting."""
     waiting = victim.waiting
     return (waiting / victim.on if victim.on else math.inf, waiting)
+
+
+def _smallest(victim: _Victim) -> tuple[float, int]:
+    """For a weak worker: of the victims with nobody the one with least waiting; else as for all."""
+    return (math.inf, -victim.waiting) if not victim.on else _urgency(victim)

@@ -287,7 +287,17 @@ def worker_settings(
         provenance={key: value for key, value in (record or {}).items() if key not in _OF_THE_RUN},
         python_path=prepared.grid.python_path,
         runner=options.runner,
+        factories=_factories(prepared.plan),
     )
+
+
+def _factories(plan: Plan) -> tuple[str, ...]:
+    """What of the user's own the units of a plan name."""
+    found: dict[str, None] = {}
+    for victim, runs in plan.selected:
+        named = (victim.model.factory, *(part.factory for part in victim.defence.each))
+        found |= dict.fromkeys(filter(None, (*named, *(run.attack.factory for run in runs))))
+    return tuple(found)
 
 
 def beside(location: str, name: str) -> str:
