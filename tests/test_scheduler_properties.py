@@ -152,7 +152,9 @@ class Sweep(RuleBasedStateMachine):
 
     def ask(self, worker: str) -> None:
         model = self.model
+        startable = self.scheduler.startable
         unit = self.scheduler.next_unit(worker)
+        assert (startable > 0) == (unit is not None)
         allowed = [] if self.drained else model.allowed(worker)
         if unit is None:
             assert not allowed, f"{worker} idles, though it could run {allowed}"
@@ -240,6 +242,9 @@ class Sweep(RuleBasedStateMachine):
         for state in ("waiting", "running", "done", "failed"):
             assert getattr(scheduler, state) == model.count(state), state
         assert scheduler.waiting + scheduler.running + scheduler.done + scheduler.failed == scheduler.total
+        assert scheduler.startable <= scheduler.waiting
+        may_fail = bool(model.runs) and not self.drained
+        assert scheduler.useful == len(model.runs) + (0 if self.drained else scheduler.waiting) + may_fail
         assert scheduler.finished == (not model.runs and (self.drained or not model.count("waiting")))
 
     @invariant()

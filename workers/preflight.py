@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyarrow import fs
 
@@ -102,5 +103,5 @@ def _differing(here: dict[str, int], there: dict[str, int]) -> str:
 def _local_folders(settings: WorkerSettings) -> Iterator[tuple[str, str]]:
     yield "temporary files", tempfile.gettempdir()
     for option, place in (("--output", settings.output), ("--cache-dir", settings.cache)):
-        if "://" not in place:
+        if Path(place).is_dir():
             yield option, place

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from workers.pins import pin
+from workers.runtime import set_up_tensorflow
 from workers.shards import CERTIFICATES, SCHEMA, dimensions, publish_shard
 from workers.storage import Folder
 from workers.unit import Done, Evaluation, Training, Transfer, Unit, WorkerSettings, recorded
@@ -57,7 +58,7 @@ class Misbehaving(MadeUp):
     """Does what the attack's `mood` option says: raise, kill, hang, wait, or else work.
 
     A unit that waits says where in a file named by its process id, below the output folder's `waiting/`, and
-    goes on once there is a file `go` beside it.
+    goes on once there is a file `go` beside it; one of the mood "wait_too" once there is `go_too`.
     """
 
     def __call__(self, unit: Unit) -> Done:
@@ -71,10 +72,10 @@ class Misbehaving(MadeUp):
             time.sleep(0.1)
         if mood == "hang":
             time.sleep(3600)
-        if mood == "wait":
+        if mood in ("wait", "wait_too"):
             waiting = self.output.folder("waiting")
             waiting.publish(f"{os.getpid()}.pid", unit.unit_id.encode())
-            while not waiting.exists("go"):
+            while not waiting.exists(mood.replace("wait", "go")):
                 time.sleep(0.02)
         return super().__call__(unit)
 
@@ -112,6 +113,28 @@ class Picky(MadeUp):
         if "TEST_NO_START" in os.environ:
             raise OSError("not here")
         time.sleep(2.0)
+        super().__init__(settings)
+
+
+class Telling(MadeUp):
+    """Says in a file below the output folder's `on/` which GPUs its worker has, once it has done a unit."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        super().__init__(settings)
+        self.told = f"{settings.cpus} CPUs, {settings.gpus:g} GPUs ({os.environ.get('CUDA_VISIBLE_DEVICES')})"
+
+    def __call__(self, unit: Unit) -> Done:
+        self.output.publish(f"on/{os.getpid()}", self.told.encode())
+        time.sleep(0.5)
+        return super().__call__(unit)
+
+
+class NeedingGpus(Misbehaving):
+    """Sets TensorFlow up as a real one does, where its worker has a GPU."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        if settings.gpus:
+            set_up_tensorflow(cpus=settings.cpus, gpus=settings.gpus)
         super().__init__(settings)
 
 

@@ -123,7 +123,8 @@ class Cluster:
         self._looked = self._clock()
         if self.answers():
             # Workers die with the node that their driver hangs on, and new ones are never started.
-            return "" if self._here in self.alive() else "Ray has given up the node on this machine: its raylet may have died"
+            alive = self._here in self.alive()
+            return "" if alive else "Ray has given up the node on this machine: its raylet may have died"
         if self._head and self._clock() - (self._silent_since or 0.0) >= _SILENT_SECONDS:
             return f"its head at {self._head[0]}:{self._head[1]} has not answered for {_SILENT_SECONDS:.0f} s"
         return ""

@@ -85,8 +85,8 @@ class Machines:
         del self._failed_starts[node_id, kind.kind]
 
     def start_failed(self, node_id: str, kind: Shape, cause: str, *, for_good: bool = False) -> list[Notice]:
-        """A worker there was not to be had: after some in a row, or where that is `for_good`, the machine is left
-        out."""
+        """A worker there was not to be had: after some in a row, or where that is `for_good`, no other is
+        tried."""
         place = node_id, kind.kind
         self._failed_starts[place] += MAX_FAILED_STARTS if for_good else 1
         node = (self._known or {}).get(node_id)
