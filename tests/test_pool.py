@@ -96,6 +96,8 @@ def test_a_worker_is_described_by_all_that_it_takes() -> None:
         ({"gpus_per_worker": 1.5}, "--gpus-per-worker: found 1.5; a fraction of one or a whole number"),
         ({"resources_per_worker": (("GPU", 1.0),)}, 'found "GPU=1"; a resource of the cluster\'s own'),
         ({"resources_per_worker": (("spot", 1.5),)}, 'found "spot=1.5"; a resource'),
+        ({"resources_per_worker": {"GPU": 1.0}}, 'found "GPU=1"; a resource of the cluster\'s own'),
+        ({"ship": "nets.py"}, 'ship: found "nets.py"; a list such as ["nets.py"] is allowed'),
         ({"ship": ("nowhere",)}, "--ship: there is no nowhere"),
         ({"backend": "inline", "use_cpus": True}, "--use-cpus has no meaning with --backend inline"),
     ],

@@ -27,7 +27,6 @@ from orchestrator.run.options import RunOptions
 from orchestrator.store.folder import Store
 from tests.support.sweeps import Quiet, marked, nothing_left_behind, rows, sweep, times_counted, write_grid
 from tests.support.victims import some_victim
-from workers.code import this_code
 from workers.unit import Training, WorkerSettings
 from workers.worker import Worker
 
@@ -231,18 +230,6 @@ def test_workers_that_do_not_start_are_one_clear_error(
         )
     store = Store(str(output))
     assert store.read_status(store.run_ids()[-1]).state == "failed"
-
-
-def test_workers_with_other_code_are_one_clear_error(
-    machines: Machines, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = replace(this_code(), source="0" * 64)
-    monkeypatch.setattr(ray_module, "this_code", lambda: other)
-    differs = r"other source files \(\w+, not 00000000\)"
-    with pytest.raises(
-        BackendError, match=rf"(?s)workers do not start:.* runs other code than the driver: {differs}"
-    ):
-        sweep(write_grid(tmp_path / "g.yaml"), output, backend="ray", address=machines.address)
 
 
 def test_a_machine_where_no_worker_starts_is_left_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,10 @@ class RunOptions:
     data_dir: str | None = None
     cache_dir: str | None = None
     runner: str = DEFAULT_RUNNER
+
+    def __post_init__(self) -> None:
+        if isinstance(self.resources_per_worker, Mapping):  # as Python has it
+            object.__setattr__(self, "resources_per_worker", tuple(self.resources_per_worker.items()))
 
     def check(self) -> None:
         """UserError for what can be seen to be wrong before anything runs."""
@@ -77,6 +82,8 @@ class RunOptions:
                     f'--resources-per-worker: found "{name}={amount:g}"; a resource of the cluster\'s own '
                     "with a fraction of one or a whole number above 0 is allowed, such as spot=1"
                 )
+        if isinstance(self.ship, str):
+            raise UserError(f'ship: found "{self.ship}"; a list such as ["{self.ship}"] is allowed')
         for path in self.ship:
             if not Path(path).expanduser().exists():
                 raise UserError(f"--ship: there is no {path}")

@@ -285,6 +285,8 @@ class RayBackend:
             changes.append(f"{self._machines.unanswered} being looked at")
         text = f"{ready} of {wanted} workers on {machines} machine{'s' if machines != 1 else ''}"
         text += f" ({', '.join(changes)})" if changes else ""
+        if machines and not wanted:
+            text += ", where others use all there is"
         if self._asking.count:
             text += f", room for {self._asking.count} asked of the cluster"
         if text != self._said:

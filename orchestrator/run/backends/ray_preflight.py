@@ -70,6 +70,11 @@ class Preflight:
                 found.append((node, Findings((silent,))))
         return found
 
+    def _what_to_do(self, theirs: Code) -> str:
+        lacking = sorted(set(this_code().libraries) - set(theirs.libraries))
+        install = f"pip install {' '.join(f'{name}=={version}' for name, version in lacking)} there"
+        return install if lacking and theirs.source == this_code().source else self._remedy
+
     def _findings(self, call: Any) -> Findings:
         try:
             there, faults, notes = ray.get(call, timeout=10)
@@ -78,9 +83,8 @@ class Preflight:
         if there is not None:
             theirs = Code(**there | {name: tuple(map(tuple, there[name])) for name in ("files", "libraries")})
             differences = theirs.differences(this_code()) if theirs.files else ["there is no robustsweep"]
-            return Findings(
-                (f"it runs other code than the driver: {'; '.join(differences)}: {self._remedy}",)
-            )
+            what = f"it runs other code than the driver: {'; '.join(differences)}"
+            return Findings((f"{what}: {self._what_to_do(theirs)}",))
         return Findings(tuple(faults), tuple(notes))
 
 
