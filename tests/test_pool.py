@@ -170,7 +170,10 @@ def files(folder: Path) -> set[str]:
 
 
 def test_what_a_users_modules_import_goes_with_them_and_nothing_else(here: Path) -> None:
-    with packed(settings(here, "nets:Net", "own_attack:Own"), ["extra"]) as shipment:
+    (here / "libs" / "lib_of_mine").mkdir(parents=True)
+    (here / "libs" / "lib_of_mine" / "__init__.py").touch()
+    ship = ["extra", "libs/lib_of_mine"]
+    with packed(settings(here, "nets:Net", "own_attack:Own"), ship) as shipment:
         shipped = files(shipment.folder)
         assert code_in(shipment.folder / "workers") == this_code()
     theirs = {name for name in shipped if name.split("/")[0] not in shipping.OURS}
@@ -183,8 +186,9 @@ def test_what_a_users_modules_import_goes_with_them_and_nothing_else(here: Path)
         "places/1/pkg_of_mine/deep.py",
         "places/1/pkg_of_mine/classes.json",
         "extra/table.csv",
+        "libs/lib_of_mine/__init__.py",
     }
-    assert shipment.python_path == ("places/0", "places/1")
+    assert shipment.python_path == ("places/0", "places/1", "libs")
     assert {"robustsweep/__init__.py", "grids/digits.yaml", "orchestrator/cli.py"} <= shipped
     assert not any("__pycache__" in name for name in shipped)
 
@@ -333,16 +337,28 @@ def test_storage_that_is_another_is_told_from_one_that_refuses(
 def test_data_that_differs_is_named(whole: WorkerSettings, tmp_path: Path) -> None:
     data = tmp_path / "data"
     asked = replace(whole, data_dir=str(data))
-    assert "is not there, or empty" in preflight.look(asked, {"mnist.npz": 3}).faults[0]
+    assert "(--data-dir) on " in preflight.look(asked, None).faults[0]
+    assert "is not there: name storage" in preflight.look(asked, {"mnist.npz": 3}).faults[0]
     data.mkdir()
     (data / "mnist.npz").write_text("abc")
     here = preflight.listing(str(data))
     assert here == {"mnist.npz": 3}
     assert preflight.look(asked, here).faults == ()
     assert preflight.look(asked, None).faults == ()  # the driver has no such folder: only machines do
+    (data / "more.npz").write_text("which the driver does not have")
+    assert preflight.look(asked, here).faults == ()
     (data / "mnist.npz").write_text("another")
     [fault] = preflight.look(asked, here).faults
-    assert "holds other files than on the driver's machine (mnist.npz)" in fault
+    assert "has not what the driver has there (mnist.npz)" in fault
+    (data / "mnist.npz").unlink()  # Keras would download it, and it might not be what the driver has
+    assert "(mnist.npz)" in preflight.look(asked, here).faults[0]
+
+
+def test_models_and_data_that_a_grid_names_must_be_there(whole: WorkerSettings, tmp_path: Path) -> None:
+    (tmp_path / "here.keras").touch()
+    asked = replace(whole, paths=(str(tmp_path / "here.keras"), str(tmp_path / "not.keras"), "s4://no/such"))
+    [fault] = preflight.look(asked, None).faults
+    assert fault.startswith(f"{tmp_path}/not.keras, s4://no/such, which the grid names, cannot be found on ")
 
 
 def test_a_disk_that_is_nearly_full_is_a_note(whole: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> None:

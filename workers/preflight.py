@@ -30,11 +30,14 @@ class Findings:
 
 
 def listing(data_dir: str | None) -> dict[str, int] | None:
-    """The files in a data folder with their sizes in bytes; None where it cannot be read, or is empty."""
+    """The datasets in a data folder, `<name>.npz`, with their sizes in bytes; None without a folder."""
     if data_dir is None:
         return None
     try:
-        return {info.base_name: info.size for info in Folder.at(data_dir).files()} or None
+        folder = Folder.at(data_dir)
+        if not folder.exists():
+            return None
+        return {info.base_name: info.size for info in folder.files() if info.extension == "npz"}
     except (OSError, ValueError):
         return None
 
@@ -58,12 +61,13 @@ def look(settings: WorkerSettings, data: dict[str, int] | None) -> Findings:
         here = listing(settings.data_dir)
         shown = f"{redacted(settings.data_dir)} (--data-dir) on {host}"
         if here is None:
-            faults.append(f"{shown} is not there, or empty: name storage that is the same on every machine")
-        elif data is not None and (others := _differing(here, data)):
-            faults.append(
-                f"{shown} holds other files than on the driver's machine ({others}): name storage that is "
-                "the same on every machine"
-            )
+            faults.append(f"{shown} is not there: name storage that is the same on every machine")
+        elif others := _differing(here, data or {}):
+            faults.append(f"{shown} has not what the driver has there ({others}): the data must be the same")
+    absent = [redacted(path) for path in settings.paths if not _exists(path)]
+    if absent:
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        faults.append(f"{', '.join(absent[:3])}{more}, which the grid names, cannot be found on {host}")
     for what, place in _local_folders(settings):
         free = shutil.disk_usage(place).free
         if free < _LITTLE_BYTES:
@@ -95,8 +99,16 @@ def _not_writable(place: str) -> str:
     return "" if same else "what is written is not there afterwards"
 
 
+def _exists(path: str) -> bool:
+    try:
+        return Folder.at(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _differing(here: dict[str, int], there: dict[str, int]) -> str:
-    names = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
+    """What the driver has and this machine has not: a missing dataset might be downloaded as another."""
+    names = sorted(name for name, size in there.items() if here.get(name) != size)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,6 +33,7 @@ from orchestrator.store.accepted import Accepted
 from orchestrator.store.folder import Store, writable_or_raise
 from orchestrator.store.records import Failure
 from workers.attacks import REGISTRY
+from workers.datasets.named import DATA_VARIABLE
 from workers.recipe import recipe_text
 from workers.shards import dimensions
 from workers.storage import absolute, redacted, token_in
@@ -279,16 +281,28 @@ def worker_settings(
 ) -> WorkerSettings:
     """What every worker is told: where everything is, as seen from wherever it runs."""
     output = absolute(prepared.store.location)
+    data_dir = options.data_dir or os.environ.get(DATA_VARIABLE)  # other machines do not have it there
     return WorkerSettings(
         output=output,
         cache=absolute(options.cache_dir) if options.cache_dir else beside(output, "victims"),
         run_id=run_id,
-        data_dir=absolute(options.data_dir) if options.data_dir else None,
+        data_dir=absolute(data_dir) if data_dir else None,
         provenance={key: value for key, value in (record or {}).items() if key not in _OF_THE_RUN},
         python_path=prepared.grid.python_path,
         runner=options.runner,
+        paths=_paths(prepared.plan),
         factories=_factories(prepared.plan),
     )
+
+
+def _paths(plan: Plan) -> tuple[str, ...]:
+    """What of the user's own is read from elsewhere than the data folder."""
+    found: dict[str, None] = {}
+    for victim, _ in plan.selected:
+        weights = victim.model.weights
+        location = weights.location if weights and weights.sha256 else None
+        found |= dict.fromkeys(filter(None, (victim.model.path, location, victim.dataset.path)))
+    return tuple(found)
 
 
 def _factories(plan: Plan) -> tuple[str, ...]:

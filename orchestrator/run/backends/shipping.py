@@ -67,6 +67,9 @@ def packed(settings: WorkerSettings, ship: Collection[str]) -> Iterator[Shipment
             if target.parts[0] in (*OURS, _PLACES):
                 raise BackendError(f"--ship {given}: its name is taken by robustsweep's own: rename it")
             packer.copy(source, root / target)
+            module = source.suffix == ".py" or (source / "__init__.py").is_file()
+            if module and target.parent != Path():  # what lies in the working folder itself is found anyway
+                path.append(target.parent.as_posix())
         yield Shipment(root, tuple(dict.fromkeys(path)))
 
 
