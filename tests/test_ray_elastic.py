@@ -170,8 +170,9 @@ def test_a_pool_grows_with_its_machines_and_lets_go_what_is_idle(
         summary = sweep(grid, output, backend="ray", address=machines.address, progress=progress)
     assert (summary.exit_code, summary.state.units_done, progress.said) == (0, 4, [])
     assert progress.sizes[:5] == [0, 1, 2, 3, 2]
-    assert "1 of 1 workers on 1 machine" in progress.pools
-    assert "3 of 3 workers on 2 machines (1 joined)" in progress.pools
+    assert progress.pools[0] == "0 of 1 workers on 1 machine"
+    assert any(pool.endswith(" of 3 workers on 2 machines (1 joined)") for pool in progress.pools)
+    assert progress.pools[-1] == "2 of 2 workers on 2 machines (1 joined)"
     assert times_counted(rows(output)) == {1: 3 * 40 * 2}
 
 
@@ -191,6 +192,10 @@ def test_a_job_says_which_machine_has_other_code_and_goes_on_without(
         summary = sweep(
             write_grid(tmp_path / "g.yaml"), output, backend="ray", address=address, progress=progress
         )
+        with pytest.raises(
+            BackendError, match=r"(?s)2 workers .* the machines carry 1; .* left out is .* runs other code"
+        ):
+            sweep(tmp_path / "g.yaml", tmp_path / "new", backend="ray", address=address, workers=2)
     assert summary.exit_code == 0
     [said] = progress.said
     assert f"(node {bad.node_id[:8]}) is left out: it runs other code than the driver: " in said
@@ -214,6 +219,7 @@ def test_storage_that_is_not_shared_is_said_before_anything_is_written(
         caught.value
     )
     assert not (output / "grid.yaml").exists()
+    assert list(tmp_path.rglob("*.tmp")) == []
 
 
 def test_a_machine_that_does_not_answer_is_not_waited_for(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,7 +107,7 @@ class RayBackend:
         self._events.extend(self._machines.look_at_all())
         self._ensure_hope()
         if not local:
-            self._ensure(self._machines.capacity, nodes)
+            self._ensure(self._machines.capacity, nodes, left_out=self._machines.left_out)
         if self.logs:
             self._quiet.enter_context(stderr_to(self.logs / "driver.log"))
         self._adjust()
@@ -165,7 +166,7 @@ class RayBackend:
         path = (*shipment.python_path, *self.settings.python_path)
         self.settings = replace(self.settings, python_path=path)
 
-    def _ensure(self, capacity: int, nodes: list[Node]) -> None:
+    def _ensure(self, capacity: int, nodes: list[Node], left_out: Sequence[str] = ()) -> None:
         """BackendError where the machines do not carry what was asked for, and nobody could bring others."""
         least, kind = self.options.least_workers, self._kinds[0]
         if capacity >= max(1, least) or (self.options.asked_workers and self._asking.possible(patient=True)):
@@ -177,6 +178,7 @@ class RayBackend:
         raise BackendError(
             f"{least} workers of {kind} each do not fit: the machines carry {capacity}; "
             f"ask for fewer with {option}, or for less with --cpus-per-worker and --gpus-per-worker"
+            + "".join(f"\n  left out is {reason}" for reason in left_out)
         )
 
     def _ensure_hope(self) -> None:
@@ -336,6 +338,7 @@ class RayBackend:
             self._machines.started(actor.node.node_id, actor.kind)
             actor.ready = True
             self._events.append(Ready(worker, value.host, strong=actor.kind is self._kinds[0]))
+            self._say()
             return
         actor.unit = None
         self._events.append(Finished(worker, value))

@@ -77,8 +77,15 @@ class Machines:
 
     @property
     def capacity(self) -> int:
-        """How many workers those that are good carry, free or not."""
-        return sum(carried((self._known or {})[node_id].resources, self._kinds) for node_id in self._good)
+        """How many workers those carry that are good, or may be, free or not."""
+        first = self._kinds[0].kind
+        able = (node for node in (self._known or {}).values() if (node.node_id, first) not in self._left_out)
+        return sum(carried(node.resources, self._kinds) for node in able)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Which are, and why."""
+        return list(dict.fromkeys(self._left_out.values()))
 
     def started(self, node_id: str, kind: Shape) -> None:
         """A worker there is ready."""
