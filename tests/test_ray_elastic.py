@@ -19,6 +19,9 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private.services import get_node_ip_address
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from ray.autoscaler.v2.sdk import get_cluster_status
 
 import workers
 from orchestrator.errors import BackendError
@@ -278,8 +281,6 @@ def test_a_machine_with_a_gpu_has_one_worker_on_it_and_others_beside(
 @contextmanager
 def autoscaling(folder: Path, mark: str) -> Iterator[str]:
     """The address of a cluster whose head has no CPU, and whose autoscaler brings machines of one CPU."""
-    from ray._private.services import get_node_ip_address
-
     address = f"{get_node_ip_address()}:{(port := free_port())}"
     steps = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
     config = {
@@ -288,7 +289,10 @@ def autoscaling(folder: Path, mark: str) -> Iterator[str]:
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": 1,
         "provider": {
-            "type": "fake_multinode",
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "launch_multiple": True,
+            "head_node_id": FAKE_HEAD_NODE_ID,
             "gcs_address": address,
             "use_node_id_as_ip": True,
             "disable_node_updaters": True,
@@ -318,7 +322,14 @@ def autoscaling(folder: Path, mark: str) -> Iterator[str]:
         f"start --head --port={port} --include-dashboard=false --num-cpus=0 "
         f"--autoscaling-config={folder / 'autoscaler.json'}"
     )
-    settings = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_AUTH_MODE": "disabled"}
+    settings = {
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+    }
     with ray_process(command, mark, **settings):
         until_answered(port)
         yield address
@@ -327,13 +338,18 @@ def autoscaling(folder: Path, mark: str) -> Iterator[str]:
 def test_a_cluster_is_asked_for_machines_and_nothing_is_asked_for_at_the_end(
     tmp_path: Path, output: Path, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is no machine at first, which is said at once where none was to be asked for. Of the three that
-    could be had two are: one for the training, and another for what can run beside once that is done."""
+    """There is no machine at first, which is said at once where none was to be asked for, or no such one can
+    be had. Of the three that could be had two are: one for the training, and another for what can run beside
+    once that is done."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with autoscaling(tmp_path, mark) as address:
         progress, asked = Watching(), {"backend": "ray", "address": address}
         with pytest.raises(BackendError, match="no machine has 1 CPU for a worker; there are: 0 CPUs"):
             sweep(write_grid(tmp_path / "g.yaml"), output, **asked)
+        with pytest.raises(
+            BackendError, match=r"no machine carries .*autoscaler has no kind of machine with 64 CPUs"
+        ):
+            sweep(tmp_path / "g.yaml", output, cpus_per_worker=64, max_workers=1, **asked)
         grid = write_grid(tmp_path / "g.yaml", ["wait"], examples=80, slice=20)
 
         def act() -> None:
@@ -347,14 +363,7 @@ def test_a_cluster_is_asked_for_machines_and_nothing_is_asked_for_at_the_end(
         assert max(progress.sizes) == 2
         ray.init(address, logging_level="ERROR", log_to_driver=False)
         try:
-            until(lambda: demanded() == [], seconds=20)
+            until(lambda: get_cluster_status(address).resource_demands.ray_task_actor_demand == [], 20)
             assert len([node for node in ray.nodes() if node["Alive"]]) == 1 + 2  # type: ignore[no-untyped-call]
         finally:
             ray.shutdown()
-
-
-def demanded() -> Any:
-    """What the autoscaler knows to be lacking."""
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    return json.loads(_internal_kv_get("__autoscaling_status"))["load_metrics_report"]["resource_demand"]

@@ -189,6 +189,13 @@ class RayBackend:
         if reasons and not (self.options.asked_workers and self._asking.possible()):
             raise BackendError("\n  ".join(["workers do not start:", *reasons]))
 
+    def _ensure_more(self) -> None:
+        """The autoscaler has no machine for a worker: BackendError where none is there either."""
+        what = f"the cluster's autoscaler has no kind of machine with {self._kinds[0]}"
+        if not self._machines.capacity:
+            raise BackendError(f"no machine carries a worker, and {what}")
+        self._events.append(Notice(f"warning: {what}: the pool stays as large as its machines"))
+
     def _adjust(self) -> None:
         """Look at the machines; then let go, start, and ask for, as many workers as there is work for."""
         now = time.monotonic()
@@ -206,7 +213,10 @@ class RayBackend:
         starting = sum(not actor.ready for actor in self._actors.values())
         lacking = max(self._startable - starting, options.least_workers - len(self._actors))
         room = min(size, options.asked_workers) - len(self._actors)
+        refused = self._asking.refused
         self._asking.ask(min(room, lacking), ready=len(self._actors) - starting)
+        if self._asking.refused and not refused:
+            self._ensure_more()
         self._say()
 
     def _let_go(self, count: int) -> None:

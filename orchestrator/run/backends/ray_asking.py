@@ -30,6 +30,7 @@ class Asking:
         self._kind = kind
         self._waiting: list[Any] = []
         self._task: Any = None
+        self.refused = False  # the autoscaler has no such machine
 
     @property
     def count(self) -> int:
@@ -37,6 +38,8 @@ class Asking:
 
     def possible(self, *, patient: bool = False) -> bool:
         """Whether the cluster could bring a machine for such a worker; `patient`: it may have to wake up."""
+        if self.refused:
+            return False
         until = time.monotonic() + (_FIRST_WORD_SECONDS if patient else 0.0)
         while not (can := self._cluster.can_bring(lambda machine: self._kind.fits(machine) > 0)):
             if can is False or time.monotonic() >= until:
@@ -48,7 +51,8 @@ class Asking:
         """Have room for so many asked for, no longer for more, and no more than a few at a time."""
         if self._waiting:  # what found room is no longer needed: a worker is started there
             _, self._waiting = ray.wait(self._waiting, num_returns=len(self._waiting), timeout=0)
-        count = min(count, _MANY, max(_FEW, ready))
+            self.refused = self.refused or self._cluster.refuses(self._kind.needs)
+        count = 0 if self.refused else min(count, _MANY, max(_FEW, ready))
         if count > len(self._waiting) and not self.possible():
             return
         while len(self._waiting) > max(count, 0):

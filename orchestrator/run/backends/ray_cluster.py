@@ -20,6 +20,7 @@ from typing import Any
 import ray
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.core.generated import autoscaler_pb2
 from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get
 
@@ -29,6 +30,8 @@ from workers.machine import available_cpus
 
 # Actors exchange only units and reports: Ray's default store would claim a third of the memory.
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
+
+_autoscaler: Any = autoscaler_pb2  # its names are made when it is imported
 
 _LOOK_SECONDS = 2.0
 # A head that was started anew answers within this time; after 60 s without one Ray ends this process itself,
@@ -176,7 +179,7 @@ class Cluster:
         if config and config.node_group_configs:
             groups = config.node_group_configs
             return any(group.max_count and able(dict(group.resources)) for group in groups)
-        if is_autoscaler_v2():
+        if is_autoscaler_v2(fetch_from_server=True):
             return True
         said = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or b"{}")
         if not (report := said.get("autoscaler_report")):
@@ -184,6 +187,21 @@ class Cluster:
         # Without an autoscaler, each machine counts as of a type of its own.
         kinds = {*report["active_nodes"], *(report.get("node_type_mapping") or {}).values()}
         return any(not kind.startswith("node_") for kind in kinds)
+
+    def refuses(self, needs: Mapping[str, float]) -> bool:
+        """Whether the cluster's autoscaler has said that it has no kind of machine for what was asked for.
+
+        Only the second version of Ray's says so.
+        """
+        if self.local or not self.answers() or not is_autoscaler_v2(fetch_from_server=True):
+            return False
+        worker: Any = ray._private.worker.global_worker
+        try:
+            said = worker.gcs_client.get_cluster_status(timeout_s=_LOOK_SECONDS)
+        except RayError:
+            return False
+        state = _autoscaler.GetClusterStatusReply.FromString(said).autoscaling_state
+        return any(dict(one.resources_bundle) == needs for one in state.infeasible_resource_requests)
 
     def _ended(self) -> dict[str, int]:
         """Ray's processes that were started here and have ended, with their exit codes."""
