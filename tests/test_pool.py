@@ -18,7 +18,7 @@ import workers
 from orchestrator.arguments import parse_amounts, parse_bytes
 from orchestrator.errors import BackendError, UserError
 from orchestrator.run.backends import shipping
-from orchestrator.run.backends.shapes import Shape, carried, shapes
+from orchestrator.run.backends.shapes import Shape, carried, described, shapes
 from orchestrator.run.backends.shipping import packed
 from orchestrator.run.options import RunOptions
 from workers import preflight
@@ -85,6 +85,8 @@ def test_a_worker_is_described_by_all_that_it_takes() -> None:
     assert str(Shape("cpu", 1)) == "1 CPU"
     whole = Shape("gpu", 4, 1.0, 8 * 10**9, (("spot", 1.0),))
     assert str(whole) == "4 CPUs, 1 GPU, 8 GB of memory and 1 spot"
+    assert described(CPU_BOX, whole) == "8 CPUs, 32.0 GB of memory and 2 spot"
+    assert described(GPU_BOX, Shape("gpu", 1, 1.0)) == "16 CPUs and 4 GPUs"
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ class RayBackend:
         if capacity >= max(1, least) or (self.options.asked_workers and self._asking.possible(patient=True)):
             return
         if not capacity:
-            there = ", ".join(sorted({described(node.resources) for node in nodes}))
+            there = ", ".join(sorted({described(node.resources, kind) for node in nodes}))
             raise BackendError(f"no machine has {kind} for a worker; there are: {there or 'no machines'}")
         option = "--workers" if self.options.workers else "--min-workers"
         raise BackendError(

@@ -79,9 +79,11 @@ def carried(machine: Amounts, kinds: Iterable[Shape]) -> int:
     return count
 
 
-def described(machine: Amounts) -> str:
-    """For people: "4 CPUs and 1 GPU"."""
-    return _listed(_counted(machine.get("CPU", 0.0), machine.get("GPU", 0.0)))
+def described(machine: Amounts, kind: Shape) -> str:
+    """For people, what a machine has of what a worker needs: "4 CPUs and 1 GPU"."""
+    memory = [f"{machine.get('memory', 0.0) / 1e9:.1f} GB of memory"] if kind.memory else []
+    own = [f"{machine.get(name, 0.0):g} {name}" for name, _ in kind.resources]
+    return _listed([*_counted(machine.get("CPU", 0.0), machine.get("GPU", 0.0)), *memory, *own])
 
 
 def _counted(cpus: float, gpus: float) -> list[str]:
