@@ -18,6 +18,8 @@ import workers
 from orchestrator.arguments import parse_amounts, parse_bytes
 from orchestrator.errors import BackendError, UserError
 from orchestrator.run.backends import shipping
+from orchestrator.run.backends.ray_cluster import Node
+from orchestrator.run.backends.ray_machines import Machines
 from orchestrator.run.backends.shapes import Shape, carried, described, shapes
 from orchestrator.run.backends.shipping import packed
 from orchestrator.run.options import RunOptions
@@ -258,6 +260,78 @@ def test_a_module_with_an_error_is_shipped_all_the_same(here: Path) -> None:
 
 
 # What is looked at
+
+
+class GivenCluster:
+    def __init__(self) -> None:
+        self.there: list[Node] = []
+
+    def answers(self) -> bool:
+        return True
+
+    def nodes(self) -> list[Node]:
+        return self.there
+
+
+class GivenPreflight:
+    def __init__(self, found: dict[str, preflight.Findings]) -> None:
+        self.found = found
+        self.asked: list[Node] = []
+
+    @property
+    def waiting(self) -> int:
+        return len(self.asked)
+
+    def ask(self, node: Node) -> None:
+        self.asked.append(node)
+
+    def answers(self, timeout: float) -> list[tuple[Node, preflight.Findings]]:
+        asked, self.asked = self.asked, []
+        return [(node, self.found.get(node.node_id, preflight.Findings())) for node in asked]
+
+
+def node(name: str, *, leaving: bool = False, **resources: float) -> Node:
+    return Node(name, f"host-{name}", {"CPU": 4.0, **resources}, {}, leaving)
+
+
+def test_machines_come_are_judged_and_go() -> None:
+    gpu, cpu = Shape("gpu", 1, 1.0), Shape("cpu", 1)
+    cluster, flight = Given(), Given()
+    flight.found = {
+        "bad": preflight.Findings(("its disk is another",)),
+        "b": preflight.Findings((), ("full",)),
+    }
+    machines = Machines(cluster, [gpu, cpu], flight)  # type: ignore[arg-type]
+
+    def good(kind: Shape) -> list[str]:
+        return [one.node_id for one in machines.good(kind)]
+
+    cluster.there = [node("a"), node("b", GPU=1.0), node("bad"), node("none", CPU=0.0)]
+    notices = machines.look_at_all()
+    assert sorted(notice.text for notice in notices) == [
+        "host-bad (node bad) is left out: its disk is another",
+        "warning: full",
+    ]
+    assert (good(cpu), machines.capacity, machines.hopeless) == (["a", "b"], 4 + 4, [])
+    cluster.there = [node("a"), node("b", GPU=1.0, leaving=True), node("c")]  # b is a spot machine
+    assert machines.look() == []
+    assert (good(cpu), machines.joined, machines.gone) == (["a", "c"], 1, 1)
+    assert machines.told(2, 3, asked=1) == (
+        "2 of 4 workers on 3 machines (1 joined, 1 gone), room for 1 asked of the cluster"
+    )
+    cluster.there = [node("b", GPU=1.0)]
+    machines.look()
+    assert machines.start_failed("b", gpu, "no CUDA", for_good=True) != []
+    assert (good(gpu), good(cpu), machines.hopeless) == ([], ["b"], [])
+    machines.start_failed("b", cpu, "no disk")
+    machines.started("b", cpu)  # one that starts forgives those that did not
+    assert [machines.start_failed("b", cpu, "no disk") for _ in range(2)] == [[], []]
+    [notice] = machines.start_failed("b", cpu, "no disk")
+    assert notice.text == "host-b (node b) is left out: workers of 1 CPU do not start there: no disk"
+    assert machines.hopeless == [
+        "host-b (node b): workers of 1 CPU and 1 GPU do not start there: no CUDA",
+        "host-b (node b): workers of 1 CPU do not start there: no disk",
+    ]
 
 
 def test_a_machine_is_asked_for_its_code_by_a_function_that_is_sent(tmp_path: Path) -> None:

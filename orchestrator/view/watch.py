@@ -122,7 +122,7 @@ class Watched:
             "grid": status.grid,
             "host": status.host,
             "state": status.state if answer == "ended" else {"live": "running"}.get(answer, answer),
-            "note": status.note,
+            "note": "; ".join(filter(None, (status.pool, status.note))),
             "cells": status.cells,
             "cells_done": status.cells_done,
             "units": status.units,

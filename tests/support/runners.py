@@ -117,15 +117,17 @@ class Picky(MadeUp):
 
 
 class Telling(MadeUp):
-    """Says in a file below the output folder's `on/` which GPUs its worker has, once it has done a unit."""
+    """Says in a file below the output folder's `on/` what its worker has, and waits until three have."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         super().__init__(settings)
         self.told = f"{settings.cpus} CPUs, {settings.gpus:g} GPUs ({os.environ.get('CUDA_VISIBLE_DEVICES')})"
 
     def __call__(self, unit: Unit) -> Done:
-        self.output.publish(f"on/{os.getpid()}", self.told.encode())
-        time.sleep(0.5)
+        if isinstance(unit, Evaluation):
+            self.output.publish(f"on/{os.getpid()}", self.told.encode())
+            while len(self.output.files("on")) < 3:
+                time.sleep(0.05)
         return super().__call__(unit)
 
 

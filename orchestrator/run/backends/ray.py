@@ -287,20 +287,7 @@ class RayBackend:
         if self._cluster.local:
             return
         ready = sum(actor.ready for actor in self._actors.values())
-        wanted = len(self._actors) + self._asking.count
-        machines, changes = len(self._machines), []
-        if self._machines.joined:
-            changes.append(f"{self._machines.joined} joined")
-        if self._machines.gone:
-            changes.append(f"{self._machines.gone} gone")
-        if self._machines.unanswered:
-            changes.append(f"{self._machines.unanswered} being looked at")
-        text = f"{ready} of {wanted} workers on {machines} machine{'s' if machines != 1 else ''}"
-        text += f" ({', '.join(changes)})" if changes else ""
-        if machines and not wanted:
-            text += ", where others use all there is"
-        if self._asking.count:
-            text += f", room for {self._asking.count} asked of the cluster"
+        text = self._machines.told(ready, len(self._actors), asked=self._asking.count)
         if text != self._said:
             self._said = text
             self._events.append(Pool(text))

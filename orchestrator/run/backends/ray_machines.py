@@ -32,10 +32,6 @@ class Machines:
         self._left_out: dict[tuple[str, str], str] = {}  # (machine, kind) -> which, and why
         self._failed_starts: Counter[tuple[str, str]] = Counter()  # since one there was good
 
-    def __len__(self) -> int:
-        """Those that are good."""
-        return len(self._good)
-
     def look(self) -> list[Notice]:
         """See who has come and gone, have those that came looked at, and hear what was found."""
         if not self._cluster.answers():
@@ -118,6 +114,17 @@ class Machines:
             if able <= self._left_out.keys()
             else []
         )
+
+    def told(self, ready: int, workers: int, *, asked: int) -> str:
+        """In words, with so many workers that are ready, of all that there are, and room asked for others."""
+        count, wanted = len(self._good), workers + asked
+        changes = [(self.joined, "joined"), (self.gone, "gone"), (self.unanswered, "being looked at")]
+        said = ", ".join(f"{number} {what}" for number, what in changes if number)
+        text = f"{ready} of {wanted} workers on {count} machine{'s' if count != 1 else ''}"
+        text += f" ({said})" if said else ""
+        if asked:
+            text += f", room for {asked} asked of the cluster"
+        return text if wanted or not count else f"{text}, where others use all there is"
 
     def _heard(self, timeout: float = 0.0) -> list[Notice]:
         notices: list[Notice] = []
