@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from orchestrator.errors import LibraryError, UserError
+from orchestrator.errors import LibraryError, UserError, arguments
 from orchestrator.plots import Plots
 from orchestrator.results.attacked import attacks_table
 from orchestrator.results.choice import Names, choose, made, several, wanted_names
@@ -235,8 +235,9 @@ class Sweep:
         """Robustness tables, as `robustsweep table` shows them: of some names only, and one for each value of
         what they are made `by` (sweep, model, defence, attack). UserError for a name that is not there."""
         wanted = wanted_names(dataset=dataset, model=model, defence=defence, attack=attack, norm=norm)
-        tables = made(self._results, metric) if metric != "robust_accuracy" else self._tables
-        return Tables(choose(tables, wanted, several(by)), digits)
+        with arguments():
+            tables = made(self._results, metric) if metric != "robust_accuracy" else self._tables
+            return Tables(choose(tables, wanted, several(by)), digits)
 
     @property
     def plot(self) -> Plots:
@@ -251,7 +252,8 @@ class Sweep:
         from orchestrator.report.facts import gather
         from orchestrator.report.page import write_report
 
-        write_report(lambda: gather(self._stores, self._results, self.warnings), os.fspath(path))
+        with arguments():
+            write_report(lambda: gather(self._stores, self._results, self.warnings), os.fspath(path))
 
     def compare(self, first: str, second: str) -> Relation:
         """Two models, defences or sweeps among these, example by example: see `robustsweep.compare`."""

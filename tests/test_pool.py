@@ -296,11 +296,8 @@ def node(name: str, *, leaving: bool = False, **resources: float) -> Node:
 
 def test_machines_come_are_judged_and_go() -> None:
     gpu, cpu = Shape("gpu", 1, 1.0), Shape("cpu", 1)
-    cluster, flight = Given(), Given()
-    flight.found = {
-        "bad": preflight.Findings(("its disk is another",)),
-        "b": preflight.Findings((), ("full",)),
-    }
+    found = {"bad": preflight.Findings(("its disk is another",)), "b": preflight.Findings((), ("full",))}
+    cluster, flight = GivenCluster(), GivenPreflight(found)
     machines = Machines(cluster, [gpu, cpu], flight)  # type: ignore[arg-type]
 
     def good(kind: Shape) -> list[str]:
