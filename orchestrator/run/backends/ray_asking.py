@@ -19,6 +19,8 @@ from orchestrator.run.backends.shapes import Shape
 
 _FEW = 4  # asked for at a time; later as many as there are workers already
 _MANY = 16
+# After what was asked for has found room: a worker is to start there before another such task takes it again.
+_PAUSE_SECONDS = 5.0
 _FIRST_WORD_SECONDS = 10.0  # an autoscaler that has just started says nothing for so long
 
 
@@ -30,6 +32,7 @@ class Asking:
         self._kind = kind
         self._waiting: list[Any] = []
         self._task: Any = None
+        self._pause_until = 0.0
         self.refused = False  # the autoscaler has no such machine
 
     @property
@@ -49,11 +52,13 @@ class Asking:
 
     def ask(self, count: int, *, ready: int) -> None:
         """Have room for so many asked for, no longer for more, and no more than a few at a time."""
-        if self._waiting:  # what found room is no longer needed: a worker is started there
-            _, self._waiting = ray.wait(self._waiting, num_returns=len(self._waiting), timeout=0)
+        if self._waiting:
+            found, self._waiting = ray.wait(self._waiting, num_returns=len(self._waiting), timeout=0)
+            if found:
+                self._pause_until = time.monotonic() + _PAUSE_SECONDS
             self.refused = self.refused or self._cluster.refuses(self._kind.needs)
         count = 0 if self.refused else min(count, _MANY, max(_FEW, ready))
-        if count > len(self._waiting) and not self.possible():
+        if count > len(self._waiting) and (time.monotonic() < self._pause_until or not self.possible()):
             return
         while len(self._waiting) > max(count, 0):
             self._cancel(self._waiting.pop())
