@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 import workers
 from orchestrator.arguments import parse_amounts, parse_bytes
 from orchestrator.errors import BackendError, UserError
-from orchestrator.run.backends import shipping
+from orchestrator.run.backends import ray_asking, shipping
 from orchestrator.run.backends.ray_cluster import Node
 from orchestrator.run.backends.ray_machines import Machines
 from orchestrator.run.backends.shapes import Shape, carried, described, shapes
@@ -440,3 +441,60 @@ def test_a_disk_that_is_nearly_full_is_a_note(whole: WorkerSettings, monkeypatch
     assert found.faults == ()
     assert len(found.notes) == 3
     assert "MB left for temporary files" in found.notes[0]
+
+
+class GivenRay:
+    """Tasks that find room once they are in `found`."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.found: set[int] = set()
+        self.cancelled: list[int] = []
+
+    def remote(self, **options: Any) -> Any:
+        return lambda function: SimpleNamespace(remote=self.ask)
+
+    def ask(self) -> int:
+        self.asked += 1
+        return self.asked
+
+    def wait(self, calls: list[int], **_: Any) -> tuple[list[int], list[int]]:
+        return [one for one in calls if one in self.found], [one for one in calls if one not in self.found]
+
+    def cancel(self, call: int) -> None:
+        self.cancelled.append(call)
+
+
+def test_room_that_was_asked_for_is_left_to_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another such task at once would take it again, and no worker would ever start."""
+    now, given = [100.0], GivenRay()
+
+    monkeypatch.setattr(ray_asking, "ray", given)
+    monkeypatch.setattr(ray_asking.time, "monotonic", lambda: now[0])
+
+    class Growing:
+        def can_bring(self, able: Any) -> bool:
+            return bool(able({"CPU": 1.0}))
+
+        def refuses(self, needs: Any) -> bool:
+            return False
+
+        def answers(self) -> bool:
+            return True
+
+    asking = ray_asking.Asking(Growing(), Shape("cpu", 1))  # type: ignore[arg-type]
+    asking.ask(9, ready=0)
+    assert (asking.count, given.asked) == (4, 4)  # a few at a time
+    given.found = {1, 2}
+    asking.ask(9, ready=0)
+    assert (asking.count, given.asked) == (2, 4)
+    now[0] += 4.9
+    asking.ask(9, ready=0)
+    assert (asking.count, given.asked) == (2, 4)
+    now[0] += 0.2
+    asking.ask(9, ready=0)
+    assert (asking.count, given.asked) == (4, 6)
+    asking.ask(1, ready=6)
+    assert (asking.count, given.cancelled) == (1, [6, 5, 4])
+    asking.stop()
+    assert (asking.count, given.cancelled) == (0, [6, 5, 4, 3])
