@@ -103,6 +103,12 @@ GpusOption = Annotated[
 AddressOption = Annotated[
     str, typer.Option(help="local: start Ray here. auto, or host:port: join that cluster.")
 ]
+GraceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME", help="How long what has been merged stays, for who is reading it; 0: not at all."
+    ),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 MaxFailuresOption = Annotated[
     str | None, typer.Option(metavar="N|P%", help="Stop when more units than this have failed for good.")

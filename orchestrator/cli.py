@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from orchestrator import completion
+from orchestrator import completion, rereading
 from orchestrator.arguments import (
     RECORD_FORMATS,
     AddressOption,
@@ -28,6 +28,7 @@ from orchestrator.arguments import (
     FigureArgument,
     FormatOption,
     GpusOption,
+    GraceOption,
     GridArgument,
     Listing,
     MaxFailuresOption,
@@ -59,7 +60,7 @@ from orchestrator.arguments import (
     parse_epsilon,
     query_text,
 )
-from orchestrator.console import make_console, print_record, saying, text_form, user_errors, warn
+from orchestrator.console import doing_again, make_console, print_record, saying, text_form, user_errors, warn
 from orchestrator.errors import UserError
 from orchestrator.results.text import BINARY, FORMATS
 from orchestrator.store import OUTPUTS
@@ -516,6 +517,7 @@ def query(
         if out is None:
             with ask() as answer:
                 for piece in answer_text(answer, text_form(kind)):
+                    rereading.once()
                     sys.stdout.write(piece)
         elif kind in BINARY:
             write_answer(ask, kind, out)
@@ -736,6 +738,37 @@ def clean(
 
 
 @app.command()
+def compact(outputs: OutputsArgument, dry_run: DryRunOption = False, grace: GraceOption = "1h") -> None:
+    """Merge the small files of sweeps into few large ones, which tables and queries read much faster.
+
+    Sweeps may run and be read meanwhile. What has been merged goes once all of it has been found in the new
+    file and the grace is over: run the command again then. Exit codes: 0; 1 something had to be left as it
+    is; 2 bad input.
+    """
+    with user_errors():
+        from orchestrator import show_compacted
+        from orchestrator.store import compacting
+        from orchestrator.store.locate import existing_outputs, with_strengthened
+
+        seconds = parse_duration(grace, "--grace")
+        console = make_console()
+        left = 0
+        for name, store in with_strengthened(existing_outputs(outputs)).items():
+            with saying(f"compacting {name}") as say:
+                if dry_run:
+                    plan = compacting.plan_compaction(store.accepted_shards(), grace=seconds)
+                else:
+                    done = compacting.compact(store, grace=seconds, progress=say)
+            if dry_run:
+                show_compacted.plan(console, name, plan)
+                continue
+            show_compacted.done(console, name, done)
+            warn(f"{name}: shards/{one.name} stays as it is: {one.reason}" for one in done.left)
+            left += len(done.left)
+    raise typer.Exit(1 if left else 0)
+
+
+@app.command()
 def init(
     path: Annotated[str, typer.Argument(metavar="FILE", help="The grid file to write.")] = "grid.yaml",
 ) -> None:
@@ -812,6 +845,11 @@ def _results(outputs: list[str]) -> list[Results]:
         results, warnings = read_results(existing_outputs(outputs))
     warn(warnings)
     return results
+
+
+for command in (*app.registered_commands, *export.registered_commands):
+    if command.callback:
+        command.callback = doing_again(command.callback)
 
 
 if __name__ == "__main__":
