@@ -17,9 +17,9 @@ def plan(console: Console, name: str, found: Compaction) -> None:
     files = [one for group in found.groups for one in group.files]
     said = []
     if files:
-        said.append(
-            f"would merge {_files(len(files), sum(one.size for one in files))} into about {len(found.groups):,}"
-        )
+        size = sum(one.size for one in files)
+        gone = "" if found.grace > 0 else " and remove them"
+        said.append(f"would merge {_files(len(files), size)} into about {len(found.groups):,}{gone}")
     if found.removable:
         said.append(f"would remove {_superseded(found.removable)} merged before")
     if found.waiting:
@@ -36,9 +36,10 @@ def done(console: Console, name: str, found: Compacted) -> None:
     if found.removed:
         said.append(f"removed {_files(found.removed, found.removed_bytes)} that had been merged")
     if found.waiting:
+        files = _files(found.waiting, found.waiting_bytes)
         said.append(
-            f"{_files(found.waiting, found.waiting_bytes)} that have been merged stay for who is reading them: "
-            "the same command removes them once the grace is over"
+            f"{files} that have been merged stay for who is reading them: the same command removes them once "
+            "the grace is over"
         )
     console.print(escape(f"{name}: {'; '.join(said) or _NOTHING_TO_MERGE}"), highlight=False, soft_wrap=True)
 

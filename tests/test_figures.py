@@ -554,7 +554,7 @@ def test_bad_input_is_one_clear_error(kind: str, choice: dict[str, Any], message
 def test_from_python_and_in_notebooks() -> None:
     from orchestrator.plots import Plots
 
-    plot = Plots([results_of(cells())])
+    plot = Plots(lambda use: use([results_of(cells())]))
     figure = plot.curves(dataset="mnist", width=3.3)
     assert isinstance(figure, Figure) and figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
     assert isinstance(plot.heatmap(epsilon=0.1), Figure)

@@ -66,6 +66,7 @@ class Compaction:
     groups: Sequence[Group]
     removable: Sequence[Superseded]  # merged long enough ago
     waiting: Sequence[Superseded]  # not yet
+    grace: float  # seconds for which what is merged stays
 
 
 @dataclass(slots=True)
@@ -135,6 +136,7 @@ def plan_compaction(
         ],
         [one for one, ready in zip(accepted.superseded, due, strict=True) if ready],
         [one for one, ready in zip(accepted.superseded, due, strict=True) if not ready],
+        grace,
     )
 
 
@@ -159,7 +161,13 @@ def compact(
         generation = 1 + max(found.generation for found in group.files)
         for merger in _mergers(store, group, limits, partly, done.left):
             data, name = merger.finish(generation), layout.new_merged(group.victim_id)
-            verify(name, pa.BufferReader(data))
+            try:
+                verify(name, pa.BufferReader(data))
+            except DamagedError as error:  # memory, or a library, that cannot be relied on
+                done.left += [
+                    SetAside(found.file, f"it could not be merged: {error}") for found in group.files
+                ]
+                continue
             store.shards.publish(name, memoryview(data))
             done.into.append((name, data.size))
         done.merged += len(group.files)

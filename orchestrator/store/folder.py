@@ -393,6 +393,7 @@ class Store:
             failures=pa.Table.from_pylist([asdict(one) for one in self.failures()], schema=FAILURES),
             probes=pa.Table.from_pylist(probes, schema=PROBES),
             stronger=self._stronger,
+            gone=accepted.gone,
             transfers=transfers,
             transferred=accepted.dataset("transfer"),
             certificates=certificates,
