@@ -161,7 +161,7 @@ def seen(store: Store) -> list[str]:
     cells, by_attack = measured_results(accepted, attacks, nothing_kept)
     return [
         *(repr(table.sort_by(order).to_pylist()) for table in datasets),
-        repr(accepted.coverage_rows()),
+        repr(accepted.coverage_table().to_pylist()),
         repr([(one.name, one.reason) for one in accepted.set_aside]),
         repr(sorted(info.name for info in accepted.twice)),
         repr(cells.sort_by("cell_id").to_pylist()),
@@ -339,7 +339,7 @@ def test_what_is_merged_is_what_the_files_take(local: Store) -> None:
 
 @pytest.mark.parametrize("grace", [0.0, 60.0])
 def test_two_at_once_lose_nothing(local: Store, grace: float) -> None:
-    """Another merges the same, and perhaps removes it, while this one is about to publish what it has made."""
+    """Another merges the same, and perhaps removes it, while this one is to publish what it has made."""
     before, publish = seen(local), Folder.publish
     others: list[Any] = []
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as pads
 
 from orchestrator.intervals import Interval, add, subtract
+from orchestrator.results.schemas import COVERAGE
 from orchestrator.store.found import Found, Superseded, at_home
 from orchestrator.store.rows import Piece, Rows
 from workers.pins import Pin
@@ -86,25 +88,38 @@ class Accepted:
     def _pieces(self) -> list[Piece]:
         return [*map(Piece, self._whole), *(Piece(info, ranges) for info, ranges in self._parts)]
 
-    def coverage_rows(self) -> list[dict[str, Any]]:
-        """One row for each accepted cell of each shard, as `results.COVERAGE`."""
-        whole = [
-            (info, {cell_id: [(info.start, info.stop)] for cell_id in info.cells}) for info in self._whole
+    def coverage_table(self) -> pa.Table:
+        """One row for each accepted range of each cell of each shard, `results.COVERAGE`."""
+        infos: list[ShardInfo] = []
+        counts: list[int] = []
+        cells: list[str] = []
+        starts: list[int] = []
+        stops: list[int] = []
+        for info in self._whole:
+            infos.append(info)
+            counts.append(len(info.cells))
+            cells += info.cells
+            starts += [info.start] * len(info.cells)
+            stops += [info.stop] * len(info.cells)
+        for info, ranges in self._parts:
+            here = [(cell, *one) for cell, intervals in ranges.items() for one in intervals]
+            infos.append(info)
+            counts.append(len(here))
+            for cell, start, stop in here:
+                cells.append(cell)
+                starts.append(start)
+                stops.append(stop)
+        of = np.repeat(np.arange(len(infos)), counts)
+        each = np.array([info.seconds / len(info.cells) / (info.stop - info.start) for info in infos])
+        said = [
+            pa.array([getattr(info, name) for info in infos], pa.string()).take(pa.array(of))
+            for name in _SAID
         ]
-        return [
-            {
-                "cell_id": cell_id,
-                "start": start,
-                "stop": stop,
-                "seconds": info.seconds / len(info.cells) * (stop - start) / (info.stop - info.start),
-                "device": info.device,
-                "code": info.code,
-                "versions": info.versions,
-            }
-            for info, ranges in [*whole, *self._parts]
-            for cell_id, intervals in ranges.items()
-            for start, stop in intervals
-        ]
+        seconds = each[of] * (np.array(stops, np.int64) - np.array(starts, np.int64))
+        return pa.table([cells, starts, stops, seconds, *said], schema=COVERAGE)
+
+
+_SAID = ("device", "code", "versions")
 
 
 def accept_found(
@@ -151,13 +166,20 @@ def accept(
             reason = f"its victim had weights {own[:12]}…, this folder is pinned to {pinned[:12]}…"
             result.set_aside.append(SetAside(info.name, reason, info.file))
             continue
+        whole = [(info.start, info.stop)]
         new: dict[str, list[Interval]] = {}
         for cell_id in info.cells:
             covered = result.coverage.get(cell_id, [])
-            if left := subtract([(info.start, info.stop)], covered):
+            if not covered or covered[-1][1] <= info.start:  # as most are: behind what is there
+                new[cell_id] = whole
+                if covered and covered[-1][1] == info.start:
+                    covered[-1] = covered[-1][0], info.stop
+                else:
+                    result.coverage.setdefault(cell_id, covered).append(whole[0])
+            elif left := subtract(whole, covered):
                 new[cell_id] = left
                 result.coverage[cell_id] = add(covered, info.start, info.stop)
-        if len(new) == len(info.cells) and all(left == [(info.start, info.stop)] for left in new.values()):
+        if len(new) == len(info.cells) and all(left == whole for left in new.values()):
             result._whole.append(info)
         elif new:
             result._parts.append((info, new))

@@ -26,7 +26,6 @@ from orchestrator import rereading
 from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval, add
 from orchestrator.results.schemas import (
-    COVERAGE,
     FAILURES,
     HISTORY,
     LABELS,
@@ -387,7 +386,7 @@ class Store:
             examples=accepted.dataset(),
             wanted=wanted,
             measured=partial(measured_results, accepted, attacks, self.folder.folder(layout.MEASURED)),
-            coverage=pa.Table.from_pylist(accepted.coverage_rows(), schema=COVERAGE),
+            coverage=accepted.coverage_table(),
             victims=pa.Table.from_pylist(victims, schema=VICTIMS),
             history=pa.Table.from_pylist(history, schema=HISTORY),
             failures=pa.Table.from_pylist([asdict(one) for one in self.failures()], schema=FAILURES),

@@ -49,6 +49,8 @@ def at_home(found: Sequence[Found]) -> tuple[list[ShardInfo], list[Superseded]]:
     """Each shard once, in the file that has it, and the files that have none."""
     home: dict[str, Found] = {}
     where: dict[str, ShardInfo] = {}
+    if not any(one.generation for one in found):
+        return [shard for one in found for shard in one.shards], []
     for one in sorted(found, key=lambda one: one.rank):
         for shard in one.shards:
             home[shard.name], where[shard.name] = one, shard

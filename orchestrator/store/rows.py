@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from workers.shards import SCHEMAS, ShardInfo
 from workers.storage import Folder
 from workers.unit import Kind
 
+_READERS = 16
 _OPEN = 4  # merged files that are kept in mind, each with a row group
 
 
@@ -41,6 +44,7 @@ class Rows:
         """Those columns of the rows that count, piece by piece, null where an earlier version had no such
         column; and of each row which piece it is of. Few tables where they lie together."""
         place = 0
+        alone = self._all_alone(pieces, columns)
         while place < len(pieces):
             info = pieces[place].info
             if info.file:
@@ -54,7 +58,7 @@ class Rows:
                 table = table.slice(info.offset - first, reach - info.offset)
             else:
                 stop = place + 1
-                table = self._alone(info, columns)
+                table = next(alone)
             counts = [piece.info.rows for piece in pieces[place:stop]]
             of = np.repeat(np.arange(place, stop), counts)
             if any(piece.ranges is not None for piece in pieces[place:stop]):
@@ -120,6 +124,16 @@ class Rows:
                 del self._open[next(iter(self._open))]
             self._open[name] = _File(self.shards, name)
         return self._open[name]
+
+    def _all_alone(self, pieces: Sequence[Piece], columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows of those that are files by themselves."""
+        infos = [piece.info for piece in pieces if not piece.info.file]
+        if self.shards.is_local or len(infos) < 2:
+            yield from (self._alone(info, columns) for info in infos)
+            return
+        with ThreadPoolExecutor(_READERS) as pool:  # it is the way there and back that takes time
+            for first in range(0, len(infos), _READERS):
+                yield from pool.map(partial(self._alone, columns=columns), infos[first : first + _READERS])
 
     def _alone(self, info: ShardInfo, columns: Sequence[str]) -> pa.Table:
         with self.shards.filesystem.open_input_file(self.shards.join(info.name)) as source:
