@@ -14,6 +14,7 @@ BENCHMARKS = (
     "orchestration",
     "publishing",
     "tables",
+    "shards",
     "reports",
     "figures",
     "layout",
