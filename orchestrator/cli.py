@@ -227,6 +227,7 @@ def status(output: OutputArgument, format: RecordFormatOption = "rich") -> None:
 
 
 @app.command()
+@doing_again
 def table(
     outputs: OutputsArgument,
     format: FormatOption = "rich",
@@ -289,6 +290,7 @@ def table(
 
 
 @app.command()
+@doing_again
 def report(
     outputs: OutputsArgument,
     out: Annotated[
@@ -351,6 +353,7 @@ def view(
 
 
 @app.command()
+@doing_again
 def figure(
     kind: FigureArgument,
     outputs: OutputsArgument,
@@ -449,6 +452,7 @@ def image(
 
 
 @export.command("images")
+@doing_again
 def export_images(
     outputs: OutputsArgument,
     to: Annotated[
@@ -487,6 +491,7 @@ def export_images(
 
 
 @app.command()
+@doing_again
 def query(
     words: Annotated[
         list[str],
@@ -526,6 +531,7 @@ def query(
 
 
 @app.command()
+@doing_again
 def compare(
     first: Annotated[
         str, typer.Argument(metavar="A", help="A sweep; with --in a model, defence or sweep there.")
@@ -575,6 +581,7 @@ def compare(
 
 
 @app.command()
+@doing_again
 def verify(output: OutputArgument, format: FormatOption = "rich") -> None:
     """Hold a sweep's results against every check: what is wrong, suspicious or worth knowing, and what to do.
 
@@ -845,11 +852,6 @@ def _results(outputs: list[str]) -> list[Results]:
         results, warnings = read_results(existing_outputs(outputs))
     warn(warnings)
     return results
-
-
-for command in (*app.registered_commands, *export.registered_commands):
-    if command.callback:
-        command.callback = doing_again(command.callback)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,6 @@ def run(
     from rich.console import Console
 
     from orchestrator.grid.entries import Grid
-    from orchestrator.rereading import again
     from orchestrator.run.options import RunOptions
     from orchestrator.run.prepare import prepare
     from orchestrator.run.progress import make_progress
@@ -109,14 +108,10 @@ def run(
     except TypeError as error:
         raise UserError(f"run: {error}") from None
     asked.check()
-
-    def swept() -> Summary:
-        prepared = prepare(
-            loaded, asked.output, data_dir=asked.data_dir, retry_failed=asked.retry_failed, only=asked.only
-        )
-        return run_sweep(prepared, asked, make_progress(Console(quiet=quiet)))
-
-    return again(swept)()
+    prepared = prepare(
+        loaded, asked.output, data_dir=asked.data_dir, retry_failed=asked.retry_failed, only=asked.only
+    )
+    return run_sweep(prepared, asked, make_progress(Console(quiet=quiet)))
 
 
 def cells(where: Where) -> pa.Table:

@@ -28,7 +28,7 @@ import robustsweep
 from orchestrator.clean import removable_output
 from orchestrator.cli import app
 from orchestrator.grid.load import load_grid
-from orchestrator.rereading import again
+from orchestrator.rereading import again, once
 from orchestrator.results.fence import VIEWS
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import WANTED, of_kind
@@ -631,6 +631,52 @@ def test_a_command_begins_again_when_its_files_go(
     monkeypatch.setattr(locate, "read_results", then_merged)
     assert robustsweep_cli(*arguments, code=code) == before and expected in before
     assert len(times) == 2
+
+
+def test_a_run_ends_with_tables_of_what_is_there_then(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (swept / "tables" / "robustness.csv").read_bytes()
+    forget(swept)
+    shutil.rmtree(swept / "tables")
+    results = Store.results
+    times = []
+
+    def then_merged(store: Store, *arguments: Any, **options: Any) -> Any:
+        found = results(store, *arguments, **options)
+        times.append(len(times))
+        if len(times) == 1:
+            compact(store, grace=0)
+            forget(swept)
+        return found
+
+    monkeypatch.setattr(Store, "results", then_merged)
+    assert sweep(load_grid(GRID), swept, runner="tests.support.runners:MadeUp").exit_code == 0
+    assert (swept / "tables" / "robustness.csv").read_bytes() == before and len(times) == 2
+
+
+def test_what_fails_for_another_reason_is_not_done_again(local: Store) -> None:
+    calls = []
+
+    @again
+    def look() -> None:
+        calls.append(local.accepted_shards(PINS))
+        if len(calls) < 3:
+            compact_pinned(local)
+        raise ValueError("its own")
+
+    with pytest.raises(ValueError, match="its own"):
+        look()
+    assert len(calls) == 2  # the first time, what it had listed was merged
+
+    @again
+    def told() -> None:
+        calls.append(local.accepted_shards(PINS))
+        once()
+        shutil.rmtree(Path(local.location) / "shards")
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        told()
+    assert len(calls) == 3
 
 
 def test_a_merged_file_is_rubbish_once_all_of_it_is(local: Store, monkeypatch: pytest.MonkeyPatch) -> None:
