@@ -77,22 +77,33 @@ def connect(
     sweeps = [results] if isinstance(results, Results) else list(results)
     for i, one in enumerate(sweeps):
         # That of the first is called as views call it, for who looks at one sweep and behind its views.
-        _create_views(connection, one, f"input{i or ''}", f"sweep{i}", cells=cells)
+        _create_inputs(connection, one, _inputs(i), cells=cells)
     connection.execute("USE main")
     for name in VIEWS:
+        sql = views.JUDGED.get(name, f"FROM input.{views.RENAMED.get(name, name)}")
         parts = (
-            f"SELECT {_text(one.sweep)} AS sweep, * FROM sweep{i}.{name}" for i, one in enumerate(sweeps)
+            f"SELECT {_text(one.sweep)} AS sweep, * FROM ({_over(sql, _inputs(i))})"
+            for i, one in enumerate(sweeps)
         )
         connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(parts)}")
     connection.execute("SET lock_configuration = true")
     return connection
 
 
-def _create_views(
-    connection: duckdb.DuckDBPyConnection, results: Results, inputs: str, schema: str, *, cells: bool
+def _inputs(number: int) -> str:
+    """The schema of what the views of a sweep stand on."""
+    return f"input{number or ''}"
+
+
+def _over(sql: str, inputs: str) -> str:
+    return sql.replace("input.", f"{inputs}.")
+
+
+def _create_inputs(
+    connection: duckdb.DuckDBPyConnection, results: Results, inputs: str, *, cells: bool
 ) -> None:
-    """The views of one sweep, in a schema of its own, and what they stand on in another."""
-    connection.execute(f"CREATE SCHEMA {schema}; CREATE SCHEMA {inputs}; USE {inputs}")
+    """What the views of one sweep stand on, in a schema of its own."""
+    connection.execute(f"CREATE SCHEMA {inputs}; USE {inputs}")
     stronger, others = STRENGTHENED.empty_table(), BEYOND.empty_table()
     measured, attacks, worst = MEASURED.empty_table(), ATTACKS.empty_table(), WORST_CASES.empty_table()
     curves = QUALITY.empty_table()
@@ -116,14 +127,14 @@ def _create_views(
     connection.from_arrow(results.examples).select(*views.EXAMPLE_COLUMNS).create_view("examples")
     connection.from_arrow(results.history).create_view("history")
     for name, sql in views.VIEWS.items():
-        connection.execute(f"CREATE VIEW {inputs}.{name} AS {sql.replace('input.', f'{inputs}.')}")
+        if cells and name in views.COMPUTED:
+            connection.from_arrow(connection.sql(_over(sql, inputs)).to_arrow_table()).create_view(name)
+        else:
+            connection.execute(f"CREATE VIEW {name} AS {_over(sql, inputs)}")
     judged = checks.judge(gather(connection, results, inputs) if cells else Evidence())
     connection.from_arrow(judged.findings).create_view("checks")
     connection.from_arrow(judged.cells).create_view("verdicts")
     connection.from_arrow(judged.worst_cases).create_view("worst_verdicts")
-    for name in VIEWS:
-        sql = views.JUDGED.get(name, f"FROM input.{views.RENAMED.get(name, name)}")
-        connection.execute(f"CREATE VIEW {schema}.{name} AS {sql.replace('input.', f'{inputs}.')}")
 
 
 def _text(value: str) -> str:

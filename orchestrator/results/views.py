@@ -430,6 +430,10 @@ VIEWS = {
 }
 """View -> its SQL, but for those that are tables as they are."""
 
+COMPUTED = ("cells", "worst_case", "transfer")
+"""Those that are computed once: checks, other views and most questions stand on them, and DuckDB takes longer
+to plan them than to go through what they hold."""
+
 RENAMED = {"victims": "trained"}
 """Views that are called otherwise than what they come from: the table of that name is what they stand on."""
 
