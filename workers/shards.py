@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, cast, get_args
 
 import pyarrow as pa
@@ -270,7 +271,8 @@ def open_footer(shards: Folder, name: str, *, size: int) -> pq.ParquetFile:
 
 def shard_of(parquet: pq.ParquetFile, *, name: str, size: int, mtime_ns: int) -> ShardInfo:
     """The shard that is a file by itself, which its footer speaks of; InvalidShardError where it is none."""
-    raw = (parquet.schema_arrow.metadata or {}).get(FOOTER_KEY)
+    schema = parquet.schema_arrow
+    raw = (schema.metadata or {}).get(FOOTER_KEY)
     if raw is None:
         raise InvalidShardError("a Parquet file, but not one that robustsweep wrote")
     try:
@@ -278,14 +280,18 @@ def shard_of(parquet: pq.ParquetFile, *, name: str, size: int, mtime_ns: int) ->
     except ValueError as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
     info, version = footer_info(footer, name=name, size=size, mtime_ns=mtime_ns)
-    expected = pa.schema([column for column in SCHEMAS[info.kind] if _SINCE.get(column.name, 1) <= version])
-    if not parquet.schema_arrow.remove_metadata().equals(expected):
+    if not schema.equals(_schema(info.kind, version)):
         raise InvalidShardError("its columns are not those of a shard")
     if (rows := parquet.metadata.num_rows) != info.rows:
         raise InvalidShardError(
             f"{rows} rows, but its footer promises {info.stop - info.start} × {len(info.cells)}"
         )
     return info
+
+
+@cache
+def _schema(kind: Kind, version: int) -> pa.Schema:
+    return pa.schema([column for column in SCHEMAS[kind] if _SINCE.get(column.name, 1) <= version])
 
 
 def footer_info(footer: Any, *, name: str, size: int, mtime_ns: int) -> tuple[ShardInfo, int]:

@@ -91,6 +91,7 @@ def _run_sweep(
         )
     ensure_data(prepared, options)
     writable_or_raise(store)
+    store.remember(prepared.accepted)  # at the end only what is new is to be read
     asked_anew = options.retry_failed or not _as_before(prepared)
     state = SweepState(
         grid=prepared.grid.name,
