@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -38,6 +40,7 @@ from orchestrator.store.folder import Store
 from orchestrator.store.index import ShardIndex
 from orchestrator.store.measures import measured_results
 from orchestrator.store.merged import MERGED_KEY, Merger
+from orchestrator.store.rows import Piece, Rows
 from orchestrator.view.watch import Watched
 from tests.support.runners import made_up_certificates, made_up_rows
 from tests.support.sweeps import sweep, times_counted
@@ -357,6 +360,34 @@ def test_two_at_once_lose_nothing(local: Store, grace: float) -> None:
     accepted = local.accepted_shards(PINS)
     assert seen(local) == before and not accepted.superseded
     assert len({info.path for info in accepted.infos}) == 4
+
+
+def test_only_what_counts_in_part_is_read_before_it_is_asked_for(local: Store) -> None:
+    compact_pinned(local)
+    accepted, tables, read = local.accepted_shards(PINS), Rows.tables, []
+
+    def noted(rows: Rows, pieces: Sequence[Piece], columns: Sequence[str]) -> Any:
+        read.extend(piece.info.name for piece in pieces)
+        return tables(rows, pieces, columns)
+
+    with patch.object(Rows, "tables", noted):
+        dataset = accepted.dataset()
+    partly = {info.name for pieces in accepted.pieces().values() for info, ranges in pieces if ranges}
+    assert set(read) == partly != set()
+    rows = dataset.to_table()
+    (told,) = (
+        duckdb.connect()
+        .from_arrow(dataset)
+        .filter("epsilon = 0.1 AND position >= 4")
+        .aggregate("count(*) AS n, sum(forward_calls) AS calls, count(DISTINCT position) AS positions")
+        .fetchall()
+    )
+    expected = rows.filter((pc.field("epsilon") == 0.1) & (pc.field("position") >= 4))
+    calls, positions = (
+        pc.sum(expected["forward_calls"]).as_py(),
+        pc.count_distinct(expected["position"]).as_py(),
+    )
+    assert told == (expected.num_rows, calls, positions) and expected.num_rows > 10
 
 
 def flip(path: Path, what: bytes) -> None:
