@@ -3,6 +3,7 @@ so that `--help` costs nothing."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,6 +65,7 @@ from orchestrator.console import doing_again, make_console, print_record, saying
 from orchestrator.errors import UserError
 from orchestrator.results.text import BINARY, FORMATS
 from orchestrator.store import OUTPUTS
+from orchestrator.submit.commands import app as submit
 from workers.version import VERSION
 
 if TYPE_CHECKING:
@@ -82,11 +84,14 @@ app = typer.Typer(
 
 export = typer.Typer(help="Write what sweeps have kept to files.", no_args_is_help=True)
 app.add_typer(export, name="export")
+app.add_typer(submit, name="submit")
 
 
 def main() -> None:
     """The entry point. Exit codes: 0 done, 1 some cells failed, 2 bad input, 3 the cluster was lost,
     130 interrupted."""
+    # A queue that ends a job, or a shell that a person closes, is no other end than Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
 

@@ -18,9 +18,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 STARTING_RAY = ("test_benchmarks.py", "test_ray_backend.py", "test_smoke.py")
 
 
+LONG = ("test_honesty.py", "test_checks.py", "test_figures.py", "test_strengthen.py", "test_resuming.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests that start Ray first: no others take as long."""
-    items.sort(key=lambda item: item.path.name not in STARTING_RAY)
+    """The tests that start Ray first, as no others take as long; then long ones, so that none is left for the
+    end, when there is nothing beside it."""
+    items.sort(key=lambda item: (item.path.name not in STARTING_RAY, item.path.name not in LONG))
     for item in items:
         if item.get_closest_marker("ray"):
             assert item.path.name in STARTING_RAY, f"{item.path.name} starts Ray: name it in {__file__}"

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     "robustsweep",
     "orchestrator.cli",
+    "orchestrator.submit",
     "orchestrator.show_tables",
     "orchestrator.show_compacted",
     "orchestrator.console",

@@ -109,10 +109,10 @@ class Loop:
                 with self._signals():
                     self.backend.start()
                     begin()
-                status.start()
-                self.upkeep.start()  # after that: of two runs that begin at once, at least one sees the other
-                self.alone_since = self.clock()
-                with self._signals():  # again: Ray puts a handler of its own on SIGTERM
+                    status.start()
+                    # After that: of two runs that begin at once, at least one sees the other.
+                    self.upkeep.start()
+                    self.alone_since = self.clock()
                     self._run(status)
         finally:
             self.backend.stop()

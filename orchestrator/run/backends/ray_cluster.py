@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -78,7 +79,7 @@ class Cluster:
         with tempfile.TemporaryDirectory(prefix="robustsweep-") as folder:
             said = Path(folder) / "ray"
             try:
-                with stderr_to(said):
+                with stderr_to(said), _own_sigterm():
                     ray.init(self.address, **options)
             except Exception as error:  # a start that took too long is a bare Exception
                 raise BackendError(self._why_not(error, said.read_text(errors="replace"))) from None
@@ -195,6 +196,24 @@ def _refuses(address: tuple[str, int]) -> str:
 
 def _ending(code: int) -> str:
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray puts handlers of its own on SIGTERM, which end the process: two from Python, as it starts and for
+    good, and one below Python, whose alarm goes off seconds later.
+
+    AttributeError, rather than an end that nobody asked for, when another version of Ray has no such thing.
+    """
+    module: Any = ray._private.utils
+    before = module.set_sigterm_handler
+    module.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        module.set_sigterm_handler = before
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 @contextmanager

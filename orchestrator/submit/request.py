@@ -1,0 +1,85 @@
+"""What a queue is asked to run: a grid that is known to be sound, and options of `robustsweep run`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from typer import TyperException
+from typer.core import TyperCommand
+
+from orchestrator.errors import UserError
+from orchestrator.grid.load import load_grid
+from orchestrator.store import OUTPUTS
+from workers.storage import redacted
+
+_OURS = {
+    "address": "the job has a cluster of its own",
+    "backend": "a job runs on Ray",
+    "dry_run": "`robustsweep plan` shows the plan",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A run of a grid, checked as far as can be without the machines that it is for."""
+
+    name: str  # of the job: lower-case letters, digits and "-", at most 40 of them
+    grid: str  # as the command line has it: a file, or a shipped grid's name
+    file: Path | None  # of the grid; None for a shipped one
+    modules: bool  # whether it names factories, whose modules must be wherever it runs
+    output: str
+    cache: str | None
+    data: str | None
+    arguments: tuple[str, ...]  # further options of `run`
+
+    def command(self, grid: str | None = None) -> str:
+        """The `robustsweep run` of the job, for a shell, where the grid may lie elsewhere."""
+        return shlex.join(["robustsweep", "run", grid or self.grid, *self.arguments])
+
+
+def make_request(grid: str, arguments: Sequence[str], run: TyperCommand) -> Request:
+    """A request for `robustsweep run GRID ARGUMENTS`, where `run` is that command.
+
+    UserError for options that `run` does not have, for those that are the job's to set, and for URIs with a
+    key or a password, which a job's file would show; GridError for what is wrong with the grid.
+    """
+    try:
+        given = run.make_context("run", [grid, *arguments])
+    except TyperException as error:
+        raise UserError(f"options of run, after --: {getattr(error, 'message', error)}") from None
+    for name, why in _OURS.items():
+        source = given.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE":
+            raise UserError(f"options of run, after --: found --{name.replace('_', '-')}; {why}")
+    for word in (grid, *arguments):
+        if redacted(word) != word:
+            raise UserError(
+                f"{redacted(word)}: a job's file can be read by others; leave keys and passwords to the "
+                "environment, or to the storage's own configuration"
+            )
+    loaded = load_grid(grid, given.params["overrides"] or ())
+    name = re.sub(r"[^a-z0-9]+", "-", f"robustsweep-{loaded.name}".lower()).strip("-")[:40].rstrip("-")
+    ours = [part.spec.factory for defence in loaded.defences for part in defence.each]
+    path = Path(grid).expanduser()
+    return Request(
+        name=name,
+        grid=grid,
+        file=path if path.exists() else None,
+        modules=any([*(m.factory for m in loaded.models), *(a.factory for a in loaded.attacks), *ours]),
+        output=given.params["output"] or f"{OUTPUTS}/{loaded.name}",
+        cache=given.params["cache_dir"],
+        data=given.params["data_dir"],
+        arguments=tuple(arguments),
+    )
+
+
+def write_job(text: str, file: str) -> None:
+    """Write a job's file; UserError where that cannot be."""
+    try:
+        Path(file).expanduser().write_text(text, "utf-8")
+    except OSError as error:
+        raise UserError(f"--out: cannot write {file}: {error.strerror or error}") from None
