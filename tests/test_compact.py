@@ -234,7 +234,7 @@ def test_nobody_can_tell_at_any_moment(first: list[Made], later: list[list[Made]
             steps.append(method)
             assert seen(store) == before
 
-        with after_each(step), patch("orchestrator.store.folder._READERS", 1):
+        with after_each(step), patch("orchestrator.store.listing._READERS", 1):
             done = compact_pinned(store, limits)
         assert not done.left and seen(store) == before
         accepted = store.accepted_shards(PINS)
@@ -296,7 +296,7 @@ def test_it_goes_on_from_wherever_it_was_killed(local: Store, tmp_path: Path) ->
             if left[0] == 0:
                 raise Killed
 
-        with after_each(step), patch("orchestrator.store.folder._READERS", 1), pytest.raises(Killed):
+        with after_each(step), patch("orchestrator.store.listing._READERS", 1), pytest.raises(Killed):
             compact_pinned(store)
         assert seen(store) == before
         compact_pinned(store)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from orchestrator.store.accepted import Accepted, SetAside
 from orchestrator.store.folder import Store
 from orchestrator.store.found import Found, Superseded
+from orchestrator.store.listing import remove
 from orchestrator.store.merged import DamagedError, Member, Merger, Stored, verify
 from orchestrator.store.rows import widened
 from workers import layout
@@ -208,7 +209,7 @@ def _remove(
             done.left.append(SetAside(one.found.file, reason))
         else:
             files.append(one.found)
-    store.remove_shards([found.file for found in files], {"merged_into": sorted(whole)})
+    remove(store.folder, [found.file for found in files], {"merged_into": sorted(whole)})
     done.removed += len(files)
     done.removed_bytes += sum(found.size for found in files)
 

@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import json
-import random
-import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -20,7 +18,6 @@ from typing import Any, NamedTuple, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from orchestrator import rereading
 from orchestrator.errors import StoreError
@@ -36,9 +33,9 @@ from orchestrator.results.schemas import (
     Results,
     of_kind,
 )
-from orchestrator.store.accepted import Accepted, SetAside, accept_found
-from orchestrator.store.found import Found, read_file
+from orchestrator.store.accepted import Accepted, accept_found
 from orchestrator.store.index import ShardIndex
+from orchestrator.store.listing import listed
 from orchestrator.store.measures import measured_results
 from orchestrator.store.records import Failure, Status, from_json
 from workers import layout
@@ -46,17 +43,11 @@ from workers.datasets.classes import CLASS_NAMES
 from workers.pins import Pin, pinned_weights, read_pins
 from workers.probes import read_probes
 from workers.recipe import Recipe, recipe_text
-from workers.shards import InvalidShardError, LaterShardError
 from workers.storage import Folder, redacted
 from workers.unit import Kind, Training, Unit
 
-_PAUSES = (0.2, 1.0)  # seconds before footers that could not be read are tried again
 _WITNESSES = ("cell_id", "attacked_at", "broken_at")
 _READERS = 16  # footers and records are read in this many threads: latency, not bandwidth, is what they cost
-
-
-_File = tuple[str, int, int]
-"""The name of a file below `shards/`, its size in bytes, and when it was written, in ns since the epoch."""
 
 
 class Run(NamedTuple):
@@ -99,109 +90,11 @@ class Store:
         Validates every file by its footer, applies the pinned weights (by default the folder's own), and
         resolves overlap in favour of what was published first. What does not count is listed with its reason.
         """
-        known = self.index.load()
+        found, broken, unreadable, fresh = listed(self.folder, self.index.load())
         pins = self.pins() if pins is None else pins
-        read: dict[_File, Found | SetAside] = {}
-        vanished: set[_File] = set()
-        while True:
-            found: list[Found] = []
-            unknown: list[_File] = []
-            for file in self._listed():
-                name, size, mtime = self.shards.relative(file.path), file.size, file.mtime_ns or 0
-                one = known.get(name)
-                if one and one.size == size and one.mtime_ns == mtime:
-                    found.append(one)
-                elif (name, size, mtime) not in vanished:
-                    unknown.append((name, size, mtime))
-            unreadable, gone = self._read_footers([file for file in unknown if file not in read], read)
-            if not gone:
-                break
-            vanished |= gone  # what has their rows was there before they went: it is in the next listing
-        here = [read[file] for file in unknown if file in read]
-        fresh = [one for one in here if isinstance(one, Found)]
-        broken = [one for one in here if isinstance(one, SetAside)]
-        accepted = accept_found(
-            self.shards,
-            [*found, *fresh],
-            broken,
-            pins,
-            unreadable=unreadable,
-            from_footers=len(fresh),
-        )
+        accepted = accept_found(self.shards, found, broken, pins, unreadable=unreadable, from_footers=fresh)
         rereading.note(accepted)
         return accepted
-
-    def _listed(self) -> list[fs.FileInfo]:
-        """The files among the shards, as of one moment as far as removals go.
-
-        Listing takes a while. Who removes files that were merged into others says so first, when those others
-        are there: a listing in which that was said meanwhile may lack both, and is made again.
-        """
-        removals = self._removals()
-        while True:
-            files = self.shards.files(recursive=True)
-            before, removals = removals, self._removals()
-            if removals == before:
-                return files
-
-    def _removals(self) -> list[str]:
-        return sorted(file.base_name for file in self.folder.files(layout.REMOVALS))
-
-    def remove_shards(self, files: Sequence[str], record: Mapping[str, Any]) -> None:
-        """Remove files whose shards lie in others, which are there already, or that count for nothing."""
-        if not files:
-            return
-        before = self._removals()
-        self._publish_json(layout.new_removal(), {"files": len(files), **record})
-        with ThreadPoolExecutor(_READERS) as pool:
-            list(pool.map(self._remove_shard, files))
-        for name in before:  # one at the end is enough to tell that something has been removed
-            with suppress(OSError):
-                self.folder.delete(f"{layout.REMOVALS}/{name}")
-
-    def _remove_shard(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            self.shards.delete(name)
-
-    def _read_footers(
-        self, files: Sequence[_File], into: dict[_File, Found | SetAside]
-    ) -> tuple[list[SetAside], set[_File]]:
-        """Put what files turn out to be into a dict: what they hold, or why they do not count. Returns what
-        cannot be read now, and what has been removed since it was listed.
-
-        An error in reading is not a broken file: these are tried again, and only then given up for now.
-        """
-        unreadable: list[SetAside] = []
-        gone: set[_File] = set()
-
-        def read(file: _File) -> Found | InvalidShardError | OSError:
-            name, size, mtime = file
-            try:
-                return read_file(self.shards, name, size=size, mtime_ns=mtime)
-            except (InvalidShardError, OSError) as error:
-                return error
-
-        for pause in (*_PAUSES, None):
-            failed = []
-            unreadable.clear()
-            with ThreadPoolExecutor(_READERS) as pool:
-                for file, found in zip(files, pool.map(read, files), strict=True):
-                    match found:
-                        case Found():
-                            into[file] = found
-                        case InvalidShardError():
-                            later = isinstance(found, LaterShardError)
-                            into[file] = SetAside(file[0], str(found), later=later)
-                        case FileNotFoundError():
-                            gone.add(file)
-                        case OSError():
-                            failed.append(file)
-                            unreadable.append(SetAside(file[0], _reason(found)))
-            if not failed or pause is None:
-                break
-            files = failed
-            time.sleep(pause * random.uniform(0.5, 1.5))
-        return unreadable, gone
 
     def remember(self, accepted: Accepted) -> None:
         """Write what footers said into the index, when enough of them had to be read to be worth a file."""
@@ -460,11 +353,6 @@ class Store:
         except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}
-
-
-def _reason(error: OSError) -> str:
-    text = str(error).strip()
-    return redacted(text.splitlines()[0]) if text else type(error).__name__
 
 
 def _retried(record: Mapping[str, Any], failure: Failure) -> bool:
