@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import shutil
 import threading
@@ -601,6 +602,18 @@ def test_a_sweep_is_what_it_was(swept: Path) -> None:
     assert more.exit_code == 0 and len(list(swept.glob("shards/*/*"))) == 4
     assert "--grace" in robustsweep_cli("compact", swept, "--grace", "soon", code=2)
     assert "no such output folder" in robustsweep_cli("compact", swept / "nowhere", code=2)
+
+
+def test_a_full_disk_is_said(swept: Path) -> None:
+    before = views(swept)
+
+    def full(folder: Folder, name: str, data: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with patch.object(Folder, "publish", full):
+        text = robustsweep_cli("compact", swept, "--grace", "0", code=2)
+    assert "No space left on device" in text and "nothing in" in text
+    assert views(swept) == before and len(list(swept.glob("shards/*/*"))) == 9
 
 
 def test_from_python(swept: Path) -> None:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.errors import StoreError
 from orchestrator.store.accepted import Accepted, SetAside
 from orchestrator.store.folder import Store
 from orchestrator.store.found import Found, Superseded
@@ -26,6 +27,7 @@ from orchestrator.store.merged import DamagedError, Member, Merger, Stored, veri
 from orchestrator.store.rows import widened
 from workers import layout
 from workers.shards import FOOTER_KEY, SCHEMAS, InvalidShardError, ShardInfo, shard_of
+from workers.storage import redacted
 from workers.unit import Kind
 
 GRACE = 3600.0
@@ -150,9 +152,19 @@ def compact(
 ) -> Compacted:
     """Merge small shards, and remove those that were merged at least `grace` seconds ago.
 
-    `progress` hears how far it is. StoreError, OSError where the folder
-    cannot be read or written; what is done by then stays.
+    `progress` hears how far it is. StoreError where the folder cannot be read or written; what is done by
+    then stays, and the same call goes on from there.
     """
+    try:
+        return _compact(store, grace, limits, progress)
+    except OSError as error:
+        raise StoreError(
+            f"stopped: {redacted(str(error))}; nothing in {store.shown} is lost, and the same command goes "
+            "on from there"
+        ) from error
+
+
+def _compact(store: Store, grace: float, limits: Limits, progress: Callable[[str], None]) -> Compacted:
     done = Compacted()
     accepted = store.accepted_shards()
     partly = _partly(accepted)

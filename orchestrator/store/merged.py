@@ -35,7 +35,7 @@ MERGED_VERSION = 1
 _OWN = ("unit_id", "start", "stop", "published_at", "rows", "phases", "attacked")
 """What differs from shard to shard; all else in a footer is written once for those that share it."""
 
-_MOST = 2**30  # bytes of a footer, unpacked: a file that says to hold more is not read
+_MOST = 2**27  # bytes of a footer, unpacked: a file that says to hold more is not read
 
 
 class Member(NamedTuple):
