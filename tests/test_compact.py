@@ -35,7 +35,7 @@ from orchestrator.rereading import again, once
 from orchestrator.results.fence import VIEWS
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import WANTED, of_kind
-from orchestrator.store import locate
+from orchestrator.store import listing, locate
 from orchestrator.store.compacting import Limits, compact, plan_compaction
 from orchestrator.store.folder import Store
 from orchestrator.store.index import ShardIndex
@@ -540,6 +540,41 @@ def test_readers_and_writers_go_on_meanwhile(tmp_path: Path) -> None:
     assert not problems and merges >= 3 and looks[0] >= 5
     compact_pinned(Store(output))
     assert len(list(Path(output).glob("shards/*/*"))) == 1
+
+
+def test_a_listing_that_was_overtaken_is_made_again(local: Store) -> None:
+    """It passes by where the merged file is to appear, and comes to the shards when they have gone."""
+    before, files = seen(local), Folder.files
+    overtaken: list[int] = []
+
+    def slow(folder: Folder, name: str = "", *, recursive: bool = False) -> list[fs.FileInfo]:
+        found = files(folder, name, recursive=recursive)
+        if not overtaken and recursive and folder.path.endswith("shards"):
+            overtaken.append(len(found))
+            compact_pinned(Store(local.location))
+            found = [one for one in found if Path(one.path).exists()]
+            overtaken.append(len(found))
+        return found
+
+    with patch.object(Folder, "files", slow):
+        assert seen(local) == before
+    assert overtaken == [9, 2]
+
+
+@pytest.mark.parametrize("grace", [0.0, 60.0])
+def test_a_shard_that_goes_before_its_footer_is_read_is_looked_for(local: Store, grace: float) -> None:
+    before, read = seen(local), listing.read_file
+    asked: list[str] = []
+
+    def late(shards: Folder, name: str, **of: int) -> Any:
+        asked.append(name)
+        if len(asked) == 1:
+            compact_pinned(Store(local.location), grace=grace)
+        return read(shards, name, **of)
+
+    with patch.object(listing, "read_file", late), patch.object(listing, "_READERS", 1):
+        assert seen(fresh(local)) == before
+    assert len(asked) > 9 or grace
 
 
 # -- whole sweeps -----------------------------------------------------------------------------------------
