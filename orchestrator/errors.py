@@ -5,6 +5,7 @@ UserError
 ├── StoreError     an output folder that cannot be used as asked
 ├── QueryError     SQL that is not one SELECT over the views
 ├── OptionError    options of a call from Python; a ValueError too
+├── ChoiceError    options of a command, which calls from Python turn into the former
 ├── LibraryError   a library that is not installed; an ImportError too
 └── BackendError   the machine or the cluster cannot give what was asked for
     └── ClusterLostError   a cluster that was joined is no more
@@ -13,7 +14,8 @@ UserError
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -34,6 +36,24 @@ class QueryError(UserError):
 
 class OptionError(UserError, ValueError):
     """Options of a call from Python: what was found, and what is allowed."""
+
+
+class ChoiceError(UserError):
+    """What is asked for by an option of a command, or by the argument of that name of a call from Python."""
+
+    def __init__(self, option: str, message: str, *, argument: str = "") -> None:
+        """`message` is what follows the name; `argument` is that of a call, where it is called otherwise."""
+        super().__init__(f"--{option}{message}")
+        self.argument = f"{argument or option}={message}"
+
+
+@contextmanager
+def arguments() -> Iterator[None]:
+    """Errors of options as those of a call from Python: OptionError, of `attack=` rather than `--attack`."""
+    try:
+        yield
+    except ChoiceError as error:
+        raise OptionError(error.argument) from None
 
 
 class LibraryError(UserError, ImportError):
@@ -57,9 +77,10 @@ class Problem:
     path: str  # "attacks[1].steps"
     message: str
     line: int | None = None  # 1-based; None for what came from --set or is not in the file at all
+    given: str = ""  # the key=value of the --set that it came from
 
     def __str__(self) -> str:
-        place = f"line {self.line}: " if self.line else ""
+        place = f"line {self.line}: " if self.line else f'--set "{self.given}": ' if self.given else ""
         return f"{place}{self.path}: {self.message}" if self.path else f"{place}{self.message}"
 
 
@@ -93,8 +114,9 @@ def nearest(word: object, names: Iterable[str], aliases: Mapping[str, str] | Non
     other = (aliases or {}).get(squeeze(word))
     if found := squeezed.get(squeeze(word)) or (other if other in names else None):
         return found
-    near = get_close_matches(str(word).lower(), names, n=1, cutoff=0.6)
-    return near[0] if near else None
+    lower = {name.lower(): name for name in reversed(names)}
+    near = get_close_matches(str(word).lower(), list(lower), n=1, cutoff=0.6)
+    return lower[near[0]] if near else None
 
 
 def squeeze(word: object) -> str:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator import rereading
-from orchestrator.errors import LibraryError, UserError
+from orchestrator.errors import LibraryError, UserError, arguments
 from orchestrator.plots import Plots
 from orchestrator.results.attacked import attacks_table
 from orchestrator.results.choice import Names, choose, made, several, wanted_names
@@ -240,11 +240,12 @@ class Sweep:
         """Robustness tables, as `robustsweep table` shows them: of some names only, and one for each value of
         what they are made `by` (sweep, model, defence, attack). UserError for a name that is not there."""
         wanted = wanted_names(dataset=dataset, model=model, defence=defence, attack=attack, norm=norm)
-        if metric == "robust_accuracy":
-            tables = self._tables
-        else:
-            tables = self._take(lambda results: made(results, metric))
-        return Tables(choose(tables, wanted, several(by)), digits)
+        with arguments():
+            if metric == "robust_accuracy":
+                tables = self._tables
+            else:
+                tables = self._take(lambda results: made(results, metric))
+            return Tables(choose(tables, wanted, several(by)), digits)
 
     @property
     def plot(self) -> Plots:
@@ -259,9 +260,11 @@ class Sweep:
         from orchestrator.report.facts import gather
         from orchestrator.report.page import write_report
 
-        write_report(
-            lambda: self._take(lambda results: gather(self._stores, results, self.warnings)), os.fspath(path)
-        )
+        with arguments():
+            write_report(
+                lambda: self._take(lambda results: gather(self._stores, results, self.warnings)),
+                os.fspath(path),
+            )
 
     def compare(self, first: str, second: str) -> Relation:
         """Two models, defences or sweeps among these, example by example: see `robustsweep.compare`."""

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, get_args
 
+from orchestrator.plan.labels import labels_of, named_cell
+from orchestrator.results.schemas import LABELS
 from orchestrator.run.prepare import Prepared
 from orchestrator.run.status import settled_life
 from orchestrator.store.folder import Store
@@ -52,7 +54,7 @@ def plan_rows(prepared: Prepared) -> list[PlanRow]:
 
 def plan_record(prepared: Prepared) -> dict[str, Any]:
     """What a run would do."""
-    plan = prepared.plan
+    plan, labels = prepared.plan, labels_of(prepared.grid)
     return {
         "grid": prepared.grid.name,
         "output": prepared.store.shown,
@@ -66,6 +68,7 @@ def plan_record(prepared: Prepared) -> dict[str, Any]:
             {
                 "model": row.victim.model.name,
                 "model_options": row.victim.model.shown,
+                "recipe": said["recipe"],
                 "dataset": row.victim.dataset.name,
                 "defence": row.victim.defence.label,
                 "seeds": row.seeds,
@@ -74,12 +77,14 @@ def plan_record(prepared: Prepared) -> dict[str, Any]:
                 "norm": row.attack.norm,
                 "adaptive": row.attack.adaptive,
                 "sources": len(row.sources),
+                **{name: said[name] for name in LABELS.names},
                 "epsilons": [float(epsilon) for epsilon in sorted(row.epsilons)],
                 "examples": row.examples,
                 "cells": row.cells,
                 "todo": row.todo,
             }
             for row in plan_rows(prepared)
+            for said in (named_cell(row.victim, row.attack, labels),)
         ],
     }
 

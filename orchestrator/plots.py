@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from orchestrator.errors import arguments
 from orchestrator.results.choice import Names, several, wanted_names
 from orchestrator.results.figures import KINDS, Choice, draw
 from orchestrator.results.schemas import Results
@@ -146,8 +147,9 @@ class Plots:
         epsilon: float | None,
         width: float | None,
     ) -> Figure:
-        choice = Choice(wanted=wanted, by=several(by), epsilon=epsilon, width=width)
-        return self._take(lambda results: draw(kind, results, choice))
+        with arguments():
+            choice = Choice(wanted=wanted, by=several(by), epsilon=epsilon, width=width)
+            return self._take(lambda results: draw(kind, results, choice))
 
     def __repr__(self) -> str:
         return f"<figures: {', '.join(f'.{name}()' for name in map(_method, KINDS))}>"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 from rich import box
@@ -17,8 +18,11 @@ from rich.table import Table
 from orchestrator.clean import Removal
 from orchestrator.grid.entries import Grid
 from orchestrator.grid.numbers import number_text
-from orchestrator.overview import plan_rows
+from orchestrator.overview import PlanRow, plan_rows
+from orchestrator.plan.labels import labels_of, named_cell
 from orchestrator.results.checks.stronger import matters
+from orchestrator.results.display import Texts, display
+from orchestrator.results.placed import Placed
 from orchestrator.results.strengthened import Change, source
 from orchestrator.results.text import findings, layout
 from orchestrator.run.check import Looked
@@ -29,7 +33,7 @@ from orchestrator.run.strengthen import Strengthen
 from orchestrator.run.sweep import Summary
 from orchestrator.store.folder import Store
 from workers.layout import FAILURES
-from workers.unit import NO_DEFENCE, AttackSpec, Preparation, VictimSpec, label
+from workers.unit import NO_DEFENCE, AttackSpec, Preparation, label
 from workers.victims.cache import CacheEntry
 
 _SHOWN_FAILURES = 10
@@ -55,6 +59,8 @@ def plan(console: Console, prepared: Prepared) -> None:
     )
     for line in _plan_table(prepared, console.width if console.is_terminal else None):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
+    if names := _names(prepared):
+        console.print(f"named in the grid, as for --only: {escape(names)}", highlight=False, soft_wrap=True)
     if grid.pixel_range.width != 1:
         console.print(
             f"epsilons on the [0, 1] scale (in brackets: as written, on {escape(str(grid.pixel_range))})",
@@ -84,7 +90,9 @@ def looked(console: Console, found: Looked) -> None:
     """What probes say of a plan's victims."""
     console.print()
     for victim, why in found.refused:
-        console.print(f"[bold red]refused:[/] {escape(victim.label)}: {escape(why)}", highlight=False)
+        console.print(
+            f"[bold red]refused:[/] {escape(found.placed.of(victim))}: {escape(why)}", highlight=False
+        )
     findings.show(console, found.findings, unprobed=0)
     parts = [f"{_count(found.probed, 'victim')} probed"]
     if found.untrained:
@@ -103,13 +111,16 @@ def _to_prepare(victims: Mapping[Preparation, int]) -> str:
 
 def _plan_table(prepared: Prepared, width: int | None) -> Iterator[layout.Line]:
     rows = plan_rows(prepared)
+    said = _texts(rows, prepared.grid)
     victims = _told_apart(
-        (row.victim.victim_id, _victim(row.victim), row.victim.dataset.name) for row in rows
+        (row.victim.victim_id, texts.model, texts.dataset) for row, texts in zip(rows, said, strict=True)
     )
-    attacks = _told_apart((row.attack.made_by, _attack(row.attack), "") for row in rows)
+    attacks = _told_apart(
+        (row.attack.made_by, texts.attack, "") for row, texts in zip(rows, said, strict=True)
+    )
     columns = [
         layout.Column("model", [victims[row.victim.victim_id] for row in rows], breaks=True),
-        layout.Column("dataset", [row.victim.dataset.name for row in rows], breaks=True),
+        layout.Column("dataset", [texts.dataset for texts in said], breaks=True),
         layout.Column(
             "attack", [attacks[row.attack.made_by] + _sources(row.sources) for row in rows], breaks=True
         ),
@@ -128,14 +139,31 @@ def _plan_table(prepared: Prepared, width: int | None) -> Iterator[layout.Line]:
     return layout.table(columns, width) or chain(layout.blocks(columns, width), [""])
 
 
+def _names(prepared: Prepared) -> str:
+    """The names behind labels: "BIM-20: bim"."""
+    grid = prepared.grid
+    entries: list[Any] = [*grid.models, *grid.datasets, *grid.defences, *grid.attacks]
+    return "; ".join(f"{entry.label}: {entry.name}" for entry in entries if entry.label)
+
+
 def _epsilons(epsilons: Iterable[Fraction], grid: Grid) -> str:
     return " ".join(_both_scales(epsilon, grid) for epsilon in sorted(epsilons))
 
 
-def _victim(victim: VictimSpec) -> str:
-    model, defence = victim.model, victim.defence
-    text = label(model.name, model.shown)
-    return text if defence.name == NO_DEFENCE.name else f"{text}, {defence.label}"
+def _texts(rows: Sequence[PlanRow], grid: Grid) -> list[Texts]:
+    """What people read of each row: the model with its defence, the attack with its norm."""
+    labels = labels_of(grid)
+    cells = [named_cell(row.victim, row.attack, labels) for row in rows]
+    texts = display(cells)
+    return [
+        (said := texts(cell))._replace(
+            model=said.model
+            if cell["defence"] == NO_DEFENCE.name == said.defence
+            else f"{said.model}, {said.defence}",
+            attack=f"{said.attack} {cell['norm']}",
+        )
+        for cell in cells
+    ]
 
 
 def _attack(attack: AttackSpec) -> str:
@@ -207,15 +235,16 @@ def summary(console: Console, prepared: Prepared, result: Summary) -> None:
 def survivors(console: Console, found: Strengthen) -> None:
     """What is attacked again, and why the rest is not."""
     plan = found.prepared.plan
+    placed = Placed(list(found.cells.values()))
     table = plain_table("victim", "attack", "on what survives", "epsilon", "survivors", "to do", right=2)
     missing = plan.missing
     for victim, runs in plan.selected:
         for run in runs:
-            whose = "its own cell" if source(run.cells[0].cell_id) else "the worst case"
+            own = source(run.cells[0].cell_id)
             table.add_row(
-                escape(victim.label),
+                escape(placed.of(victim)),
                 escape(_attack(run.attack)),
-                whose,
+                escape(placed.attack(found.cells[own])) if own else "the worst case",
                 " ".join(number_text(cell.exact) for cell in run.cells),
                 " ".join(f"{found.survivors[cell.cell_id]:,}" for cell in run.cells),
                 f"{sum(cell.cell_id in missing for cell in run.cells):,} of {len(run.cells):,}",
@@ -230,7 +259,7 @@ def changes(console: Console, numbers: Sequence[Change], *, complete: bool) -> N
     changed = [change for change in numbers if matters(change)]
     for change in changed:
         console.print(
-            f"[yellow]{escape(findings.place(change.of))}[/]: {change.before:.1%} -> {change.after:.1%} by "
+            f"[yellow]{escape(change.place)}[/]: {change.before:.1%} -> {change.after:.1%} by "
             f"{escape(change.by)}",
             highlight=False,
             soft_wrap=True,

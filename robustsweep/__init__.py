@@ -221,10 +221,12 @@ def attack(
 ) -> AttackResult:
     """Attack (N, H, W, C) float32 images in [0, 1] with one attack, at every epsilon ([0, 1] scale).
 
-    `model` maps images to (N, K) logits, `labels` are (N,) integers; `options` are the attack's own, `norm`
-    among them; or the `factory` of one of yours, "package.module:object", and its options.
-    ValueError for an unknown attack, wrong options (each with what was found and what is allowed), or arrays
-    that do not fit.
+    `model` maps images to (N, K) logits and is a Keras model, or a function of TensorFlow's or Keras'
+    operations: TensorFlow traces it, and takes its gradients. NumPy, or another library, is not allowed
+    inside. `labels` are (N,) integers; `options` are the attack's own, `norm` among them; or the `factory` of
+    one of yours, "package.module:object", and its options.
+    ValueError for an unknown attack, wrong options (each with what was found and what is allowed), a model
+    that cannot be traced, or arrays that do not fit.
     """
     from orchestrator.errors import did_you_mean
     from orchestrator.grid.aliases import ALIASES
@@ -237,7 +239,32 @@ def attack(
             raise OptionError(f'unknown attack "{name}"; {near}allowed: {", ".join(sorted(REGISTRY))}')
         if problems := option_problems(REGISTRY[name], options):
             raise OptionError(f"attack {name}: {'; '.join(problems)}")
-    return build({"name": name, **options})(model, images, labels, epsilons, seed=seed)
+    made = build({"name": name, **options})
+    _trace(model, images)
+    return made(model, images, labels, epsilons, seed=seed)
+
+
+def _trace(model: Callable[..., Any], images: NDArray[np.float32]) -> None:
+    """Put the first image through a model, which is traced by that; OptionError where it cannot be."""
+    import numpy as np
+
+    if np.ndim(images) != 4 or not len(images):
+        return  # which the attack says
+    import tensorflow as tf
+
+    from workers.network import network_for
+
+    try:
+        network_for(model, tuple(np.shape(images)[1:])).logits(np.asarray(images[:1], np.float32))
+    except (tf.errors.OpError, MemoryError):  # it was traced, and has failed
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        found = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise OptionError(
+            f"model: TensorFlow cannot trace it ({found[:300]}); a Keras model, or a function of "
+            "TensorFlow's or Keras' operations, from images to logits, is allowed"
+        ) from error
 
 
 _LATE = {

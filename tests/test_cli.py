@@ -237,6 +237,8 @@ def test_a_plan_as_json(failed: Path, tmp_path: Path) -> None:
     assert record["rows"][0] == {
         "model": "small_cnn",
         "model_options": "",
+        "recipe": "",
+        **dict.fromkeys(("model_label", "dataset_label", "defence_label", "attack_label"), ""),
         "dataset": "digits",
         "defence": "none",
         "seeds": [0, 1],

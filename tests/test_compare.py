@@ -338,7 +338,7 @@ def test_the_command_requires(outputs: Path) -> None:
     assert (met.exit_code, met.output) == (0, "")
     unmet = command(a, b, "--require", "robust_accuracy >= 0.8 WHERE epsilon = 0.1", "-f", "json")
     assert unmet.exit_code == 1 and "not met by 2 of 2 rows" in unmet.stderr
-    assert "b: small_cnn, none, fgsm on digits, linf 0.1: robust accuracy" in unmet.stderr
+    assert "b: fgsm linf on small_cnn on digits at epsilon 0.1: robust accuracy" in unmet.stderr
     only = command("small_cnn", "wide_cnn", "--in", a, "--require", "model = 'wide_cnn'")
     assert only.exit_code == 0, "of the second side alone"
 

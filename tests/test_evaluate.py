@@ -568,6 +568,35 @@ def test_what_an_image_is_worth_rounded_or_unanswered(
     assert all((list(one) if one is not None else None) == flags for one in right["flags"])
 
 
+def test_a_lost_claim_is_flagged_at_its_own_epsilon_alone(evaluator: Evaluator) -> None:
+    """At epsilon 0 nothing is claimed; there the mark would say of the clean accuracy what is not so."""
+    import tensorflow as tf
+
+    from workers.measure import Clock, Measurement
+    from workers.victims.victim import Victim
+
+    network, digits = evaluator._victims[ID].model, load(DatasetSpec(name="digits"))
+
+    def noisy(images: Any, training: bool = False) -> Any:
+        return network(images + tf.random.normal(tf.shape(images), stddev=0.25), training=training)
+
+    def lost(attack: AttackSpec) -> tuple[Any, np.ndarray]:
+        victim = Victim(noisy, digits, "0" * 64)
+        rows = Measurement(unit(attack, 0, 150, epsilons=[0.0, 0.05, 0.1]), victim, Clock()).rows()
+        rows = rows.to_pandas()
+        return rows, np.array([one is not None and "lost_claims" in one for one in rows["flags"]])
+
+    rows, flagged = lost(attack_spec("bim", steps=3))
+    assert flagged.any() and not flagged[rows["epsilon"] == 0].any()
+    claimed = rows["wrong_draws"].notna()
+    assert (flagged == (claimed & ~rows["success"] & (rows["epsilon"] > 0))).all()
+    kept = rows["flags"][rows["epsilon"] == 0].dropna()
+    assert all("randomised" in one for one in kept) and len(kept) == rows["clean_correct"].sum() / 3
+    # Of bare images nobody has claimed anything.
+    _, none = lost(attack_spec("corner", factory="tests.test_evaluate:Corner", level=1.0))
+    assert not none.any()
+
+
 def test_a_victim_is_always_asked_for_as_many_images_at_once() -> None:
     import tensorflow as tf
 

@@ -20,14 +20,15 @@ from numpy.testing import assert_allclose
 
 import robustsweep
 from orchestrator.errors import UserError
+from orchestrator.plots import Plots
 from orchestrator.results.chosen import chosen
 from orchestrator.results.figures import KINDS, Choice, draw, save
-from orchestrator.results.figures.distances import steps
 from orchestrator.results.figures.gallery import change
 from orchestrator.results.figures.page import image_bytes, wrapped
 from orchestrator.results.figures.style import DASHES, MARKERS, PALETTE, contrast, looks
 from orchestrator.results.per_class import ByClass, class_records
 from orchestrator.results.schemas import Results
+from orchestrator.results.steps import steps
 from orchestrator.results.text import per_class as words
 from orchestrator.results.views import _wilson
 from orchestrator.results.wilson import wilson
@@ -249,6 +250,43 @@ def test_bars_are_drawn_where_a_figure_says_so() -> None:
     assert "mean over training seeds" in heat and "bars" not in heat
 
 
+def test_a_curve_of_a_minimum_norm_attack_has_steps_between_epsilons() -> None:
+    """All that 0.1 leaves falls at 0.11: a straight line to 0.2 would promise what is not there."""
+    near = [0.05, *[0.11] * 7, np.inf, np.inf]
+    some = [
+        Cell(
+            attack="deepfool",
+            minimum_norm=True,
+            epsilon=epsilon,
+            examples=10,
+            rows=[
+                {"success": d <= epsilon, "distance": d if d <= epsilon else np.inf, "nearest": d}
+                for d in near
+            ],
+        )
+        for epsilon in (0.1, 0.2)
+    ]
+    (axes,) = draw("curves", [results_of(some)], Choice()).axes
+    (line,) = [line for line in axes.get_lines() if len(line.get_xdata()) > 1]
+    assert line.get_drawstyle() == "steps-post"
+    at, share = (np.asarray(of, float) for of in line.get_data())
+    for x in (0.0, 0.08, 0.1, 0.12, 0.15, 0.2):
+        assert share[np.searchsorted(at, x, side="right") - 1] == 100 * np.mean(np.array(near) > x)
+    points = {tuple(np.ravel(line.get_data())) for line in axes.get_lines() if len(line.get_xdata()) == 1}
+    assert points == {(0.1, 90.0), (0.2, 20.0)}
+    fgsm = [
+        replace(
+            one,
+            attack="fgsm",
+            minimum_norm=False,
+            rows=[{**row, "nearest": None} for row in one.positions().values()],
+        )
+        for one in some
+    ]
+    (axes,) = draw("curves", [results_of(fgsm)], Choice()).axes
+    assert all(line.get_drawstyle() == "default" for line in axes.get_lines())
+
+
 def test_distances_of_a_cell_that_is_not_done_are_not_drawn() -> None:
     some = Cell(
         attack="deepfool",
@@ -442,6 +480,60 @@ def test_who_breaks_whom() -> None:
         assert defined == (kind in ("curves", "heatmap"))
 
 
+def test_images_that_were_made_blindly_are_marked_where_they_were_tried_and_made() -> None:
+    """b has no gradients, so that what was made against it breaks nothing: a is no more robust for that."""
+    blind = [{"flags": ["zero_gradients"]}] * 20
+    a, b = Cell(model="a", examples=20, rows=rows(10)), Cell(model="b", examples=20, rows=blind)
+    figure = draw("transfer", [results_of([a, b, replace(a, source=b, rows=blind)])], Choice())
+    numbers = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    assert numbers[0.5, 1.5] == "100§" and numbers[0.5, 0.5] == "50" and numbers[1.5, 1.5] == "100*§"
+    assert "§ where these images were made: zero gradients: this attack was blind" in texts(figure).replace(
+        "\n", " "
+    )
+    seeing = draw("transfer", [results_of([a, replace(b, rows=rows(5)), replace(a, source=b)])], Choice())
+    assert "§" not in texts(seeing)
+
+
+def smoothed(**values: Any) -> list[Cell]:
+    """A smoothed victim, three quarters of which are certified beyond 0.25 and one quarter beyond 0.5."""
+    victim = {"model": "net", "defence": "smoothing", "norm": "l2", "examples": 4}
+    taken = {"sigma": 0.25, "n0": 10, "draws": 100, "alpha": 0.001}
+    radii = [{"radius": 0.6}, {"radius": 0.3}, {"radius": 0.3}, {"radius": None}]
+    return [
+        *(Cell(**victim, epsilon=epsilon, rows=rows(0, 4), **values) for epsilon in (0.25, 0.5)),
+        Cell(**victim, attack="certify", epsilon=0.0, rows=radii, **taken),
+    ]
+
+
+def test_certified_bounds_are_lines_of_their_own_below() -> None:
+    plain = [
+        Cell(model="net", norm="l2", epsilon=epsilon, examples=4, rows=rows(2, 4)) for epsilon in (0.25, 0.5)
+    ]
+    figure = draw("curves", [results_of([*plain, *smoothed()])], Choice())
+    (axes,) = figure.axes
+    bounds = [line for line in axes.get_lines() if line.get_marker() == "v"]
+    assert [list(line.get_ydata()) for line in bounds] == [[75.0, 25.0]]
+    assert list(bounds[0].get_xdata()) == [0.25, 0.5]
+    said = texts(figure).replace("\n", " ")
+    assert "net, smoothing: certified, a lower bound" in said and "is an upper bound" in said
+    assert "100 draws, each certificate wrong with a probability of at most 0.001" in said
+    assert "certified radii are at most 0.375 (sigma 0.25, 100 draws): beyond that 0% is by const" in said
+    # The number under attack is where it was.
+    values = {tuple(line.get_ydata()) for line in axes.get_lines() if line not in bounds}
+    assert (100.0, 100.0) in values and (50.0, 50.0) in values
+    linf = [replace(one, norm="linf") for one in plain]
+    assert "certified" not in texts(draw("curves", [results_of([*linf, *smoothed()[2:]])], Choice()))
+
+
+def test_a_certificate_that_an_attack_contradicts_is_not_drawn() -> None:
+    *cells, certificates = smoothed()
+    sure = replace(certificates, examples=40, rows=[{"radius": 0.9}] * 40, alpha=1e-9)
+    broken = [replace(one, examples=40, rows=rows(30, 40)) for one in cells]
+    figure = draw("curves", [results_of([*broken, sure])], Choice())
+    assert not [line for line in figure.axes[0].get_lines() if line.get_marker() == "v"]
+    assert "certified, wrong, no number: net, smoothing" in texts(figure).replace("\n", " ")
+
+
 def test_training_draws_a_network_once() -> None:
     some = [*cells(), *cells(defence="jpeg")]
     victims = dict.fromkeys(cell.victim_id for cell in some)
@@ -563,6 +655,19 @@ def test_from_python_and_in_notebooks() -> None:
         name in repr(plot) for name in methods
     )
     assert isinstance(robustsweep.Plots, type)
+
+
+def test_python_speaks_of_arguments(tmp_path: Path) -> None:
+    sweep = Plots([results_of(cells())])
+    for draws, message in (
+        (lambda: sweep.curves(attack="fgms"), 'attack=: found "fgms"; did you mean "fgsm"?'),
+        (lambda: sweep.heatmap(epsilon=0.15), "epsilon=: found 0.15; there are: 0"),
+        (lambda: sweep.curves(width=1), "width=: found 1; 2.5 to 40 inches"),
+        (lambda: sweep.curves(by="colour"), 'by=: found "colour"; '),
+    ):
+        with pytest.raises(ValueError) as caught:
+            draws()
+        assert str(caught.value).startswith(message) and isinstance(caught.value, UserError)
 
 
 def test_a_figure_imports_neither_tensorflow_nor_ray(tmp_path: Path) -> None:

@@ -259,10 +259,28 @@ def test_set_overrides_anything(tmp_path: Path) -> None:
         load_grid(path, ["examples"])
     with pytest.raises(GridError, match=r'--set "models.3=x": the grid has nothing at "3"'):
         load_grid(path, ["models.3=x"])
-    with pytest.raises(GridError, match="1 problem\n  examples: found 'many'"):  # no line of the file
+    with pytest.raises(GridError, match="1 problem\n  --set \"examples=many\": examples: found 'many'"):
         load_grid(path, ["examples=many"])
     with pytest.raises(GridError, match="not valid YAML"):
         load_grid(path, ["examples=["])
+
+
+def test_problems_of_set_name_it_and_no_line_of_the_file(tmp_path: Path) -> None:
+    """Of a part of an entry too: the entry stands on a line that says nothing of it."""
+    grid = "models: [small_cnn]\ndatasets: [digits]\nattacks: [{name: bim, steps: 5}]\nepsilons: [0.1]\n"
+    wrong = "attacks.0.name=bmi"
+    assert problems(tmp_path, grid, wrong)[0].startswith(f'--set "{wrong}": attacks[0]: unknown attack "bmi"')
+    assert problems(tmp_path, grid, "attacks.0.stps=3")[0].startswith(
+        '--set "attacks.0.stps=3": attacks[0].stps'
+    )
+    both = problems(tmp_path, grid.replace("steps: 5", "steps: 0"), "attacks.0.norm=l7", "epsilons.0=-1")
+    assert [one.split(": ")[0] for one in sorted(both)] == [
+        '--set "attacks.0.norm=l7"',
+        '--set "epsilons.0=-1"',
+        "line 3",
+    ]
+    # The latest of two is what is there.
+    assert problems(tmp_path, grid, "examples=x", "examples=y")[0].startswith('--set "examples=y"')
 
 
 @pytest.mark.parametrize(
@@ -334,7 +352,7 @@ def test_a_wide_epsilon_on_another_scale_suggests_that_scale(tmp_path: Path) -> 
 
 def test_a_lone_seed_is_refused_on_the_command_line_too(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
-    with pytest.raises(GridError, match=r"1 problem\n  seeds: found 3; .* \[0, 1, 2\] for 3 seeds"):
+    with pytest.raises(GridError, match=r'--set "seeds=3": seeds: found 3; .* \[0, 1, 2\] for 3 seeds'):
         load_grid(path, ["seeds=3"])
     assert load_grid(path, ["seeds=[3]"]).seeds == (3,)
 

@@ -9,16 +9,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 import robustsweep
+from orchestrator import show
 from orchestrator.errors import GridError
 from orchestrator.grid.load import load_grid
 from orchestrator.plan.cells import expand
 from orchestrator.plan.labels import labels_of
+from orchestrator.results.compare import compare
 from orchestrator.results.display import display
+from orchestrator.results.require import require
 from orchestrator.results.schemas import LABELS
-from orchestrator.results.tables import cells_and_worst_cases, cells_table, robustness_tables
-from orchestrator.results.text import text_format
+from orchestrator.results.tables import cells_and_worst_cases, cells_table, judged_tables, robustness_tables
+from orchestrator.results.text import comparison, findings, text_format
+from orchestrator.run.prepare import prepare
 from orchestrator.store.folder import Store
 from tests.support.results import Cell, results_of
 from tests.support.sweeps import sweep
@@ -85,6 +90,11 @@ def test_a_folder_shows_the_labels_of_its_latest_grid(tmp_path: Path) -> None:
     by_label = robustsweep.open(output).table(model="Petit & co_1", attack="BIM-20", dataset="digits")
     assert by_label.df()["model"].unique().tolist() == ["small_cnn"]
     assert robustsweep.open(output).table(defence="bit_depth").df()["defence"].unique() == ["bit_depth"]
+    # So does a plan, which says what to type.
+    console = Console(width=200, record=True, file=io.StringIO())
+    show.plan(console, prepare(load_grid(LABELLED), str(output)))
+    assert "Petit & co_1, 5 bits" in (text := console.export_text()) and "BIM-20 linf" in text
+    assert "as for --only: Petit & co_1: small_cnn; Wide <b>: wide_cnn; Handwritten digits: digits" in text
     sweep(load_grid(GRID), output, **options)  # as do labels that have gone
     assert "Petit" not in robustsweep.open(output).table().text("md")
 
@@ -193,3 +203,81 @@ def test_labels_by_id_are_those_of_every_seed() -> None:
     labels = labels_of(load_grid({**LABELLED, "seeds": [3, 5]}))
     names = {victim.victim.victim_id for victim in expand(load_grid({**LABELLED, "seeds": [3, 5]}))}
     assert names <= set(labels.victims) and pa.schema(LABELS).names == LABELS.names
+
+
+def test_where_one_sweep_labels_a_model_recipes_are_said() -> None:
+    """Else "CNN" and "small" would look like two models, and are one that was trained twice."""
+    one = results_of([Cell(model="small", model_label="CNN", rows=[{}] * 4)], sweep="one")
+    two = results_of(
+        [Cell(model="small", recipe="epochs=9", rows=[{}] * 4), Cell(model="b", rows=[{}] * 4)], sweep="two"
+    )
+    [table] = robustness_tables(*cells_and_worst_cases([one, two]))
+    assert [row.model_label for row in table.rows] == ["CNN", "small (epochs=9)", "b"]
+    # Whoever labels both tells them apart already.
+    both = [
+        Cell(model="small", model_label="Short", rows=[{}] * 4),
+        Cell(model="small", recipe="epochs=9", model_label="Long", rows=[{}] * 4),
+    ]
+    [table] = robustness_tables(*cells_and_worst_cases(results_of(both)))
+    assert [row.model_label for row in table.rows] == ["Short", "Long"]
+
+
+BROKEN = {"success": True, "distance": 0.05}
+
+
+def named(broken: int, **values: Any) -> Cell:
+    labels = {"dataset_label": "Digits", "defence_label": "undefended", "attack_label": "FGSM"}
+    return Cell(**{"rows": [BROKEN] * broken + [{}] * (40 - broken), "examples": 40, **labels, **values})
+
+
+def test_comparisons_speak_by_labels_and_take_them() -> None:
+    """Programs, and who types, may go by name; two that differ in their recipe alone are told apart."""
+    cells = [
+        named(10, model_label="CNN"),
+        named(30, recipe="epochs=9", model_label="CNN"),
+        named(10, attack="bim", attack_label="BIM", model_label="CNN"),
+        named(30, attack="bim", attack_label="BIM", recipe="epochs=9", model_label="CNN"),
+    ]
+    results = [results_of(cells)]
+    found = compare(results, "CNN", "CNN (epochs=9)")
+    shown = comparison.columns(found)
+    rows = [dict(zip(shown.names, row, strict=True)) for row in shown.rows]
+    assert {row["model"] for row in rows} == {"CNN → CNN (epochs=9)"}
+    assert [row["attack"] for row in rows] == ["FGSM", "BIM", "worst case"]
+    assert {(row["dataset"], row["defence"]) for row in rows} == {("Digits", "undefended")}
+    assert found.rows["model"].to_pylist()[0] == "resnet50_v2 → resnet50_v2 (epochs=9)"
+    assert comparison.summary(found).startswith("CNN (epochs=9) against CNN: 0 better, 3 worse")
+    by_name = compare(results, "model=resnet50_v2,recipe=", "recipe=epochs=9")
+    assert by_name.rows["result"].to_pylist() == found.rows["result"].to_pylist()
+    unmet = require(results, "robust_accuracy > 0.5 WHERE epsilon = 0.1 AND attack = 'fgsm'")
+    [_, line] = comparison.unmet(unmet)
+    assert "FGSM linf on CNN (epochs=9) (undefended) on Digits at epsilon 0.1: robust accuracy 0.25" in line
+
+
+def test_checks_speak_by_labels_and_tell_recipes_apart() -> None:
+    """Of two victims that differ in their recipe alone, one is masked: which one must be read."""
+    masked = [{"flags": ["zero_gradients"]}] * 40
+    cells = [
+        *(named(20, recipe=recipe, model_label="CNN") for recipe in ("", "epochs=9")),
+        *(
+            Cell(
+                **{**values, "attack": "bim", "attack_label": "Iterated"},
+                recipe=recipe,
+                model_label="CNN",
+                examples=40,
+                rows=rows,
+            )
+            for recipe, rows in (("", [BROKEN] * 30 + [{}] * 10), ("epochs=9", masked))
+            for values in ({"dataset_label": "Digits", "defence_label": "undefended"},)
+        ),
+    ]
+    checks = judged_tables(results_of(cells))[-1]
+    places = {(row["rule"], row["place"]) for row in checks.to_pylist()}
+    assert (
+        "zero_gradients",
+        "Iterated linf on CNN (epochs=9) (undefended) on Digits at epsilon 0.1",
+    ) in places
+    [weaker] = [row for row in checks.to_pylist() if row["rule"] == "weaker_than_fgsm"]
+    assert "that Iterated does not" in weaker["message"] and "epochs=9" in weaker["place"]
+    text = " ".join(line for _, line in findings.lines(checks, 0))
+    assert "Iterated linf on CNN (epochs=9)" in text and "resnet50_v2" not in text

@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.results.attacked import chosen_attacks
+from orchestrator.results.bounds import chosen_certificates
 from orchestrator.results.choice import choose, made
+from orchestrator.results.matrix import chosen_transfers, matrix
 from orchestrator.results.query import run_query
-from orchestrator.results.text import certified, text_format
+from orchestrator.results.text import certified, quality, text_format, transfer
 from orchestrator.results.text.base import Columns
 from orchestrator.results.text.latex import escaped
 from tests.support.results import Cell, results_of
@@ -175,6 +178,42 @@ def test_any_answer_is_a_table_too():
     assert r"c\_d & one & none \\" in text and r"a\_b & 1 & -- \\" in text
 
 
+def _beside() -> str:
+    """The tables of transfers, of certificates and of attacks: marks, a hole, names of every kind."""
+    blind = [{"flags": ["zero_gradients"]}] * 100
+    a, b = cell(50, 50, model=NASTY), Cell(model="naïve", examples=100, rows=blind)
+    behind = cell(60, 40, model=NASTY, defence="jpeg (quality=75)")
+    tried = [
+        replace(a, source=b, rows=blind),
+        replace(b, source=a, rows=held(30)),
+        replace(behind, source=a, rows=held(70, 30)),
+    ]
+    rows, own, _ = chosen_transfers(results_of([a, b, behind, *tried]), {})
+    found = matrix(rows, own)
+    form = text_format("latex", digits=2)
+    texts = [form.captioned(transfer.columns(found, 2), transfer.caption(found))]
+    smooth = {"model": NASTY, "defence": "smoothing (sigma=0.25)", "norm": "l2", "examples": 100}
+    certificates = [
+        *(Cell(**smooth, epsilon=epsilon, rows=held(70, 20, 10)) for epsilon in (0.25, 1.5)),
+        Cell(
+            **smooth,
+            attack="certify",
+            epsilon=0.0,
+            sigma=0.25,
+            n0=100,
+            draws=10_000,
+            alpha=0.001,
+            rows=[{"radius": 0.3}] * 60 + [{"radius": None}] * 40,
+        ),
+    ]
+    bounds, _ = chosen_certificates(results_of(certificates), {})
+    texts.append(form.captioned(certified.columns(bounds, 2), certified.caption(bounds)))
+    attacks, _ = chosen_attacks(results_of([a, replace(a, attack="bim", attack_label="B_{10}%")]), {})
+    texts.append(form.captioned(quality.columns(attacks, 2), quality.caption(attacks)))
+    assert all(texts) and "-- & 30/100" not in texts[0] and r"\S" in texts[0]
+    return "\n".join(map(str, texts))
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no TeX here")
 def test_a_table_compiles(tmp_path: Path) -> None:
     wrong = [{"success": True, "distance": 0.9}] * 37 + [{}] * 63
@@ -190,7 +229,7 @@ def test_a_table_compiles(tmp_path: Path) -> None:
     answer = text_format("latex").table(run_query(results_of([cell(9, 1)]), "FROM cells"))
     source = (
         "\\documentclass[landscape]{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
-        f"{text}\n{{\\tiny {answer}}}\n\\end{{document}}\n"
+        f"{text}\n{_beside()}\n{{\\tiny {answer}}}\n\\end{{document}}\n"
     )
     (tmp_path / "table.tex").write_text(source, "utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
@@ -261,5 +300,5 @@ def test_a_table_with_its_caption_is_as_a_paper_has_it():
 def test_how_far_certificates_reach_is_what_all_votes_give():
     row = {"sigma": 0.25, "draws": 200, "alpha": 0.001}
     [radius] = radii(np.array([200]), 200, 0.25, 0.001)
-    assert f"radii are at most {radius:.3g} (sigma 0.25, 200 draws): beyond" in certified._reach([row])[0]
-    assert certified._reach([{**row, "draws": 5}]) == ["so few draws certify nothing: 0% is by construction"]
+    assert f"radii are at most {radius:.3g} (sigma 0.25, 200 draws): beyond" in certified.reach([row])[0]
+    assert certified.reach([{**row, "draws": 5}]) == ["so few draws certify nothing: 0% is by construction"]

@@ -141,15 +141,17 @@ def test_tables_print_and_show_in_notebooks(folder: Path) -> None:
     metric = opened.table(attack="fgsm", metric="forward_calls")
     assert metric.df()["value"].tolist()[0] == 120 and metric.df()["robust_accuracy"].isna().all()
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"attack": "fgsn"}, '--attack: found "fgsn"; did you mean "fgsm"?'),
-        ({"by": "colour"}, '--by: found "colour"'),
-        ({"metric": "accuracy"}, '--metric: found "accuracy"'),
+        ({"attack": "fgsn"}, 'attack=: found "fgsn"; did you mean "fgsm"?'),
+        ({"by": "colour"}, 'by=: found "colour"'),
+        ({"metric": "accuracy"}, 'metric=: found "accuracy"'),
         ({"attack": "bim", "model": "small_cnn (epochs=7)"}, "no row of the table is of"),
     ]
     for options, message in wrong:
         with pytest.raises(robustsweep.UserError) as caught:
             opened.table(**options)
         assert str(caught.value).startswith(message)
+    with pytest.raises(ValueError, match=r"path=: .* is a folder"):
+        opened.report(folder)
 
 
 def test_reprs_say_what_there_is(folder: Path) -> None:

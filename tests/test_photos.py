@@ -104,6 +104,32 @@ def test_a_named_label_is_driven_away_from_and_nothing_else(tmp_path: Path) -> N
         attack_photographs(of, photos, {"name": "deepfool", "norm": "l2"}, EPSILONS, label=named)
 
 
+@pytest.mark.tf
+def test_where_nothing_is_found_a_figure_says_so_at_that_epsilon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search for the nearest image ends somewhere even then: that is no adversarial image."""
+    digits = digits_cnn()
+    of = Classifier("digits", digits.model, (8, 8, 1), tuple("0123456789"))
+    monkeypatch.setattr("workers.photographs.classifier", lambda *_: of)  # which one, is asked elsewhere
+    photographs(tmp_path, digits.images[:1])
+
+    def said(epsilons: str, **asked: Any) -> list[str]:
+        given = {"model": "digits", "attack": "deepfool", "epsilons": epsilons, "cache_dir": str(tmp_path)}
+        figure = photo_figure([str(tmp_path / "0.png")], **{**given, **asked})
+        assert faults(figure) == []
+        return [text.get_text() for text in figure.findobj(mpl.text.Text)]
+
+    texts = said("0.0001, 3")
+    assert "epsilon 0.0001: nothing found" in texts and "epsilon 3" in texts
+    below = " ".join(texts).replace("\n", " ")
+    assert "shown is where it ended, moved back to within epsilon" in below
+    texts = said("0.0001, 0.001")
+    assert {"epsilon 0.0001: nothing found", "epsilon 0.001: nothing found"} <= set(texts)
+    # What spends its budget shows what that comes to, and claims nothing.
+    assert not any("nothing found" in text for text in said("0.0001", attack="fgsm"))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +105,30 @@ def test_wrong_options_of_an_attack_are_our_error(
     with pytest.raises(ValueError) as caught:
         robustsweep.attack(len, images, labels, name, epsilons=[0.1], **options)  # type: ignore[arg-type]
     assert str(caught.value).startswith(message) and isinstance(caught.value, robustsweep.UserError)
+
+
+@pytest.mark.tf
+def test_a_model_that_cannot_be_traced_is_one_clear_error() -> None:
+    """NumPy inside works on arrays, and would fail deep in TensorFlow with a tensor that has no values."""
+    images, labels = np.zeros((2, 4, 4, 1), np.float32), np.zeros(2, int)
+    weights = np.ones((16, 3), np.float32)
+
+    def by_numpy(given: Any) -> Any:
+        return np.asarray(given).reshape(len(given), 16) @ weights
+
+    assert by_numpy(images).shape == (2, 3)
+    with pytest.raises(robustsweep.UserError) as caught:
+        robustsweep.attack(by_numpy, images, labels, "fgsm", epsilons=[0.1])
+    said = str(caught.value)
+    assert said.startswith("model: TensorFlow cannot trace it (") and "\n" not in said
+    assert said.endswith("a function of TensorFlow's or Keras' operations, from images to logits, is allowed")
+
+    def by_tensorflow(given: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.reshape(given, (-1, 16)) @ weights
+
+    assert robustsweep.attack(by_tensorflow, images, labels, "fgsm", epsilons=[0.1]).success.shape == (1, 2)
 
 
 def test_it_is_the_command_line_too() -> None:

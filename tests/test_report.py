@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import os
 import re
@@ -23,11 +24,20 @@ import robustsweep
 from orchestrator.cli import app
 from orchestrator.grid.load import load_grid
 from orchestrator.report import answer, gallery
+from orchestrator.report.beside import certified, quality
 from orchestrator.report.contest import contests
 from orchestrator.report.facts import Facts, gather
 from orchestrator.report.page import as_json, content, write_report
-from orchestrator.report.sections import certified, comparison, per_class, training, worst_cases
+from orchestrator.report.sections import comparison, per_class, training, worst_cases
+from orchestrator.report.series import series
+from orchestrator.report.steps import step_curves
+from orchestrator.report.visible import perceptibility
+from orchestrator.results.attacked import chosen_attacks
+from orchestrator.results.per_class import class_records
 from orchestrator.results.schemas import Results
+from orchestrator.results.text import quality as quality_words
+from orchestrator.results.text.base import shown
+from orchestrator.results.wilson import wilson
 from tests.support.browser import Watched, needs_chromium, opened, running
 from tests.support.results import Cell, results_of
 from tests.support.sweeps import sweep
@@ -262,6 +272,109 @@ def test_classes_add_up_to_the_whole() -> None:
     kept = sum(value * n for value, n, *_ in entry["numbers"]) / N
     assert kept == pytest.approx(100 * (N - 10 - 80) / N, abs=0.1)  # of the worst case
     assert all(low <= value <= high for value, _, low, high in entry["numbers"])
+
+
+def test_classes_are_those_of_the_table_of_classes_also_over_seeds() -> None:
+    """Of two seeds the intervals are averaged, as everywhere; pooled ones would look twice as sure."""
+    results = results_of([cell(60), cell(90, seed=1)])
+    (entry,) = per_class(gather({}, [results], ()))["entries"]
+    records, _ = class_records([results], {})
+    names = ("accuracy", "n", "low", "high")
+    told = [[row[name] for name in names] for row in records.to_pylist()]
+    assert entry["numbers"] == [
+        [round(100 * a, 1), n, *(round(100 * e, 1) for e in ends)] for a, n, *ends in told
+    ]
+    low, high = entry["numbers"][0][2:]
+    assert high - low > 1.3 * (wilson(40, 134)[1] - wilson(40, 134)[0]) * 100
+
+
+def nearest(distances: Sequence[float], **values: Any) -> list[Cell]:
+    """Cells of a minimum-norm attack at 0.1 and 0.2: by example the distance of its nearest image; -1: the
+    model is wrong about it."""
+
+    def row(distance: float, epsilon: float) -> dict[str, Any]:
+        if distance < 0:
+            return {"clean_correct": False}
+        found = distance <= epsilon
+        return {"success": found, "distance": distance if found else np.inf, "nearest": distance}
+
+    return [
+        Cell(
+            attack="deepfool",
+            minimum_norm=True,
+            epsilon=epsilon,
+            examples=len(distances),
+            **{"rows": [row(distance, epsilon) for distance in distances], **values},
+        )
+        for epsilon in (0.1, 0.2)
+    ]
+
+
+def test_a_minimum_norm_attack_is_drawn_by_its_distances_and_not_straight_between_epsilons() -> None:
+    """All that 0.1 leaves falls at 0.11; a straight line would promise 40% at 0.15."""
+    distances = [-1, 0.04, *[0.11] * 7, np.inf]
+    facts = facts_of(*nearest(distances), *(cell(60, epsilon=epsilon) for epsilon in (0.1, 0.2)))
+    drawn = step_curves(facts)
+    (curve,) = drawn["curves"].values()
+    assert drawn["within"] == 0 and curve[0][:2] == [0.0, 90.0]
+    for x in (0.0, 0.03, 0.05, 0.1, 0.12, 0.15, 0.2):
+        at = max((step for step in curve if step[0] <= x), key=lambda step: step[0])
+        assert at[1] == 100 * np.mean(np.array(distances) > x)
+    rows = series(facts.tables)
+    number = next(iter(drawn["curves"]))
+    assert rows["rows"][number]["attack"] == "deepfool"
+    ends = {epsilon: value for row, epsilon, _, value, *_ in rows["entries"] if row == number}
+    assert ends == {0.1: 80.0, 0.2: 10.0}, "the numbers of the tables lie on it"
+    # Where a check calls one of its numbers wrong, or not all examples were looked at, there is no curve.
+    lost = [{"success": True, "distance": 0.9, "nearest": 0.9}] * 10
+    assert step_curves(facts_of(*(replace(one, rows=lost) for one in nearest(distances))))["curves"] == {}
+    short = [replace(one, examples=20) for one in nearest(distances)]
+    assert step_curves(facts_of(*short))["curves"] == {}
+
+
+def test_of_very_many_steps_some_are_left_out_and_how_many_points_that_is_is_said() -> None:
+    rng = np.random.default_rng(0)
+    distances = rng.uniform(0, 0.3, 3000)
+    drawn = step_curves(facts_of(*nearest(distances.tolist())))
+    (curve,) = drawn["curves"].values()
+    assert len(curve) <= 1001 and drawn["within"] == 0.1
+    at = np.array([step[0] for step in curve])
+    for x in rng.uniform(0, 0.2, 200):
+        drawn_share = curve[int(np.searchsorted(at, x, side="right")) - 1][1]
+        assert -0.05 <= drawn_share - 100 * np.mean(distances > x) <= 0.1 + 0.05
+
+
+def test_visibility_is_of_attacks_with_a_budget_and_says_why_there_is_no_ssim() -> None:
+    seen = {"ssim": 0.9, "full_l2": 1.5}
+    cells = [
+        Cell(epsilon=0.1, examples=4, rows=[seen, {**seen, "ssim": 0.7}, {}, {}]),
+        Cell(epsilon=0.1, examples=4, dataset="digits", rows=[{"full_l2": 0.5}] * 4),
+        *nearest([0.15] * 4),
+        Cell(epsilon=0.2, examples=8, rows=[seen] * 4),
+        Cell(epsilon=0.1, examples=4, attack="pgd", targeted=True, rows=[seen] * 4),
+    ]
+    found = perceptibility(facts_of(*cells))
+    shown = [(row["keys"]["dataset"], row["ssim_text"], row["l2_text"], row["n"]) for row in found["rows"]]
+    assert shown == [("mnist", "0.800", "1.5", "2"), ("digits", "–", "0.5", "4")], "of a hole nothing is said"
+    assert found["left_out"] and found["small"]
+    body = content(facts_of(*cells)).body
+    assert "Below 11 pixels there is" in body and "minimum-norm attacks spend what they need" in body
+    assert "Below 11 pixels" not in content(facts_of(*cells[:1])).body
+    assert 'id="visible"' not in content(facts_of(*nearest([0.15] * 4))).body
+
+
+def test_the_quality_of_attacks_is_that_of_their_table() -> None:
+    cells = [cell(60, attack_label="FGSM"), cell(80, attack="bim")]
+    found = quality(facts_of(*cells))
+    rows, _ = chosen_attacks([results_of(cells)], {})
+    columns = quality_words.columns(rows)
+    assert [[text for text, _ in row["cells"]] for row in found["rows"]] == [
+        [shown(value) for value in row] for row in columns.rows
+    ]
+    assert [row["keys"]["attack"] for row in found["rows"]] == ["FGSM", "bim"]
+    assert {"optimality", "gradient"} <= {name for name, _ in found["names"]} and "AttackBench" in found[
+        "caption"
+    ]
 
 
 # -- the file ------------------------------------------------------------------------------------------------
@@ -518,6 +631,32 @@ def test_a_sweep_of_many_images_in_a_browser(browser: Any, folder: Path, tmp_pat
         healthy(watched, path.as_uri())
         wide = watched.page.evaluate("[...document.images].map(one => one.naturalWidth)")
         assert len(wide) >= 12 and set(wide) == {8}
+
+
+@needs_chromium
+def test_steps_and_visibility_in_a_browser(browser: Any, tmp_path: Path) -> None:
+    seen = {"ssim": 0.9, "full_l2": 1.5}
+    cells = [
+        *nearest([0.04, *[0.11] * 7, np.inf, -1], model=EVIL),
+        *(Cell(epsilon=e, examples=4, model=EVIL, rows=[seen] * 4) for e in (0.1, 0.2)),
+        *(Cell(epsilon=e, examples=4, dataset="small", rows=[{"full_l2": e}] * 4) for e in (0.1, 0.2)),
+    ]
+    path = tmp_path / "steps.html"
+    write_report(lambda: gather({}, [results_of(cells)], []), str(path))
+    with opened(browser, path.as_uri(), width=390) as watched:
+        look = watched.page
+        look.select_option("#lines", "models")
+        draw(watched)
+        healthy(watched, path.as_uri())
+        assert look.locator("#visible-panels figure").count() == 2
+        assert look.locator("#visible-panels .chart").count() == 5
+        assert watched.texts("#visible-panels .beside p") == ["no SSIM of images below 11 pixels"]
+        panel = look.locator("#curve-panels figure", has_text="deepfool")
+        path_of = panel.locator(".mark-line path").first.get_attribute("d")
+        corners = [tuple(map(float, pair.split(","))) for pair in re.findall(r"[\d.]+,[\d.]+", path_of or "")]
+        assert len(corners) >= 5, path_of
+        assert all(a[0] == b[0] or a[1] == b[1] for a, b in itertools.pairwise(corners)), "right angles alone"
+        assert look.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 @needs_chromium

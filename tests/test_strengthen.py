@@ -219,6 +219,17 @@ def test_what_a_terminal_says_at_the_end(output: Path) -> None:
     assert "0 numbers held, within a point" in text
 
 
+def test_what_it_says_goes_by_labels(output: Path, tmp_path: Path) -> None:
+    grid = grid_of(tmp_path / "g.yaml", models=[{"name": "small_cnn", "label": "Petit"}])
+    assert sweep(grid, output).state.units == 0
+    console = Console(width=200, record=True, file=io.StringIO())
+    show.survivors(console, planned(output))
+    row = next(line for line in console.export_text().splitlines() if "weak (steps=2) linf" in line)
+    assert row.split("  ")[0] == "Petit on digits" and "weak (steps=1)" in row, "whose survivors it attacks"
+    _, changed = strengthened(output, bundle=None)
+    assert changed[0].place == "weak (steps=1) linf on Petit on digits at epsilon 0.1"
+
+
 def test_what_was_not_tried_is_not_called_settled(output: Path) -> None:
     settings = WorkerSettings(str(output / "strengthened"), str(output.parent / "victims"), "r")
     runner = MadeUp(settings)

@@ -393,3 +393,28 @@ def test_ranges_and_volumes() -> None:
     for wrong in (["a:x"], [":/x"], ["a:/x", "a:/y"], ["a:/x", "b:/x"]):
         with pytest.raises(UserError, match="--volume"):
             parse_volumes(wrong)
+
+
+# -- deploy/ ----------------------------------------------------------------------------------------------
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp"])
+def test_rays_launcher_takes_what_we_ship_for_a_cloud(cloud: str) -> None:
+    util = pytest.importorskip("ray.autoscaler._private.util")
+    config = util.prepare_config(yaml.safe_load((DEPLOY / f"{cloud}.yaml").read_text()))
+    util.validate_config(config)  # against Ray's own schema
+    assert config["available_node_types"]["head"]["resources"]["CPU"] == 0
+    assert config["available_node_types"]["worker"]["min_workers"] == 0
+
+
+def test_the_image_has_every_package() -> None:
+    """What is not copied is not there, and what the builder is not given cannot be copied."""
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    copied = {word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]}
+    packages = {path.parent.name for path in DEPLOY.parent.glob("*/__init__.py")} - {"tests", "benchmarks"}
+    assert packages <= copied
+    assert all((DEPLOY.parent / name).exists() for name in copied)
+    given = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    assert copied == {line[1:] for line in given if line.startswith("!")}

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.grid.numbers import number_text
+from orchestrator.results.choice import made
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.query import connect, run_query
 from orchestrator.results.tables import (
     RECORDS,
@@ -24,7 +26,6 @@ from orchestrator.results.tables import (
 )
 from orchestrator.results.text import FORMATS, text_format
 from orchestrator.results.text.base import Columns
-from orchestrator.results.text.robustness import epsilon_text
 from tests.support.results import Cell, results_of
 
 BROKEN = {"success": True, "distance": 0.001}
@@ -669,3 +670,26 @@ def test_an_unknown_form_is_named():
 def test_the_connection_outlives_the_results_it_was_made_from():
     with connect(results_of([Cell(rows=held(4))])) as connection:
         assert connection.sql("SELECT sum(n)::INTEGER FROM cells").fetchall() == [(4,)]
+
+
+def test_a_metric_that_is_nowhere_says_why():
+    """A dash alone could mean that nobody has measured, or that nothing was to be seen."""
+    small = [{"psnr": 20.0, "full_l2": 0.5}] * 4
+    cells = [
+        Cell(dataset="small", rows=small),
+        Cell(dataset="large", rows=[{"psnr": 20.0, "ssim": 0.5}] * 4),
+        Cell(dataset="unseen", rows=[{"clean_correct": False}] * 4),
+    ]
+
+    def captions(metric):
+        tables = made([results_of(cells)], metric)
+        text, latex = (text_format(name).robustness(tables) for name in ("md", "latex"))
+        return [part.split("\n\n")[2] for part in text.split("### ")[1:]], latex
+
+    (below, seen, nothing), latex = captions("ssim")
+    assert "; – SSIM is not defined below 11 pixels" in below and "–" not in seen
+    assert "; – no changed image among the first 64" in nothing
+    assert "SSIM is not defined below 11 pixels." in latex and "not measured" not in latex
+    assert "– no success" in captions("mean_success_distance")[0][0]
+    assert "– no clean image is right" in captions("attack_success_rate")[0][2]
+    assert all("–" not in caption for caption in captions("robust_accuracy")[0])

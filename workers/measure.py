@@ -140,7 +140,8 @@ class Measurement:
             for name in ("forward_calls", "gradient_calls"):
                 columns[name][:, attacked] = np.ma.masked
         with self._clock.phase("measure"):
-            self._measure(attacked, images, found, claimed, targets, members)
+            says = self.claims and isinstance(result, AttackResult)  # of bare images nobody said anything
+            self._measure(attacked, images, found, claimed, targets, members, says=says)
             if nearest is not None:
                 missing = missing | self._measure_nearest(attacked, images, *nearest, targets)
         if targets is not None:
@@ -241,17 +242,22 @@ class Measurement:
         claimed: NDArray[np.bool_],
         targets: NDArray[np.int32] | None,
         members: NDArray[np.object_] | None,
+        *,
+        says: bool = False,
     ) -> None:
         """Success is another class than the label, or, where there are `targets` (N,), the target.
 
-        `members` (E, N): which member of a bundle found each image.
+        `members` (E, N): which member of a bundle found each image. `says`: what is claimed was said to be a
+        success, so that it is lost where it is none.
         """
         columns = self._columns
         for name in metrics.Distances._fields:
             columns[name][:, attacked] = np.inf
         judge = self._judge(attacked, targets)
-        kinds = (Flag.NON_FINITE_LOGITS, Flag.LOST_CLAIMS)
-        troubled: dict[str, NDArray[np.bool_]] = {kind: np.zeros(len(attacked), bool) for kind in kinds}
+        troubled: dict[str, NDArray[np.bool_]] = {
+            Flag.NON_FINITE_LOGITS: np.zeros(len(attacked), bool),  # of the model, whatever epsilon
+            Flag.LOST_CLAIMS: np.zeros((len(self._epsilons), len(attacked)), bool),
+        }
         for level, epsilon in enumerate(self._epsilons):
             example = np.flatnonzero(claimed[level])
             clean, other = images[example], found[level, example]
@@ -264,8 +270,8 @@ class Measurement:
             troubled[Flag.NON_FINITE_LOGITS][example[~answers.finite]] = True
             if self._victim.randomised:
                 columns["wrong_draws"][level, attacked[example]] = answers.share
-                if self.claims:
-                    troubled[Flag.LOST_CLAIMS][example[allowed & ~answers.mostly]] = True
+                if says:
+                    troubled[Flag.LOST_CLAIMS][level, example[allowed & ~answers.mostly]] = True
             rounded, inside = rounded_within(other[success], clean[success], epsilon, NORMS[self._spec.norm])
             still = self._victim.judged(
                 positions[success], rounded, partial(judge, example[success]), _ROUNDED
@@ -307,14 +313,17 @@ class Measurement:
             column[:, attacked] = np.ma.MaskedArray(values.reshape(unchanged.shape), mask=unchanged)
 
     def _flag(self, flags: Mapping[str, NDArray[np.bool_]], examples: NDArray[np.int64]) -> None:
-        """Add to each of the examples, at all epsilons, the names of the flags (N,) that touch it."""
+        """Add to each of the examples the names of the flags that touch it: at all epsilons, (N,), or at some
+        of them, (E, N)."""
         column = self._columns["flags"]
         null = np.ma.getmaskarray(column)
-        for n, example in enumerate(examples):
-            if names := {str(name) for name, touched in flags.items() if touched[n]}:
-                for level in range(len(column)):
-                    known = () if null[level, example] else column.data[level, example]
-                    column[level, example] = sorted(names.union(known))
+        shape = len(column), len(examples)
+        at = {str(name): np.broadcast_to(touched, shape) for name, touched in flags.items()}
+        some = np.any([np.zeros(shape, bool), *at.values()], axis=0)
+        for level, n in np.argwhere(some):
+            known = () if null[level, examples[n]] else column.data[level, examples[n]]
+            names = {name for name, touched in at.items() if touched[level, n]}
+            column[level, examples[n]] = sorted(names.union(known))
 
     def _keep(self, attacked: NDArray[np.int64], images: Images) -> None:
         """Store some of the images (E, N, H, W, C) of what was attacked, each with its clean one."""

@@ -45,7 +45,8 @@ class Checker:
         text = ""
         for step in self.path:
             text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-        self.problems.append(Problem(text, message, self.document.line(self.path)))
+        line, given = self.document.line(self.path), self.document.given(self.path)
+        self.problems.append(Problem(text, message, line, given))
 
     def unknown(self, what: str, found: object, allowed: Iterable[str]) -> None:
         names = sorted(allowed)

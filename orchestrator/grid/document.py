@@ -23,16 +23,23 @@ class Document:
 
     data: Any
     lines: dict[Keys, int] = field(default_factory=dict)
-    overridden: list[Keys] = field(default_factory=list)  # what --set has replaced: it stands on no line
+    overridden: list[tuple[Keys, str]] = field(default_factory=list)  # what --set has replaced, and its text
 
     def line(self, path: Keys) -> int | None:
         """The line of a value, or of the nearest thing around it that has one; None for what --set gave."""
-        if any(path[: len(given)] == given for given in self.overridden):
+        if self.given(path):
             return None
         for length in range(len(path), -1, -1):
             if path[:length] in self.lines:
                 return self.lines[path[:length]]
         return None
+
+    def given(self, path: Keys) -> str:
+        """The `key=value` of the --set that gave a value, or a part of it; an empty text: the file did."""
+        for keys, text in reversed(self.overridden):
+            if path[: len(keys)] == keys or (path and keys[:-1] == path):
+                return text
+        return ""
 
 
 def read_yaml(path: Path) -> Document:

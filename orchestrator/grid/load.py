@@ -117,4 +117,4 @@ def _apply_override(document: Document, override: str, problems: list[Problem]) 
     else:
         problems.append(Problem(f'--set "{override}"', f'the grid has nothing at "{last}" to set'))
         return
-    document.overridden.append(tuple(steps))
+    document.overridden.append((tuple(steps), override))

@@ -8,6 +8,8 @@ from typing import Any
 
 from orchestrator.grid.entries import Grid
 from orchestrator.plan.cells import attack_spec, victim_spec
+from workers.recipe import recipe_text
+from workers.shards import dimensions
 from workers.unit import AttackSpec, VictimSpec
 
 
@@ -27,6 +29,18 @@ class Labels:
             "defence_label": defence,
             "attack_label": self.attacks.get(attack.attack_id, ""),
         }
+
+
+def named_cell(victim: VictimSpec, attack: AttackSpec, labels: Labels) -> dict[str, Any]:
+    """What people read of the cells of an attack on a victim depends on this (`results.display.Cell`);
+    `targeted` is None where the attack has not run and does not say."""
+    known = not attack.factory and attack.kind != "certificate"
+    return {
+        **dimensions(victim, attack, "", 0.0),
+        "recipe": recipe_text(victim.recipe, pretrained=victim.preparation == "fine-tune"),
+        "targeted": bool(attack.options.get("targeted")) if known else None,
+        **labels.of(victim, attack),
+    }
 
 
 def labels_of(grid: Grid) -> Labels:

@@ -19,6 +19,8 @@ def specs() -> dict[str, Any]:
     """Every chart by its name."""
     charts = {
         "curves": _curves(),
+        "ssim": _visible("SSIM (1: the same)", alt.Scale(zero=False, nice=False, domainMax=1)),
+        "l2": _visible("L2, pixels in [0, 1]", alt.Scale(zero=True)),
         "heatmap": _heatmap(),
         "training": _training(),
         "bars": _bars(),
@@ -57,7 +59,11 @@ def _field(name: str, kind: str, title: str, **more: Any) -> alt.Tooltip:
 
 def _curves() -> Any:
     """Robust accuracy against epsilon: a band for the interval, a line that breaks at a hole, a hollow point
-    where a check doubts the number, a cross on the axis where there is none."""
+    where a check doubts the number, a cross on the axis where there is none.
+
+    Points that say `step` are those of a step function, and are no numbers of a table; what is `stepped` has
+    that in place of lines between its numbers.
+    """
     hover = alt.selection_point(fields=["line"], on="pointerover", clear="pointerout")
     faded = alt.when(hover).then(alt.value(1)).otherwise(alt.value(0.25))
     base = alt.Chart(_POINTS, height=_HEIGHT, width="container").encode(
@@ -65,14 +71,16 @@ def _curves() -> Any:
         color=alt.Color("colour:N", scale=None),
         detail="line:N",
     )
-    numbers = base.transform_filter("isValid(datum.value)")
+    joined = base.transform_filter("!datum.step && !datum.stepped")
+    stepped = base.transform_filter("datum.step")
+    numbers = base.transform_filter("isValid(datum.value) && !datum.step")
     y = alt.Y("value:Q", title="robust accuracy, %", scale=_PERCENT, axis=alt.Axis(tickCount=5))
-    band = base.mark_area(opacity=0.15, invalid="break-paths-filter-domains").encode(
-        y=alt.Y("low:Q", scale=_PERCENT), y2="high:Q"
-    )
-    line = base.mark_line(strokeWidth=2, invalid="break-paths-filter-domains").encode(
-        y=y, strokeDash=alt.StrokeDash("dash:N", scale=None), opacity=faded
-    )
+    ends = {"y": alt.Y("low:Q", scale=_PERCENT), "y2": "high:Q"}
+    band = joined.mark_area(opacity=0.15, invalid="break-paths-filter-domains").encode(**ends)
+    band_of_steps = stepped.mark_area(opacity=0.15, interpolate="step-after").encode(**ends)
+    drawn = {"y": y, "strokeDash": alt.StrokeDash("dash:N", scale=None), "opacity": faded}
+    line = joined.mark_line(strokeWidth=2, invalid="break-paths-filter-domains").encode(**drawn)
+    line_of_steps = stepped.mark_line(strokeWidth=2, interpolate="step-after").encode(**drawn)
     told = [
         _field("name", "nominal", "model"),
         _field("defence", "nominal", "defence"),
@@ -91,11 +99,32 @@ def _curves() -> Any:
     # Points that are easier to meet. (Vega-Lite's `nearest` finds no text for its tooltips.)
     near = numbers.mark_circle(size=400, opacity=0).encode(y=y, tooltip=told).add_params(hover)
     holes = (
-        base.transform_filter("!isValid(datum.value)")
+        base.transform_filter("!isValid(datum.value) && !datum.step")
         .mark_text(text="×", fontSize=17, fontWeight="bold")
         .encode(y=alt.datum(2), tooltip=told)
     )
-    return alt.layer(band, line, holes, points, near).resolve_scale(y="shared")
+    layers = (band, band_of_steps, line, line_of_steps, holes, points, near)
+    return alt.layer(*layers).resolve_scale(y="shared")
+
+
+def _visible(title: str, scale: alt.Scale) -> Any:
+    """A mean of full-budget images against epsilon, a line for each model."""
+    base = alt.Chart(_POINTS, height=_HEIGHT, width="container").encode(
+        x=alt.X("epsilon:Q", title="epsilon", axis=alt.Axis(grid=False, tickCount=6)),
+        y=alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(tickCount=4)),
+        color=alt.Color("colour:N", scale=None),
+        detail="line:N",
+        tooltip=[
+            _field("name", "nominal", "model"),
+            _field("text", "nominal", "epsilon"),
+            _field("shown", "nominal", title),
+            _field("accuracy", "nominal", "robust accuracy"),
+            _field("n", "nominal", "images"),
+        ],
+    )
+    line = base.mark_line(strokeWidth=2).encode(strokeDash=alt.StrokeDash("dash:N", scale=None))
+    points = base.mark_point(size=55, filled=True, opacity=1).encode(shape=alt.Shape("shape:N", scale=None))
+    return alt.layer(line, points)
 
 
 def _heatmap() -> Any:

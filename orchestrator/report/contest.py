@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from orchestrator.results.display import behind
 from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from orchestrator.results.tables import Entry, RobustnessTable, Row
-from workers.unit import NO_DEFENCE
 
 
 class Contest(NamedTuple):
@@ -52,11 +52,3 @@ def victim_name(row: Row, table: RobustnessTable) -> str:
     """A victim in a sentence: its model, its defence where it has one, its sweep where there are several."""
     sweep = f" in {row.sweep}" if table.sweeps else ""
     return f"{row.model_label}{behind(row.defence, row.defence_label)}{sweep}"
-
-
-def behind(defence: str, label: str) -> str:
-    """What is said of a defence behind its model: nothing where there is none, and nobody called that
-    anything."""
-    if defence != NO_DEFENCE.name:
-        return f" with {label}"
-    return "" if label == NO_DEFENCE.name else f" ({label})"

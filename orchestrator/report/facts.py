@@ -7,19 +7,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from orchestrator.results.choice import made_of
 from orchestrator.results.compare import pairs_compared
 from orchestrator.results.display import Cell, Texts, display
-from orchestrator.results.kept import class_names
 from orchestrator.results.pairing import Outcome, outcomes
+from orchestrator.results.per_class import ByClass
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Place, RobustnessTable, in_order_of_grids
+from orchestrator.results.visible import Visible, visible_in
 from orchestrator.store.folder import Run, Store
 
 _VIEWS = (
@@ -32,6 +30,7 @@ _VIEWS = (
     "strengthened",
     "transfer",
     "certified_accuracy",
+    "attacks",
 )
 
 
@@ -45,8 +44,8 @@ class Facts:
     views: Mapping[str, pa.Table]  # the views of SQL that a report shows, cells in the order of their grids
     known: Mapping[Place, Outcome]
     tables: Sequence[RobustnessTable]  # of robust accuracy, the best of each told
+    visible: Visible  # how visible full-budget images are
     _rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    _labels: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> Mapping[str, Sequence[Run]]:
@@ -68,6 +67,12 @@ class Facts:
         return found
 
     @cached_property
+    def by_class(self) -> ByClass:
+        """Numbers of the tables class by class."""
+        cells = {(cell["sweep"], cell["cell_id"]): cell for cell in self.rows("cells")}
+        return ByClass(self.results, cells, self.known)
+
+    @cached_property
     def attacks(self) -> Mapping[tuple[str, str], str]:
         """What people read of each attack, by sweep and id."""
         cells = {(cell["sweep"], cell["attack_id"]): cell for cell in self.rows("cells")}
@@ -81,32 +86,6 @@ class Facts:
         """What a sweep holds."""
         return next(one for one in self.results if one.sweep == sweep)
 
-    def labels(self, sweep: str, dataset: str) -> NDArray[np.int64]:
-        """The true classes of a dataset's test images by place in the evaluation order; -1: not known."""
-        if (sweep, dataset) not in self._labels:
-            cells = [
-                cell
-                for cell in self.rows("cells")
-                if (cell["sweep"], cell["dataset"], cell["status"]) == (sweep, dataset, "done")
-            ]
-            found = np.full(max((cell["examples"] for cell in cells), default=0), -1, np.int64)
-            if cells:
-                most = max(cells, key=lambda cell: cell["examples"])["cell_id"]
-                rows = self.of(sweep).examples.to_table(
-                    columns=["position", "label"], filter=pc.field("cell_id") == most
-                )
-                there = rows.filter(pc.less(rows["position"], len(found)))
-                found[there["position"].to_numpy()] = there["label"].to_numpy()
-            self._labels[sweep, dataset] = found
-        return self._labels[sweep, dataset]
-
-    def class_names(self, sweep: str, dataset: str) -> tuple[str, ...]:
-        """What the classes of a dataset are called, in the order of labels; empty: nobody says."""
-        victim = next(
-            id for (of, id), one in self.victims.items() if (of, one["dataset"]) == (sweep, dataset)
-        )
-        return class_names(self.of(sweep), victim)
-
     def rows(self, view: str) -> list[dict[str, Any]]:
         """The rows of a view, to be looked at only."""
         if view not in self._rows:
@@ -118,7 +97,8 @@ def gather(stores: Mapping[str, Store], results: Sequence[Results], warnings: Se
     """Read what a report needs from folders and what they hold (`store.locate.read_results`)."""
     with connect(results) as connection:
         tables = {view: connection.sql(f"FROM {view}").to_arrow_table() for view in _VIEWS}
+        visible = visible_in(connection)
     views = {view: in_order_of_grids(view, table, results) for view, table in tables.items()}
     known = outcomes(results)
     made = made_of(views["cells"], views["worst_case"], known)
-    return Facts(stores, results, warnings, views, known, made)
+    return Facts(stores, results, warnings, views, known, made, visible)

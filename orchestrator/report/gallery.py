@@ -17,10 +17,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from orchestrator.report.contest import behind
 from orchestrator.report.facts import Facts
+from orchestrator.results.display import behind, epsilon_text
 from orchestrator.results.kept import Kept, class_names, kept_images
-from orchestrator.results.text import robustness as words
 
 EACH = 4
 """Images of an attack on a victim, at the most."""
@@ -105,7 +104,7 @@ def _said(cell: dict[str, Any], facts: Facts) -> dict[str, Any]:
         "victim_keys": victim,
         "keys": {**victim, "norm": cell["norm"], "attack": attack},
         "title": attack,
-        "at": f"{cell['norm']} {words.epsilon_text(cell['epsilon'])}",
+        "at": f"{cell['norm']} {epsilon_text(cell['epsilon'])}",
         "doubt": ", ".join(cell["checks"]) if cell["verdict"] == "suspicious" else "",
     }
 

@@ -18,12 +18,14 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from orchestrator.report import answer, sections
+from orchestrator.report import answer, beside, sections
 from orchestrator.report.charts import specs
 from orchestrator.report.contest import contests
 from orchestrator.report.facts import Facts
 from orchestrator.report.gallery import gallery
 from orchestrator.report.series import series
+from orchestrator.report.steps import step_curves
+from orchestrator.report.visible import MINIMUM_NORM, perceptibility
 from orchestrator.results.export import replacing
 from orchestrator.results.text.base import finite
 
@@ -117,7 +119,8 @@ class Content(NamedTuple):
 def content(facts: Facts) -> Content:
     """Fill the sections."""
     found = contests(facts.tables)
-    transfers, classes = sections.transfers(facts), sections.per_class(facts)
+    transfers, classes = beside.transfers(facts), sections.per_class(facts)
+    steps, visible = step_curves(facts), perceptibility(facts)
     effort, comparison, keys = sections.effort(facts), sections.comparison(facts), sections.keys(facts)
     body = (
         _environment()
@@ -125,6 +128,7 @@ def content(facts: Facts) -> Content:
         .render(
             made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
             several=len(facts.results) > 1,
+            minimum_norm=MINIMUM_NORM,
             asked=answer.asked(facts),
             best=[text for contest in found for text in answer.best(contest, facts.known)],
             breaking=[
@@ -137,8 +141,12 @@ def content(facts: Facts) -> Content:
             worst_cases=list(sections.worst_cases(facts)),
             comparison=comparison,
             transfers=bool(transfers),
+            blind=beside.blind(transfers),
             classes_left_out=classes["left_out"],
-            certified=sections.certified(facts),
+            certified=beside.certified(facts),
+            steps=steps,
+            visible=visible,
+            quality=beside.quality(facts),
             gallery=gallery(facts),
             victims=sections.victims(facts),
             checks=sections.checks(facts),
@@ -152,6 +160,11 @@ def content(facts: Facts) -> Content:
     data = {
         **series(facts.tables),
         "specs": specs(),
+        "steps": steps["curves"],
+        "visible": [
+            [row[name] for name in ("number", "epsilon", "text", "accuracy", "value", "ssim", "l2", "n")]
+            for row in visible["rows"]
+        ],
         "classes": classes,
         "transfers": transfers,
         "training": sections.training(facts),

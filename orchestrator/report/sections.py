@@ -12,20 +12,16 @@ from typing import Any
 import numpy as np
 
 from orchestrator.report.answer import probability
-from orchestrator.report.contest import behind, contests, victim_key, victim_name
+from orchestrator.report.contest import contests, victim_key, victim_name
 from orchestrator.report.facts import Facts
 from orchestrator.report.series import percent, row_keys
-from orchestrator.results.bounds import as_called, certificate_names
 from orchestrator.results.checks import RULES
-from orchestrator.results.matrix import matrix
+from orchestrator.results.display import behind, epsilon_text
 from orchestrator.results.metrics import WORST_CASE
-from orchestrator.results.tables import Entry
-from orchestrator.results.text import certified as certificates
-from orchestrator.results.text import findings
+from orchestrator.results.per_class import Left
 from orchestrator.results.text import robustness as words
-from orchestrator.results.text.base import NO_VALUE, shown
+from orchestrator.results.text.base import NO_VALUE
 from orchestrator.results.text.comparison import difference
-from orchestrator.results.wilson import wilson
 from orchestrator.run.progress import duration
 from workers.unit import COMBINED, NO_DEFENCE, without_options
 from workers.version import VERSION
@@ -125,8 +121,8 @@ def comparison(facts: Facts) -> dict[str, Any]:
                 "dataset": datasets[pair["dataset"]],
                 "norm": pair["norm"],
                 "epsilon": pair["epsilon"],
-                "text": words.epsilon_text(pair["epsilon"]),
-                "attack": pair["attack"],
+                "text": epsilon_text(pair["epsilon"]),
+                "attack": pair["texts"].attack,
                 "seed": pair["seed"],
                 "first": first,
                 "second": second,
@@ -154,23 +150,23 @@ _CLASSES = 60_000  # numbers of which a page is made; `figure per-class` draws a
 
 def per_class(facts: Facts) -> dict[str, Any]:
     """Robust accuracy by true class, of what sums each victim up: one entry for each victim and epsilon, its
-    `numbers` by class: percent, test images, and the ends of the interval where there is one seed, of which
-    alone it speaks. `left_out`: how many numbers, where they are too many for a page."""
+    `numbers` by class: percent, test images, and the ends of the interval. `left_out`: how many numbers,
+    where they are too many for a page."""
     found: list[dict[str, Any]] = []
     names: dict[str, tuple[str, ...]] = {}
     for table, contest in zip(facts.tables, contests(facts.tables), strict=True):
         for row in contest.rows:
             for name, entry in zip(words.epsilons(table), row.entries, strict=True):
-                if entry is None or entry.value is None:
+                if entry is None or (left := facts.by_class.left(row, entry)) is None:
                     continue  # a hole, or wrong
-                names[table.dataset_label] = facts.class_names(row.sweep, table.dataset)
+                names[table.dataset_label] = left.names
                 found.append(
                     {
                         **row_keys(table, row),
                         "victim": victim_name(row, table),
                         "text": name,
                         "doubt": ", ".join(entry.checks) if entry.verdict == "suspicious" else "",
-                        "numbers": _by_class(facts, table.dataset, entry),
+                        "numbers": _by_class(left),
                     }
                 )
     many = sum(len(entry["numbers"]) for entry in found)
@@ -179,64 +175,12 @@ def per_class(facts: Facts) -> dict[str, Any]:
     return {"entries": found, "names": names, "left_out": 0}
 
 
-def _by_class(facts: Facts, dataset: str, entry: Entry) -> list[list[Any]]:
-    robust = [facts.known[place].robust for place in entry.places]
-    labels = [
-        facts.labels(place.sweep, dataset)[: len(own)]
-        for place, own in zip(entry.places, robust, strict=True)
-    ]
-    label, left = np.concatenate(labels), np.concatenate(robust)
-    there = label >= 0
-    classes = int(label.max(initial=0)) + 1
-    hits, sizes = (np.bincount(label[of], minlength=classes) for of in (there & left, there))
-    numbers: list[list[Any]] = []
-    for k, n in zip(hits.tolist(), sizes.tolist(), strict=True):
-        ends = wilson(k, n) if n and entry.seeds == 1 else ()
-        share = [round(100 * float(one), 1) for one in (k / n if n else np.nan, *ends)]
-        numbers.append([share[0], n // entry.seeds, *share[1:]])
-    return numbers
-
-
-def transfers(facts: Facts) -> list[dict[str, Any]]:
-    """Who falls to whose images: one row for each victim that images were made against, and each that they
-    were tried on; of an attack on the victim itself too."""
-    tried = [row for row in facts.rows("transfer") if not row["targeted"]]  # that is no robust accuracy
-    found = matrix(tried, facts.rows("cells"))
+def _by_class(found: Left) -> list[list[Any]]:
+    shares = 100 * np.stack([found.robust, found.low, found.high], axis=1)
     return [
-        {
-            "sweep": row.sweep,
-            "dataset": row.dataset,
-            "norm": row.norm,
-            "attack": row.attack,
-            "epsilon": row.epsilon,
-            "text": words.epsilon_text(row.epsilon),
-            "source": row.source,
-            "target": target,
-            "value": percent(number.value),
-            "mark": number.mark,
-            "white_box": number.white_box,
-            "same_network": number.same_network,
-        }
-        for row in found.rows
-        for target, number in row.numbers.items()
+        [round(float(share), 1), int(n), *(round(float(end), 1) for end in ends)]
+        for n, (share, *ends) in zip(found.n, shares, strict=True)
     ]
-
-
-def certified(facts: Facts) -> dict[str, Any]:
-    """What no attack can do to smoothed victims, beside what attacks have left; empty without any."""
-    rows = facts.rows("certified_accuracy")
-    if not rows:
-        return {}
-    rows = as_called(rows, certificate_names(rows, facts.rows("cells")))
-    columns = certificates.columns(rows)
-    return {
-        "names": list(zip(columns.names, columns.numeric, strict=True)),
-        "rows": [
-            [(shown(value), numeric) for value, numeric in zip(row, columns.numeric, strict=True)]
-            for row in columns.rows
-        ],
-        "caption": certificates.caption(rows),
-    }
 
 
 def training(facts: Facts) -> list[dict[str, Any]]:
@@ -318,7 +262,7 @@ def checks(facts: Facts) -> list[dict[str, Any]]:
             "meaning": RULES[name].meaning,
             "advice": RULES[name].advice,
             "count": len(by_rule[name]),
-            "found": [f"{findings.place(row)}: {row['message']}" for row in by_rule[name][:_FINDINGS]],
+            "found": [f"{row['place']}: {row['message']}" for row in by_rule[name][:_FINDINGS]],
         }
         for name in RULES
         if name in by_rule

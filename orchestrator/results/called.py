@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.errors import UserError, did_you_mean
+from orchestrator.errors import ChoiceError, UserError, did_you_mean
 from orchestrator.results.display import display
 from workers.unit import FROM, NO_DEFENCE, label, without_options
 
@@ -72,7 +72,7 @@ def agreeing(rows: Sequence[Sequence[Names]], wanted: Mapping[str, Sequence[str]
             if name not in known:
                 near = did_you_mean(name, known)
                 there = f"there are: {', '.join(known)}" if known else f"no {what} is chosen by it"
-                raise UserError(f'--{key}: found "{name}"; {near}{there}')
+                raise ChoiceError(key, f': found "{name}"; {near}{there}')
     keep = [all(set(asked) & set(part[key]) for part in row for key, asked in wanted.items()) for row in rows]
     if not any(keep):
         text = ", ".join(f"{key}={name}" for key, asked in wanted.items() for name in asked)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from orchestrator.errors import UserError, did_you_mean
+from orchestrator.errors import ChoiceError, UserError, did_you_mean
 from orchestrator.results.metrics import BY, METRICS, ROBUST_ACCURACY, Metric
 from orchestrator.results.pairing import Outcome, outcomes, with_best
 from orchestrator.results.schemas import Results
@@ -48,8 +48,8 @@ def wanted_names(**asked: Names | None) -> dict[str, list[str]]:
 def metric_named(name: str) -> Metric:
     """UserError for a metric that is not there."""
     if name not in METRICS:
-        raise UserError(
-            f'--metric: found "{name}"; {did_you_mean(name, METRICS)}allowed: {", ".join(METRICS)}'
+        raise ChoiceError(
+            "metric", f': found "{name}"; {did_you_mean(name, METRICS)}allowed: {", ".join(METRICS)}'
         )
     return METRICS[name]
 
@@ -78,14 +78,14 @@ def choose(
     """
     for key in by:
         if key not in BY:
-            raise UserError(f'--by: found "{key}"; {did_you_mean(key, BY)}allowed: {", ".join(BY)}')
+            raise ChoiceError("by", f': found "{key}"; {did_you_mean(key, BY)}allowed: {", ".join(BY)}')
     for key, names in wanted.items():
         there = [KEYS[key](table, row) for table in tables for row in table.rows]
         known = list(dict.fromkeys(name for some in there for name in some))
         for name in names:
             if name not in known:
                 near = did_you_mean(name, known)
-                raise UserError(f'--{key}: found "{name}"; {near}there are: {", ".join(known) or "none"}')
+                raise ChoiceError(key, f': found "{name}"; {near}there are: {", ".join(known) or "none"}')
     found = [part for table in tables for part in _parts(table, wanted, by)]
     if tables and not found:
         asked = ", ".join(f"{key}={name}" for key, names in wanted.items() for name in names)

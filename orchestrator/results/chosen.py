@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.errors import UserError
+from orchestrator.errors import ChoiceError, UserError
 from orchestrator.results.choice import choose
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import (
     RobustnessTable,
@@ -15,7 +16,6 @@ from orchestrator.results.tables import (
     cells_and_worst_cases,
     robustness_tables,
 )
-from orchestrator.results.text.robustness import epsilon_text
 
 _NEAR = 1e-9
 
@@ -52,6 +52,6 @@ def epsilon_of(table: RobustnessTable, asked: float | None) -> float | None:
 def no_epsilon(tables: Sequence[RobustnessTable], asked: float) -> UserError:
     """The error where no table has the epsilon that is asked for."""
     there = sorted({epsilon for table in tables for epsilon in table.epsilons})
-    return UserError(
-        f"--epsilon: found {epsilon_text(asked)}; there are: {', '.join(map(epsilon_text, there))}"
+    return ChoiceError(
+        "epsilon", f": found {epsilon_text(asked)}; there are: {', '.join(map(epsilon_text, there))}"
     )

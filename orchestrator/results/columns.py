@@ -275,6 +275,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "severity": "`wrong`: a number is not what it says; `suspicious`: the model may be far less robust "
         "than a number says; `note`: worth knowing",
         **{name: f"{meaning}; null: of several" for name, meaning in _CELL.items()},
+        "place": "what it is of, in words, by labels where the grid has them",
         "figure": "what was found",
         "allowed": "what it may be at the most, or at the least",
         "message": "what was found, in one sentence",

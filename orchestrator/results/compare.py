@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.errors import UserError, did_you_mean
+from orchestrator.results.display import Texts, display
 from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.pairing import ALPHA, Outcome, Pair, outcomes, pair, same_data
 from orchestrator.results.schemas import Results
@@ -50,9 +51,12 @@ _OTHER_ATTACKS = "worst cases of other attacks"
 
 _NAMES: dict[str, Callable[[_Row], list[str]]] = {
     "sweep": lambda row: [row["sweep"]],
-    "model": lambda row: [_model(row), label(row["model"], row["model_options"]), row["model"]],
+    "model": lambda row: [
+        *(_model(row), row["texts"].model, row["model_label"]),
+        *(label(row["model"], row["model_options"]), row["model"]),
+    ],
     "recipe": lambda row: [row["recipe"]],
-    "defence": lambda row: [row["defence"], without_options(row["defence"])],
+    "defence": lambda row: [row["defence"], row["texts"].defence, without_options(row["defence"])],
     "seed": lambda row: [str(row["seed"])],
 }
 """What a side may be chosen by: all that a row goes by, the fullest name first."""
@@ -81,6 +85,7 @@ class Comparison:
     first: str
     second: str
     rows: pa.Table  # `COMPARED`
+    texts: list[Texts]  # of each row what people read: both sides', where they are not the same
     untold: int  # of them: those that the first side has, and that could not be compared
     of_second: frozenset[tuple[str, str]]  # (sweep, cell id) of the cells of the second side, and its victims
 
@@ -124,6 +129,7 @@ def compare(
         shown[0],
         shown[1],
         _compared(found, known),
+        [_texts(one, other) for one, other in found],
         sum(_untold(one, other, known) for one, other in found),
         frozenset(
             (row["sweep"], row[name]) for row in sides[1] for name in ("cell_id", "victim_id") if row[name]
@@ -136,7 +142,7 @@ def pairs_compared(cells: pa.Table, worst: pa.Table, known: Mapping[Place, Outco
     one attack under that; from the views `cells`, in the order of grids, and `worst_case`.
 
     Rows of `COMPARED`, with Holm's correction for all of a dataset and norm, and the `sides`: of the first
-    and of the second its sweep, model, model_options, recipe and defence.
+    and of the second its sweep, model, model_options, recipe and defence; and `texts`, what people read.
     """
     groups: dict[tuple[Any, ...], list[_Row]] = defaultdict(list)
     for row in _summed_up(_rows(cells, worst)):
@@ -146,7 +152,7 @@ def pairs_compared(cells: pa.Table, worst: pa.Table, known: Mapping[Place, Outco
         families[dataset, norm] += combinations(rows, 2)
     of = ("sweep", "model", "model_options", "recipe", "defence")
     return [
-        {**row, "sides": [tuple(side[name] for name in of) for side in pair]}
+        {**row, "sides": [tuple(side[name] for name in of) for side in pair], "texts": _texts(*pair)}
         for found in families.values()
         for row, pair in zip(_compared(found, known).to_pylist(), found, strict=True)
     ]
@@ -166,20 +172,27 @@ def _of(row: _Row) -> tuple[str, str, str]:
 
 
 def _rows(cells: pa.Table, worst: pa.Table) -> Iterator[dict[str, Any]]:
-    """Cells in the order of the grids, then worst cases, in the same columns."""
+    """Cells in the order of the grids, then worst cases, in the same columns; and `texts`, what people read
+    of each."""
     attacks = defaultdict(set)
-    for cell in cells.to_pylist():
+    every = cells.to_pylist()
+    texts = display(every)
+    victims = {}
+    for cell in every:
         if cell["targeted"]:
             continue
+        victims[cell["sweep"], cell["victim_id"]] = cell
         attacks[cell["sweep"], cell["victim_id"], cell["norm"]].add(cell["attack_id"])
         place = Place(cell["sweep"], cell["seed"], cell["cell_id"])
         attack = label(cell["attack"], cell["attack_options"]) + ("" if cell["adaptive"] else " (oblivious)")
-        yield {**cell, "attack": attack, "place": place, "attacks": None}
+        yield {**cell, "attack": attack, "place": place, "attacks": None, "texts": texts(cell)}
     for case in worst.to_pylist():
         if len(attacks[case["sweep"], case["victim_id"], case["norm"]]) > 1:  # of one attack it is its own
             place = Place(case["sweep"], case["seed"], case["victim_id"], case["norm"], case["epsilon"])
             status = "done" if case["complete"] else "incomplete"
             said = {"attack": WORST_CASE, "adaptive": True, "attack_id": "", "cell_id": ""}
+            of = victims[case["sweep"], case["victim_id"]]
+            said |= {"model_label": of["model_label"], "texts": texts(of)._replace(attack=WORST_CASE)}
             yield {**case, **said, "status": status, "place": place}
 
 
@@ -197,21 +210,30 @@ def _side(rows: Sequence[_Row], text: str | Mapping[str, str]) -> dict[str, str]
     if found:
         means = " or ".join(f"{key}={text}" for key in found)
         raise UserError(f'"{text}" is several things: {means} is allowed')
-    there = list(dict.fromkeys(_NAMES[key](row)[0] for key in _LOOKED_FOR for row in rows))
+    there = [name for key in _LOOKED_FOR for name in _there(rows, key)]
     raise UserError(f'found "{text}"; {did_you_mean(text, there)}there are: {", ".join(there)}')
 
 
 def _named(rows: Sequence[_Row], key: str, name: str) -> str:
     """The fullest name that is meant."""
-    if any(_NAMES[key](row)[0] == name for row in rows):
+    known = [_NAMES[key](row) for row in rows]
+    if any(names[0] == name for names in known):
         return name
-    full = list(dict.fromkeys(_NAMES[key](row)[0] for row in rows if name in _NAMES[key](row)))
+    # What people read means what they read it of, whatever else has it as a part of its name.
+    full = list(dict.fromkeys(names[0] for names in known if name == names[:2][-1]))
+    if len(full) != 1:
+        full = list(dict.fromkeys(names[0] for names in known if name in names))
     if len(full) == 1:
         return full[0]
     if full:
         raise UserError(f"{key}={name} is several: {', '.join(full)}; one of these is allowed")
-    there = list(dict.fromkeys(_NAMES[key](row)[0] for row in rows))
+    there = _there(rows, key)
     raise UserError(f'{key}: found "{name}"; {did_you_mean(name, there)}there are: {", ".join(there)}')
+
+
+def _there(rows: Sequence[_Row], key: str) -> list[str]:
+    """The fullest names, and what people read where that is another."""
+    return list(dict.fromkeys(name for row in rows for name in _NAMES[key](row)[:2]))
 
 
 def _chosen(rows: Sequence[_Row], side: Mapping[str, str]) -> list[_Row]:
@@ -325,6 +347,13 @@ def _described(first: _Row | None, second: _Row | None) -> dict[str, Any]:
         "model": both(_model),
         "defence": both(lambda row: str(row["defence"])),
     }
+
+
+def _texts(first: _Row | None, second: _Row | None) -> Texts:
+    """What people read of both."""
+    said = [row["texts"] for row in (first, second) if row is not None]
+    both = (" → ".join(dict.fromkeys(parts)) for parts in zip(*said, strict=True))
+    return Texts(*both)
 
 
 def _model(row: _Row) -> str:

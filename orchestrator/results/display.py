@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from workers.unit import label
+from workers.unit import NO_DEFENCE, label
 
 Cell = Mapping[str, Any]
 """A row of the view `cells`."""
@@ -47,6 +47,25 @@ def display(cells: Sequence[Cell]) -> Callable[[Cell], Texts]:
         return found._replace(attack=found.attack + "".join(mark for mark, holds in marks if holds))
 
     return texts
+
+
+def epsilon_text(epsilon: float) -> str:
+    """An epsilon as a grid writes it: `8/255` where it is the float of that fraction, else as a decimal.
+
+    The same as `orchestrator.grid.numbers.number_text` says of the exact number, but for other fractions.
+    """
+    levels = round(epsilon * 255)
+    if 0 < levels < 255 and epsilon == levels / 255 and float(f"{epsilon:.6g}") != epsilon:
+        return f"{levels // 85}/3" if levels % 85 == 0 else f"{levels}/255"
+    return f"{epsilon:.4g}"
+
+
+def behind(defence: str, text: str) -> str:
+    """What is said of a defence behind its model: nothing where there is none, and nobody called that
+    anything. `text` is what people read of it."""
+    if defence != NO_DEFENCE.name:
+        return f" with {text}"
+    return "" if text == NO_DEFENCE.name else f" ({text})"
 
 
 _Parts = tuple[str, str, str]
@@ -95,13 +114,20 @@ class _Namer:
 
     def _told_apart(self, parts: _Parts, others: Iterable[_Parts]) -> str:
         base = self._base(parts)
-        alike = [one for one in others if self._base(one) == base]
+        alike = [one for one in others if self._base(one) == base or self._half_labelled(parts, one)]
         differ = [len({one[i] for one in alike}) > 1 for i in range(len(parts))]
         if self._labels[parts]:
             return label(base, _joined(part for part, told in zip(parts, differ, strict=True) if told))
         name, options, other = parts
         # A name that is another's label says once more that it is its own.
         return label(name, _joined([name if differ[0] else "", options, other if differ[2] else ""]))
+
+    def _half_labelled(self, one: _Parts, other: _Parts) -> bool:
+        """Whether they are one thing but for what else tells them apart, and only one of them has a label.
+
+        Two sweeps may speak so of one model, and nobody could see that its recipes differ.
+        """
+        return one[:2] == other[:2] and bool(self._labels[one]) != bool(self._labels[other])
 
     def _base(self, parts: _Parts) -> str:
         return self._labels[parts] or label(parts[0], parts[1])

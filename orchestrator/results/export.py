@@ -13,7 +13,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.errors import QueryError, UserError
+from orchestrator.errors import ChoiceError, QueryError
 from orchestrator.results.query import Answer
 from orchestrator.results.text import text_format
 from orchestrator.results.text.base import Columns, Format, unique
@@ -32,9 +32,9 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
     """
     target = Path(path).expanduser().resolve()
     if target.is_dir():
-        raise UserError(f"--out: {path} is a folder; the name of a file is needed")
+        raise _out(f"{path} is a folder; the name of a file is needed")
     if target.exists() and not target.is_file():  # /dev/null must not become a file
-        raise UserError(f"--out: {path} is no file that could be replaced; the name of a file is needed")
+        raise _out(f"{path} is no file that could be replaced; the name of a file is needed")
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as stream:
@@ -43,9 +43,13 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
     except OSError as error:
-        raise UserError(f"--out: cannot write {path}: {error.strerror or error}") from None
+        raise _out(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _out(message: str) -> ChoiceError:
+    return ChoiceError("out", f": {message}", argument="path")
 
 
 def answer_text(answer: Answer, form: Format) -> Iterator[str]:

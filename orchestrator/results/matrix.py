@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.errors import UserError, did_you_mean
+from orchestrator.errors import ChoiceError, UserError, did_you_mean
 from orchestrator.results.called import Called, agreeing
 from orchestrator.results.query import Several
 from orchestrator.results.tables import judged_tables
@@ -17,7 +17,7 @@ from workers.flags import Flag
 MATRIX_METRICS = {"robust_accuracy": "robust accuracy", "attack_success_rate": "attack success rate"}
 """What a matrix may show: numbers that mean the same of a transfer and of an attack on the victim itself."""
 
-_BLIND = (Flag.ZERO_GRADIENTS, Flag.NON_FINITE_GRADIENTS)
+BLIND = (Flag.ZERO_GRADIENTS, Flag.NON_FINITE_GRADIENTS)
 """What is to be known of images before who they are tried on looks robust."""
 
 
@@ -82,7 +82,7 @@ def matrix(
     """The matrix of rows of the views `transfer` and `cells`, all of the latter."""
     if metric not in MATRIX_METRICS:
         near = did_you_mean(metric, MATRIX_METRICS)
-        raise UserError(f'--metric: found "{metric}"; {near}allowed: {", ".join(MATRIX_METRICS)}')
+        raise ChoiceError("metric", f': found "{metric}"; {near}allowed: {", ".join(MATRIX_METRICS)}')
     called = Called(own)
     white = {(row["sweep"], row["cell_id"]): row for row in own}
     rows: dict[_Line, dict[str, Number]] = {}
@@ -119,7 +119,7 @@ def _number(
         return replace(number, mark="wrong")
     # What a targeted attack leaves is no robust accuracy.
     value = row["target_missed"] if row["targeted"] and metric == "robust_accuracy" else row[metric]
-    return replace(number, value=value, blind=tuple(flag for flag in _BLIND if flag in row["flags"]))
+    return replace(number, value=value, blind=tuple(flag for flag in BLIND if flag in row["flags"]))
 
 
 def _source_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,19 +23,44 @@ class Metric:
     title: str  # what the table says it is
     ends: str = ""  # its interval is in the columns `<ends>_low` and `<ends>_high`
     share: bool = True  # shown in percent
+    without: str = ""  # why a cell that is done may have none
 
+
+_NOTHING_RIGHT = "no clean image is right"
+_NO_SUCCESS = "no success"
+_NOTHING_SEEN = "no changed image among the first 64"
+
+SMALL = "SSIM is not defined below 11 pixels"
+"""Why there is no SSIM where there are other numbers of visibility."""
 
 METRICS = {
     metric.column: metric
     for metric in (
         Metric(column="robust_accuracy", title="robust accuracy", ends="robust"),
-        Metric(column="attack_success_rate", title="attack success rate"),
-        Metric(column="attack_success_rate_uint8", title="attack success rate in 8 bits"),
-        Metric(column="mean_success_distance", title="mean distance of the successes", share=False),
-        Metric(column="median_success_distance", title="median distance of the successes", share=False),
-        Metric(column="median_nearest", title="median distance of the nearest image", share=False),
-        Metric(column="ssim", title="structural similarity", share=False),
-        Metric(column="psnr", title="peak signal-to-noise ratio, dB", share=False),
+        Metric(column="attack_success_rate", title="attack success rate", without=_NOTHING_RIGHT),
+        Metric(
+            column="attack_success_rate_uint8", title="attack success rate in 8 bits", without=_NOTHING_RIGHT
+        ),
+        Metric(
+            column="mean_success_distance",
+            title="mean distance of the successes",
+            share=False,
+            without=_NO_SUCCESS,
+        ),
+        Metric(
+            column="median_success_distance",
+            title="median distance of the successes",
+            share=False,
+            without=_NO_SUCCESS,
+        ),
+        Metric(
+            column="median_nearest",
+            title="median distance of the nearest image",
+            share=False,
+            without="no minimum-norm attack, or no clean image is right",
+        ),
+        Metric(column="ssim", title="structural similarity", share=False, without=_NOTHING_SEEN),
+        Metric(column="psnr", title="peak signal-to-noise ratio, dB", share=False, without=_NOTHING_SEEN),
         Metric(column="forward_calls", title="images put through the model", share=False),
         Metric(column="gradient_calls", title="images whose gradient was taken", share=False),
         Metric(column="seconds", title="seconds", share=False),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from orchestrator.results.chosen import chosen, epsilon_of, no_epsilon
 from orchestrator.results.kept import class_names
 from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
-from orchestrator.results.pairing import outcomes
+from orchestrator.results.pairing import Outcome, outcomes
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Entry, Place, RobustnessTable, Row
 from orchestrator.results.wilson import wilson
@@ -22,27 +22,45 @@ Cells = Mapping[tuple[str, str], Mapping[str, Any]]
 """Rows of the view `cells`, by sweep and cell id."""
 
 
-class Shares(NamedTuple):
+class Left(NamedTuple):
     """What a number comes to in each of K classes; means over training seeds, as intervals are."""
 
     names: tuple[str, ...]  # (K,) what the classes are called; their numbers where nobody says
     n: NDArray[np.int64]  # (K,) test images of the class
-    clean: NDArray[np.float64]  # (K,) the share that is right without an attack; NaN without images
-    robust: NDArray[np.float64]  # (K,) and under it
+    robust: NDArray[np.float64]  # (K,) the share that is right under attack; NaN without images
     low: NDArray[np.float64]  # (K,) the ends of its 95% Wilson interval, for the sampling of test images
+    high: NDArray[np.float64]
+
+
+class Shares(NamedTuple):
+    """The same, and what is right without an attack."""
+
+    names: tuple[str, ...]
+    n: NDArray[np.int64]
+    clean: NDArray[np.float64]
+    robust: NDArray[np.float64]
+    low: NDArray[np.float64]
     high: NDArray[np.float64]
 
 
 class ByClass:
     """Numbers of tables, class by class."""
 
-    def __init__(self, results: Sequence[Results], cells: Cells) -> None:
+    def __init__(
+        self, results: Sequence[Results], cells: Cells, known: Mapping[Place, Outcome] | None = None
+    ) -> None:
+        """`known` is what `results.pairing.outcomes` knows of these results, where that has been asked."""
         self._results = {one.sweep: one for one in results}
         self._cells = cells
-        self._outcomes = outcomes(results)
-        self._labels: dict[tuple[str, str], tuple[NDArray[np.int64], NDArray[np.bool_]]] = {}
+        self._outcomes = outcomes(results) if known is None else known
+        self._known: dict[tuple[str, str], tuple[NDArray[np.int64], NDArray[np.bool_]]] = {}
+        self._most: dict[tuple[str, str], str] = {}  # sweep and dataset -> a done cell with the most examples
+        for (sweep, id), cell in cells.items():
+            most = self._most.setdefault((sweep, cell["dataset"]), id)
+            if _covers(cell) > _covers(cells[sweep, most]):
+                self._most[sweep, cell["dataset"]] = id
 
-    def shares(self, row: Row, entry: Entry) -> Shares | None:
+    def left(self, row: Row, entry: Entry) -> Left | None:
         """Of a number of a row; None where there is none to show, be it missing, incomplete or wrong."""
         if entry.mark or not entry.places:
             return None
@@ -50,20 +68,36 @@ class ByClass:
         parts = []
         for place in entry.places:
             cell = self._cell(row, place)
-            label, correct = self._known(place.sweep, cell)
-            names = names or class_names(
-                self._results[place.sweep], self._cells[place.sweep, cell]["victim_id"]
-            )
-            robust = self._outcomes[place].robust[: len(label)]
-            classes = max(len(names), int(label.max()) + 1)
-            n, clean, left = (
-                np.bincount(label, weights=of, minlength=classes).astype(np.float64)
-                for of in (None, correct, robust)
-            )
+            of = self._cells[place.sweep, cell]
+            names = names or class_names(self._results[place.sweep], of["victim_id"])
+            robust = self._outcomes[place].robust
+            # Of the labels of a dataset those of any cell are known.
+            label = self._read(place.sweep, self._most[place.sweep, of["dataset"]])[0][: len(robust)]
+            n, left = self._counts(label, names, None, robust[: len(label)])
             with np.errstate(invalid="ignore", divide="ignore"):
-                parts.append(np.stack([clean / n, left / n, *_ends(left, n)]))
-        clean, robust, low, high = np.mean(parts, axis=0)
-        return Shares(names or tuple(map(str, range(len(n)))), n.astype(np.int64), clean, robust, low, high)
+                parts.append(np.stack([left / n, *_ends(left, n)]))
+        robust, low, high = np.mean(parts, axis=0)
+        return Left(names or tuple(map(str, range(len(n)))), n.astype(np.int64), robust, low, high)
+
+    def shares(self, row: Row, entry: Entry) -> Shares | None:
+        """The same, with the clean accuracy, which is of each victim's own rows."""
+        if (left := self.left(row, entry)) is None:
+            return None
+        parts = []
+        for place in entry.places:
+            label, correct = self._read(place.sweep, self._cell(row, place))
+            n, clean = self._counts(label, left.names, None, correct)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                parts.append(clean / n)
+        return Shares(left.names, left.n, np.mean(parts, axis=0), left.robust, left.low, left.high)
+
+    @staticmethod
+    def _counts(
+        label: NDArray[np.int64], names: Sequence[str], *of: NDArray[np.bool_] | None
+    ) -> list[NDArray[np.float64]]:
+        """How many examples of each class there are (None), and of which something is so."""
+        classes = max(len(names), int(label.max()) + 1)
+        return [np.bincount(label, weights=one, minlength=classes).astype(np.float64) for one in of]
 
     def _cell(self, row: Row, place: Place) -> str:
         """A cell with the examples that a number is of."""
@@ -72,19 +106,23 @@ class ByClass:
         own = ((name, self._cells[row.sweep, name]) for name in row.cell_ids)
         return next(name for name, cell in own if cell["victim_id"] == place.of and cell["status"] == "done")
 
-    def _known(self, sweep: str, cell: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def _read(self, sweep: str, cell: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """By position: the label, and whether the victim is right on the clean image."""
-        if (sweep, cell) not in self._labels:
+        if (sweep, cell) not in self._known:
             within = pc.field("position") < self._cells[sweep, cell]["examples"]
             rows = self._results[sweep].examples.to_table(
                 columns=["position", "label", "clean_correct"], filter=(pc.field("cell_id") == cell) & within
             )
             rows = rows.sort_by("position")
-            self._labels[sweep, cell] = (
+            self._known[sweep, cell] = (
                 rows["label"].to_numpy().astype(np.int64),
                 rows["clean_correct"].to_numpy(),
             )
-        return self._labels[sweep, cell]
+        return self._known[sweep, cell]
+
+
+def _covers(cell: Mapping[str, Any]) -> int:
+    return int(cell["examples"]) if cell["status"] == "done" else 0
 
 
 def _ends(

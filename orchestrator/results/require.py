@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from orchestrator.errors import UserError
+from orchestrator.results.placed import Placed
 from orchestrator.results.query import run_query
 from orchestrator.results.schemas import Results
+from orchestrator.results.tables import cells_table
 
 VIEWS = ("cells", "worst_case")
 
@@ -21,7 +23,7 @@ class Required(NamedTuple):
 
     text: str
     rows: int  # that it speaks of
-    unmet: list[dict[str, Any]]  # those that do not meet it
+    unmet: list[dict[str, Any]]  # those that do not meet it, and of each its `place` in words
 
 
 def require(
@@ -43,7 +45,17 @@ def require(
     ]
     if not rows:
         raise UserError(f'--require "{text}": there is no such row of {view}: nothing would be required')
-    return Required(text, len(rows), [row for row in rows if not row["required"]])
+    unmet = [row for row in rows if not row["required"]]
+    return Required(text, len(rows), [*_placed(results, unmet)] if unmet else [])
+
+
+def _placed(results: Sequence[Results], rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    cells: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells_table(results).to_pylist():
+        cells.setdefault(cell["sweep"], []).append(cell)
+    placed = {sweep: Placed(some) for sweep, some in cells.items()}
+    for row in rows:
+        yield {**row, "place": placed[row["sweep"]].place({"attack": None, **row})}
 
 
 def _parts(text: str) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ accuracy: what they break is held against the number whose survivors they were g
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +148,7 @@ class Change:
     broken: int
     tried: bool  # all survivors, by each of the attacks that have begun
     by: str  # the attacks that broke any, those that broke most first
+    place: str = ""  # what it is of, in words
 
     @property
     def before(self) -> float:
@@ -158,8 +159,11 @@ class Change:
         return (self.survivors - self.broken) / self.n
 
 
-def changes(rows: Iterable[Mapping[str, Any]]) -> Iterator[Change]:
-    """One for each cell and worst case that rows of `STRENGTHENED` speak of, in their order."""
+def changes(
+    rows: Iterable[Mapping[str, Any]], placed: Callable[[Mapping[str, Any]], str] = lambda of: ""
+) -> Iterator[Change]:
+    """One for each cell and worst case that rows of `STRENGTHENED` speak of, in their order; `placed` says
+    what a row is of."""
     numbers: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         numbers.setdefault(tuple(row[name] for name in DIMENSIONS.names), []).append(row)
@@ -173,4 +177,5 @@ def changes(rows: Iterable[Mapping[str, Any]]) -> Iterator[Change]:
             int(broken.sum()),
             all(row["tried"] == row["survivors"] for row in found),
             " and ".join(row["stronger"] for row in found if row["broken"]),
+            placed(first),
         )

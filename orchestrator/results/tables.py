@@ -15,6 +15,7 @@ from orchestrator.results.checks import RULES
 from orchestrator.results.display import Texts, display
 from orchestrator.results.metrics import (
     ROBUST_ACCURACY,
+    SMALL,
     TARGET_MISSED,
     WITH_TRANSFER,
     WITH_TRANSFER_LEFT,
@@ -120,6 +121,7 @@ class Entry:
     checks: tuple[str, ...] = ()  # the rules that say so, the gravest first
     places: tuple[Place, ...] = ()  # what it is of, a place a seed
     best: bool | None = None  # by a test on the same examples; None: there was nothing to be tested
+    without: str = ""  # why there is no number though all is done and nothing wrong
 
     @property
     def reach(self) -> float | None:
@@ -245,6 +247,11 @@ class _Key(NamedTuple):
     def of_model(self) -> tuple[Any, ...]:
         """All of it, but for the attack."""
         return self[: _Key._fields.index("attack")]
+
+
+def of_one_attack(row: Row) -> bool:
+    """Rather than of several together."""
+    return row.attack not in (WORST_CASE, WITH_TRANSFER)
 
 
 RECORDS = pa.schema(
@@ -418,11 +425,20 @@ def _averaged(
 
     # Null where a check calls it wrong, and nothing is averaged over a hole.
     value, sd = mean(metric.column) if verdict != "wrong" else (None, None)
+    without = "" if value is not None or verdict == "wrong" else _without(points, metric)
     low, high = (mean(f"{metric.ends}_{end}")[0] if metric.ends else None for end in ("low", "high"))
     return Entry(
         *(status, value, low, high, sd, n, examples, len(points), attacks),
         *(mean(f"{metric.column}_unchecked")[0] if metric.ends else None, verdict, checks, places),
+        without=without,
     )
+
+
+def _without(cells: Iterable[Mapping[str, Any]], metric: Metric) -> str:
+    """Why some cells that are done have no number together."""
+    lacking = [cell for cell in cells if cell[metric.column] is None]
+    small = metric.column == "ssim" and all(cell["psnr"] is not None for cell in lacking)
+    return SMALL if small else metric.without
 
 
 def _gravest_first(points: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.plan.labels import labels_of
 from orchestrator.results.checks import judge_victims
+from orchestrator.results.placed import Placed
 from orchestrator.run.backends.quiet import stderr_to
 from orchestrator.run.options import RunOptions
 from orchestrator.run.prepare import Prepared
-from orchestrator.run.sweep import worker_settings
+from orchestrator.run.sweep import wanted_cells, worker_settings
 from workers import factories
 from workers.machine import available_cpus
 from workers.probes import Probes
@@ -29,6 +31,7 @@ class Looked:
     probed: int  # victims
     untrained: list[VictimSpec]  # probed as soon as a run has trained them
     refused: list[tuple[VictimSpec, str]]  # that a run could not attack, and why
+    placed: Placed  # what people read of them
 
     def record(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -60,13 +63,15 @@ def look(prepared: Prepared, options: RunOptions, say: Callable[[str], None]) ->
     factories.look_in(settings.python_path)
     with TemporaryDirectory() as folder, stderr_to(Path(folder) / "log"):
         set_up(settings)
+    wanted = wanted_cells(prepared.plan, labels_of(prepared.grid)).to_pylist()
+    placed = Placed(wanted)
     probes, untrained, refused = [], [], []
     for victim, found in check(victims, settings):
         if isinstance(found, Probes):
             probes.append(found)
-            say(f"{victim.label}: probed in {found.seconds:.0f} s")
+            say(f"{placed.of(victim)}: probed in {found.seconds:.0f} s")
         elif found is None:
             untrained.append(victim)
         else:
             refused.append((victim, found))
-    return Looked(judge_victims(victims, probes), len(probes), untrained, refused)
+    return Looked(judge_victims(victims, probes, wanted), len(probes), untrained, refused, placed)

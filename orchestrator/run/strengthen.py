@@ -15,6 +15,7 @@ from orchestrator.plan.only import select
 from orchestrator.plan.strengthen import NOT_OF_GRID, strengthen
 from orchestrator.plan.units import make_plan
 from orchestrator.rereading import again
+from orchestrator.results.placed import Placed
 from orchestrator.results.query import connect
 from orchestrator.results.strengthened import Change, changes
 from orchestrator.run.options import RunOptions
@@ -32,6 +33,7 @@ class Strengthen:
 
     prepared: Prepared
     survivors: Mapping[str, int]  # cell id of the plan -> how many examples it attacks
+    cells: Mapping[str, Mapping[str, Any]]  # cell id of the folder -> its row of the view `cells`
     left_out: Counter[str]  # why -> cells
 
 
@@ -99,7 +101,8 @@ def prepare_strengthening(
         attacked=found.attacked,
     )
     prepared = Prepared(grid, inside, accepted, plan, accepted.warnings(), survivors_of=store)
-    return Strengthen(prepared, {name: len(at) for name, at in found.attacked.items()}, found.left_out)
+    survivors = {name: len(at) for name, at in found.attacked.items()}
+    return Strengthen(prepared, survivors, {cell["cell_id"]: cell for cell in cells}, found.left_out)
 
 
 def run_strengthening(
@@ -120,14 +123,15 @@ def run_strengthening(
     except OSError as error:
         raise StoreError(f"cannot write to {store.shown}: {redacted(str(error))}") from None
     summary = run_sweep(found.prepared, options, progress, **injected)
-    return summary, list(changes(_strengthened(store)))
+    return summary, _changes(store)
 
 
 @again
-def _strengthened(store: Store) -> list[dict[str, Any]]:
+def _changes(store: Store) -> list[Change]:
     with connect(store.results()) as connection:
-        rows: list[dict[str, Any]] = connection.sql("FROM input.strengthened").to_arrow_table().to_pylist()
-    return rows
+        rows = connection.sql("FROM input.strengthened").to_arrow_table().to_pylist()
+        cells = connection.sql("FROM cells").to_arrow_table()
+    return list(changes(rows, Placed(cells.to_pylist()).place))
 
 
 _CELLS = "SELECT c.*, m.right_at, m.broken_at FROM cells c LEFT JOIN input.measured m USING (cell_id)"

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval, subtract
-from orchestrator.plan.labels import Labels, labels_of
+from orchestrator.plan.labels import Labels, labels_of, named_cell
 from orchestrator.plan.units import Plan
 from orchestrator.rereading import again, note
 from orchestrator.results.checks.rule import CHECKS
@@ -33,8 +33,6 @@ from orchestrator.store.accepted import Accepted
 from orchestrator.store.folder import Store, writable_or_raise
 from orchestrator.store.records import Failure
 from workers.attacks import REGISTRY
-from workers.recipe import recipe_text
-from workers.shards import dimensions
 from workers.storage import absolute, redacted, token_in
 from workers.unit import AttackSpec, VictimSpec, WorkerSettings
 
@@ -214,20 +212,17 @@ def wanted_cells(plan: Plan, labels: Labels) -> pa.Table:
             kind = run.attack.kind
             known = None if run.attack.factory or kind == "certificate" else REGISTRY[run.attack.name]
             said = {
-                "recipe": recipe_text(victim.recipe, pretrained=victim.preparation == "fine-tune"),
+                **named_cell(victim, run.attack, labels),
                 "examples": plan.examples[victim.dataset.name],
-                "targeted": known and bool(run.attack.options.get("targeted")),
                 "minimum_norm": known and known.minimum_norm,
                 "kind": kind,
                 **_certificate(victim, run.attack),
                 "source_id": run.attack.made_against and run.attack.made_against.victim_id,
                 "made_by": run.attack.made_by,
                 "network_id": victim.network.victim_id,
-                **labels.of(victim, run.attack),
             }
             for cell in run.cells:
-                values = dimensions(victim, run.attack, cell.cell_id, cell.epsilon)
-                for name, value in {**values, **said}.items():
+                for name, value in {**said, "cell_id": cell.cell_id, "epsilon": cell.epsilon}.items():
                     rows[name].append(value)
     return pa.table(rows, schema=WANTED)
 

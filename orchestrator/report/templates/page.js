@@ -102,6 +102,7 @@
     for (const group of all(".filtered-group")) group.hidden = !isShown(group.dataset);
     drawCurves();
     drawHeatmaps();
+    drawVisible();
     drawDifferences();
     drawTransfers();
     drawClasses();
@@ -266,12 +267,63 @@
   const modelText = (row) => severalSweeps() ? `${row.model} (${row.sweep})` : row.model;
 
   function points(row, style) {
-    return entriesOf[rows.indexOf(row)].map((entry) => ({
-      epsilon: entry.epsilon, text: entry.text, value: entry.value, low: entry.low, high: entry.high, n: entry.n,
+    const number = rows.indexOf(row), steps = data.steps[number];
+    const line = `${row.victim}\n${row.attack}`;
+    const last = Math.max(...entriesOf[number].map((entry) => entry.epsilon));
+    // What is left behind the last step stays so.
+    const falls = steps ? [...steps, [last, ...steps[steps.length - 1].slice(1)]] : [];
+    const drawn = falls.map(([epsilon, value, low, high]) => ({ epsilon, value, low, high, step: true, line, ...style }));
+    return [...drawn, ...entriesOf[number].map((entry) => ({
+      step: false, stepped: steps !== undefined, epsilon: entry.epsilon, text: entry.text, value: entry.value, low: entry.low, high: entry.high, n: entry.n,
       shown: shownText(entry), doubt: entry.doubt || "none", name: modelText(row), defence: row.defence,
-      attack: row.attack, line: `${row.victim}\n${row.attack}`, ...style,
-      fill: entry.doubt ? "var(--panel)" : style.colour,
-    }));
+      attack: row.attack, line, ...style, fill: entry.doubt ? "var(--panel)" : style.colour,
+    }))];
+  }
+
+  /* Steps are between what was asked for. */
+  const ticksOf = (values) => new Map(values.filter((one) => !one.step).map((one) => [one.epsilon, one.text]));
+
+  /* What a line for each model, or for each attack, looks like. */
+  function styleOf(row, key = "model") {
+    const number = place(key, row[key]);
+    const second = key === "model" ? place("defence", row.defence) + (severalSweeps() ? place("sweep", row.sweep) : 0) : 0;
+    return {
+      colour: colour(number), dash: DASHES[second % DASHES.length], border: BORDERS[second % BORDERS.length],
+      shape: SHAPES[number % SHAPES.length],
+    };
+  }
+
+  /* Accuracy, SSIM and L2 beside each other: a panel for each dataset, norm and attack. */
+  function drawVisible() {
+    if (!byId("visible-panels")) return;
+    const shown = data.visible.filter(([number]) => isShown(rows[number]));
+    const panels = group(shown, ([number]) => JSON.stringify([rows[number].dataset, rows[number].norm, rows[number].attack]));
+    const made = [];
+    for (const [key, own] of panels) {
+      if (made.length === MOST_PANELS) break;
+      const title = JSON.parse(key).join(", ");
+      const drawn = [...new Set(own.map(([number]) => number))];
+      const curves = drawn.flatMap((number) => points(rows[number], styleOf(rows[number])));
+      const ticks = ticksOf(curves);
+      const of = (at) => own.filter((one) => one[at] !== null).map((one) => ({
+        epsilon: one[1], text: one[2], accuracy: one[3], value: one[at], n: one[7], shown: one[at].toPrecision(3),
+        name: rows[one[0]].victim, line: rows[one[0]].victim, ...styleOf(rows[one[0]]),
+      }));
+      const names = element("div", { class: "legend" }, ...drawn.map((number) => {
+        const { colour: ink, border } = styleOf(rows[number]);
+        return element("span", {}, element("i", { style: `border-top-color:${ink};border-top-style:${border}` }), rows[number].victim);
+      }));
+      const ssim = of(5);
+      made.push(panel(title, names, element("div", { class: "beside" },
+        chart("curves", curves, `Robust accuracy against epsilon: ${title}`, { ticks }),
+        ssim.length ? chart("ssim", ssim, `SSIM against epsilon: ${title}`, { ticks })
+          : element("p", { class: "note" }, "no SSIM of images below 11 pixels"),
+        chart("l2", of(6), `L2 against epsilon: ${title}`, { ticks }))));
+    }
+    fill("visible-panels", made);
+    byId("visible-more").textContent = panels.size > MOST_PANELS
+      ? `${MOST_PANELS} of ${panels.size} panels: filters bring up the others.`
+      : shown.length ? "" : "Nothing is left to draw.";
   }
 
   function drawCurves() {
@@ -285,13 +337,8 @@
       if (made.length === MOST_PANELS) break;
       const values = own.filter((row) => entriesOf[rows.indexOf(row)].length).flatMap((row) => {
         const byModel = how !== "attacks";
-        const number = byModel ? place("model", row.model) : place("attack", row.attack);
-        const second = byModel ? place("defence", row.defence) + (severalSweeps() ? place("sweep", row.sweep) : 0) : 0;
-        const style = {
-          colour: colour(number), dash: DASHES[second % DASHES.length],
-          shape: SHAPES[number % SHAPES.length],
-        };
-        legend.set(byModel ? row.victim : row.attack, [style.colour, BORDERS[second % BORDERS.length]]);
+        const style = styleOf(row, byModel ? "model" : "attack");
+        legend.set(byModel ? row.victim : row.attack, [style.colour, style.border]);
         return points(row, style);
       });
       if (!values.length) continue;  // of these nothing was asked for
@@ -299,7 +346,7 @@
       const title = [dataset, norm, third].filter(Boolean).join(", ");
       made.push(panel(title, chart("curves", values,
         `Robust accuracy against epsilon: ${title}; ${own.length} lines. The tables below have every number.`,
-        { ticks: new Map(values.map((one) => [one.epsilon, one.text])) })));
+        { ticks: ticksOf(values) })));
     }
     fill("curve-panels", made);
     byId("legend").replaceChildren(...[...legend].map(([name, [ink, border]]) =>
@@ -379,7 +426,7 @@
     shown.sort((a, b) => a.epsilon - b.epsilon);
     const key = (one) => JSON.stringify([...(severalSweeps() ? [one.sweep] : []), one.dataset, one.norm, one.attack]);
     byEpsilon("transfer-panels", group(shown, key), (own, title, at) => chart("heatmap", own.map((one) => {
-      const text = one.value === null ? one.mark : one.value.toFixed(0);
+      const text = one.value === null ? one.mark : one.value.toFixed(0) + one.blind;
       return {
         line: `against ${one.source}`, column: `on ${one.target}`, text: one.text, value: one.value,
         shown: one.value === null ? one.mark : `${one.value.toFixed(1)}%`, doubt: "see the checks",

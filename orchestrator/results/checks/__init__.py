@@ -62,9 +62,13 @@ def judge(evidence: Evidence) -> Judged:
     )
 
 
-def judge_victims(victims: Iterable[VictimSpec], probes: Iterable[Probes]) -> pa.Table:
-    """What the rules say of victims by the figures of their probes alone, as `CHECKS`."""
+def judge_victims(
+    victims: Iterable[VictimSpec], probes: Iterable[Probes], wanted: Iterable[Mapping[str, Any]] = ()
+) -> pa.Table:
+    """What the rules say of victims by the figures of their probes alone, as `CHECKS`. `wanted` are the cells
+    that they are called by, rows of `results.schemas.WANTED`."""
     evidence = Evidence(
+        wanted=[{**cell, "n": 0} for cell in wanted],
         victims=[_described(victim) for victim in victims],
         figures={
             each.victim_id: {name: value for name, value in each.figures.items() if value is not None}

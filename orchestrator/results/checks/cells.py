@@ -175,7 +175,7 @@ def _oblivious_alone(evidence: Evidence) -> Iterator[Found]:
                 len(alone),
                 0.0,
                 f"{cells[0].named} uses gradients of the undefended network, and the grid has no cell in "
-                f"which it uses those of {cells[0].defence}",
+                f"which it uses those of {evidence.placed.defence(cells[0].values)}",
             )
 
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from orchestrator.results.certified import radii_of
 from orchestrator.results.checks.rule import Place
+from orchestrator.results.placed import Placed
 from orchestrator.results.schemas import Results
 from orchestrator.results.witnesses import unpacked
 from workers.statistics import holm, mcnemar
-from workers.unit import label
 
 ALPHA = 0.01
 """How often a rule may fire by chance in a whole folder where nothing is wrong."""
@@ -37,6 +37,7 @@ class Kind:
     """How an attack on a victim went about it, as all its cells show together: calls may be shared."""
 
     name: str
+    called: str  # what people read of it
     forward_calls: int = 0
     gradient_calls: int = 0
 
@@ -83,8 +84,8 @@ class Cell:
 
     @property
     def named(self) -> str:
-        """The attack with its options."""
-        return label(self.values["attack"], self.values["attack_options"])
+        """The attack as people read of it: its label, or its name with its options."""
+        return self.kind.called
 
     @property
     def searched(self) -> bool:
@@ -174,13 +175,23 @@ class Evidence:
     @cached_property
     def transfers(self) -> list[Cell]:
         """Those of images made against other victims that have rows: no attack on the victim itself."""
-        return [Cell(values, Kind(values["attack"])) for values in self.tried if values["n"]]
+        return [
+            Cell(values, Kind(values["attack"], self.placed.attack(values)))
+            for values in self.tried
+            if values["n"]
+        ]
+
+    @cached_property
+    def placed(self) -> Placed:
+        """What people read of victims and attacks."""
+        return Placed(self.wanted)
 
     @cached_property
     def _kinds(self) -> dict[tuple[str, str], Kind]:
         kinds: dict[tuple[str, str], Kind] = {}
         for values in self.wanted:
-            kind = kinds.setdefault(_run(values), Kind(values["attack"]))
+            if (kind := kinds.get(_run(values))) is None:
+                kind = kinds[_run(values)] = Kind(values["attack"], self.placed.attack(values))
             kind.forward_calls += values["forward_calls"]
             kind.gradient_calls += values["gradient_calls"]
         return kinds

@@ -13,7 +13,6 @@ from orchestrator.results.checks.evidence import ALPHA, Cell, Evidence, Pair, cl
 from orchestrator.results.checks.rule import Found, Place, Rule
 from orchestrator.results.checks.victims import weaker_on_probes
 from workers.statistics import binomial_tail, holm, mcnemar
-from workers.unit import NO_DEFENCE, label
 
 _LOST = 0.02  # to a single step: default searches lose a point to it on small images, and hide nothing
 _MASKED = 0.05  # of the correct examples: on small images square breaks some that ten steps of bim do not
@@ -123,13 +122,16 @@ def _only_transfer(evidence: Evidence, allowed: float) -> Iterator[Found]:
         if sure and only > allowed * n and only > most.get(best.place, (None, 0, 0))[1]:
             most[best.place] = transfer, only, n
     for place, (transfer, only, n) in most.items():
-        source = label(transfer.source_model, transfer.source_model_options)
-        behind = "" if transfer.source_defence == NO_DEFENCE.name else f" with {transfer.source_defence}"
+        own = ("model", "model_options", "defence", "seed")
+        source = evidence.placed.model(
+            {name: transfer.values[f"source_{name}"] for name in own}
+            | {"victim_id": transfer.source_id, "dataset": transfer.dataset}
+        )
         yield Found(
             place,
             only / n,
             allowed,
-            f"images that {transfer.named} made against {source}{behind} (seed {transfer.source_seed}) break "
+            f"images that {transfer.named} made against {source} (seed {transfer.source_seed}) break "
             f"{only:,} of {n:,} examples ({100 * only / n:.1f}%) that no attack by the victim's own "
             "gradients breaks",
         )

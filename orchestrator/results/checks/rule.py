@@ -22,6 +22,7 @@ CHECKS = pa.schema(
         ("rule", pa.string()),
         ("severity", pa.string()),  # one of `SEVERITIES`
         *DIMENSIONS,  # null as far as the finding is of more than one cell
+        ("place", pa.string()),  # what it is of, in words
         ("figure", pa.float64()),
         ("allowed", pa.float64()),
         ("message", pa.string()),
@@ -98,8 +99,10 @@ class Rule:
     def rows(self, evidence: Evidence) -> Iterator[dict[str, Any]]:
         """What it finds, as rows of `CHECKS`."""
         for place, figure, allowed, message in self.find(evidence):
+            of = {name: getattr(place, name) for name in Place.__slots__}
             yield {
-                **{name: getattr(place, name) for name in Place.__slots__},
+                **of,
+                "place": evidence.placed.place(of),
                 "rule": self.name,
                 "severity": self.severity,
                 "figure": figure,

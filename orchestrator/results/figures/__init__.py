@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import UserError, did_you_mean
+from orchestrator.errors import ChoiceError, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from orchestrator.results.figures.page import Drawing
@@ -32,9 +32,10 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.width is not None and not NARROWEST <= self.width <= WIDEST:
-            raise UserError(
-                f"--width: found {self.width:g}; {NARROWEST:g} to {WIDEST:g} inches are allowed (a column of "
-                "a paper is about 3.3 wide, its page 6.9)"
+            raise ChoiceError(
+                "width",
+                f": found {self.width:g}; {NARROWEST:g} to {WIDEST:g} inches are allowed (a column of "
+                "a paper is about 3.3 wide, its page 6.9)",
             )
 
 
@@ -89,7 +90,9 @@ def draw(kind: str, results: Sequence[Results], choice: Choice) -> Drawing:
         raise UserError(f'no figure "{kind}"; {did_you_mean(kind, KINDS)}there are: {", ".join(KINDS)}')
     if choice.epsilon is not None and not KINDS[kind].at_one_epsilon:
         at_one = ", ".join(name for name, one in KINDS.items() if one.at_one_epsilon)
-        raise UserError(f"--epsilon means nothing to {kind}, which shows all of them; it does to {at_one}")
+        raise ChoiceError(
+            "epsilon", f" means nothing to {kind}, which shows all of them; it does to {at_one}"
+        )
     module, _, name = KINDS[kind].draws.partition(":")
     function: Draw = getattr(importlib.import_module(module), name)
     from orchestrator.results.figures.page import styled

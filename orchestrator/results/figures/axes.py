@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.figures.page import measured
 from orchestrator.results.figures.style import FONT_SIZES
-from orchestrator.results.text.robustness import epsilon_text
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
 _ROOM = 0.62  # inches of a panel that its axis does not have

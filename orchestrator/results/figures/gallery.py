@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import UserError
 from orchestrator.results.chosen import Chosen, chosen, epsilon_of, no_epsilon
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.page import Drawing, measured, wrapped
-from orchestrator.results.figures.series import Remarks, name_of, of_one_attack
+from orchestrator.results.figures.series import Remarks, name_of
 from orchestrator.results.figures.sheet import Sheet
 from orchestrator.results.figures.style import FONT_SIZES, PAGE
 from orchestrator.results.kept import Kept, class_names, kept_images
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import Entry, RobustnessTable, Row
-from orchestrator.results.text.robustness import epsilon_text, number
+from orchestrator.results.tables import Entry, RobustnessTable, Row, of_one_attack
+from orchestrator.results.text.robustness import number
 
 _MOST = 12  # cells of a figure
 _TRIPLE = 2.2  # inches that three images beside each other have at the least

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.results.chosen import chosen, epsilon_of, no_epsilon
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.grid import SUSPICIOUS, Grid
 from orchestrator.results.figures.page import Drawing, Page
@@ -12,7 +13,7 @@ from orchestrator.results.figures.series import Remarks, name_of
 from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import RobustnessTable
-from orchestrator.results.text.robustness import ABOUT_WITH_TRANSFER, ABOUT_WORST_CASE, epsilon_text
+from orchestrator.results.text.robustness import ABOUT_WITH_TRANSFER, ABOUT_WORST_CASE
 
 
 def heatmap(results: Sequence[Results], choice: Choice) -> Drawing:

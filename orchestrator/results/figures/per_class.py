@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from orchestrator.errors import UserError
 from orchestrator.results.chosen import chosen, epsilon_of, no_epsilon
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.curves import handle
 from orchestrator.results.figures.page import Drawing, Page, wrapped
@@ -20,7 +21,7 @@ from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from orchestrator.results.per_class import ByClass, Shares
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Entry, Row
-from orchestrator.results.text.robustness import ABOUT_WORST_CASE, epsilon_text
+from orchestrator.results.text.robustness import ABOUT_WORST_CASE
 
 _MOST = 20  # classes of a panel
 _LINE, _GAP = 0.095, 0.07  # inches of a series of a class, and between two classes

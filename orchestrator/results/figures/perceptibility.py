@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from orchestrator.errors import UserError
 from orchestrator.results.chosen import Chosen
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.axes import epsilon_axis, share_axis
 from orchestrator.results.figures.curves import draw_line, handle, runs
@@ -21,7 +21,6 @@ from orchestrator.results.figures.series import (
     look_of,
     looks_of,
     name_of,
-    of_one_attack,
     panels_by_attack,
     points_of,
     share_text,
@@ -29,17 +28,8 @@ from orchestrator.results.figures.series import (
 from orchestrator.results.figures.style import Look
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import Row
-from orchestrator.results.text.robustness import epsilon_text
-
-_SQL = """
-SELECT e.sweep, e.cell_id, avg(e.ssim) AS ssim, avg(e.full_l2) AS l2, count(e.full_l2) AS n
-FROM examples e JOIN cells c ON c.sweep = e.sweep AND c.cell_id = e.cell_id AND e.position < c.examples
-GROUP BY ALL
-"""
-
-_Visible = Mapping[tuple[str, str], tuple[float | None, float | None, int]]
-"""Sweep and cell id -> mean SSIM, mean L2, and of how many images."""
+from orchestrator.results.tables import Row, of_one_attack
+from orchestrator.results.visible import Visible, mean_of, visible_in
 
 
 def perceptibility(results: Sequence[Results], choice: Choice) -> Drawing:
@@ -52,8 +42,7 @@ def perceptibility(results: Sequence[Results], choice: Choice) -> Drawing:
             "such as fgsm, is needed"
         )
     with connect(results) as connection:
-        means = connection.sql(_SQL).fetchall()
-    visible = {(sweep, cell): (ssim, l2, n) for sweep, cell, ssim, l2, n in means}
+        visible = visible_in(connection)
     look = looks_of(drawn)
     page = Page(3 * len(drawn), width=choice.width, panel_width=2.0, panel_height=1.6, columns=3)
     remarks = Remarks()
@@ -81,7 +70,7 @@ def _row(
     axes: Sequence[Axes],
     panel: Panel,
     found: Chosen,
-    visible: _Visible,
+    visible: Visible,
     look: Mapping[tuple[str, str], Look],
     remarks: Remarks,
 ) -> set[int]:
@@ -130,15 +119,14 @@ def _row(
 
 
 def _known(
-    points: Sequence[Point], row: Row, visible: _Visible, place: int
+    points: Sequence[Point], row: Row, visible: Visible, place: int
 ) -> list[list[tuple[float, float]]]:
     """Stretches of epsilons at which there is a mean, over all training seeds."""
     stretches: list[list[tuple[float, float]]] = [[]]
     for epsilon, entry in points:
-        means = [visible.get((row.sweep, one.of), (None, None, 0))[place] for one in entry.places]
-        known = [mean for mean in means if mean is not None]
-        if entry.mark or not known or len(known) < len(means):
+        mean = mean_of(visible, row.sweep, entry, place)
+        if mean is None:
             stretches.append([])
         else:
-            stretches[-1].append((epsilon, fmean(known)))
+            stretches[-1].append((epsilon, mean))
     return [stretch for stretch in stretches if stretch]

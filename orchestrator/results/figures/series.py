@@ -10,7 +10,7 @@ from orchestrator.results.chosen import Chosen, chosen
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.page import Notes
 from orchestrator.results.figures.style import Look, looks
-from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
+from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Entry, RobustnessTable, Row
 from workers.unit import NO_DEFENCE
@@ -42,11 +42,6 @@ class Panel:
 def share_text(panel: Panel) -> str:
     """What the axis of its numbers is called."""
     return "right and not driven to the target (%)" if panel.targeted else "robust accuracy (%)"
-
-
-def of_one_attack(row: Row) -> bool:
-    """Rather than of several together."""
-    return row.attack not in (WORST_CASE, WITH_TRANSFER)
 
 
 def model_of(table: RobustnessTable, row: Row) -> str:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.results.chosen import Chosen, chosen, epsilon_of, no_epsilon
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.figures import Choice
 from orchestrator.results.figures.grid import SUSPICIOUS, Grid
 from orchestrator.results.figures.page import Drawing, Page
-from orchestrator.results.figures.series import Remarks, name_of, of_one_attack
+from orchestrator.results.figures.series import Remarks, name_of
+from orchestrator.results.matrix import BLIND
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import Entry, RobustnessTable, transfer_table
-from orchestrator.results.text.robustness import epsilon_text
+from orchestrator.results.tables import Entry, RobustnessTable, of_one_attack, transfer_table
+from workers.flags import Flag
 
 _SAME = "°"
 
@@ -27,6 +29,7 @@ class _Who:
     title: str
     names: list[str]
     own: dict[str, Entry]  # attacked itself
+    flags: dict[str, set[str]]  # of that, those of `BLIND`
     pairs: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)  # source, target -> rows
 
 
@@ -59,6 +62,7 @@ def transfer(results: Sequence[Results], choice: Choice) -> Drawing:
     )
     remarks = Remarks()
     same = False
+    blind: set[Flag] = set()
     for grid, shape, axes in zip(grids, shapes, page.panels, strict=True):
         page.title(axes, grid.title, beside=shape.beside + 0.3)
         shape.frame(axes)
@@ -72,6 +76,7 @@ def transfer(results: Sequence[Results], choice: Choice) -> Drawing:
                         *(axes, source, target, entry.value),
                         mark=entry.mark,
                         suspicious=doubted,
+                        aside=_marks(grid.flags.get(target, ()), blind),
                         bold=True,
                     )
                 elif cells := grid.pairs.get((source, target)):
@@ -82,7 +87,8 @@ def transfer(results: Sequence[Results], choice: Choice) -> Drawing:
                     networks = all(cell["same_network"] for cell in cells)
                     same |= networks
                     doubted = any(cell["verdict"] == "suspicious" for cell in cells)
-                    aside = _SAME if networks else ""
+                    flags = {flag for cell in cells for flag in cell["flags"]}
+                    aside = (_SAME if networks else "") + _marks(flags if not mark else (), blind)
                     shape.cell(axes, source, target, value, mark=mark, suspicious=doubted, aside=aside)
         axes.set_xlabel("tried on")
         axes.set_ylabel("made against")
@@ -93,6 +99,8 @@ def transfer(results: Sequence[Results], choice: Choice) -> Drawing:
     page.note("dark: little, light: much; epsilon on the [0, 1] scale")
     if same:
         page.note(f"{_SAME} the same network behind another defence, which is no transfer between models")
+    for flag in sorted(blind, key=BLIND.index):
+        page.note(f"{flag.mark} where these images were made: {flag.meaning}")
     remarks.say(page, bands=None, suspicious=SUSPICIOUS)
     return page.finished()
 
@@ -113,7 +121,11 @@ def _grids(
         own = {name_of(table, row): entry for row in rows if (entry := row.entries[place]) is not None}
         title = f"{table.dataset_label}, {table.norm}, {label}, epsilon {epsilon_text(epsilon)}"
         of = {(row.attack, row.attack_options, row.adaptive) for row in rows}
-        grid = _Who(title, list(dict.fromkeys(name_of(table, row) for row in rows)), own)
+        flags: dict[str, set[str]] = {}
+        for row in rows:
+            at = (cell for cell in found.cells_of(row) if cell["epsilon"] == epsilon)
+            flags.setdefault(name_of(table, row), set()).update(flag for cell in at for flag in cell["flags"])
+        grid = _Who(title, list(dict.fromkeys(name_of(table, row) for row in rows)), own, flags)
         for cell in tried:
             key = cell["attack"], cell["attack_options"], cell["adaptive"]
             source = names.get((cell["sweep"], cell["source_id"]))
@@ -126,6 +138,13 @@ def _grids(
         if grid.pairs:
             grids[label] = grid
     return list(grids.values())
+
+
+def _marks(flags: Collection[str], seen: set[Flag]) -> str:
+    """Those of flags that say that images were made blindly, which `seen` takes note of."""
+    found = [flag for flag in BLIND if flag in flags]
+    seen.update(found)
+    return "".join(flag.mark for flag in found)
 
 
 def _of(cells: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:

@@ -7,8 +7,9 @@ from statistics import NormalDist
 from typing import Any
 
 from orchestrator.results.certified import CONFIDENCE
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.text.base import NO_VALUE, Columns, constant
-from orchestrator.results.text.robustness import epsilon_text, percent
+from orchestrator.results.text.robustness import percent
 
 _LABELS = ("sweep", "dataset", "model", "defence", "seed")
 
@@ -46,7 +47,7 @@ def caption(rows: Sequence[Mapping[str, Any]]) -> str:
         *(f"{name} {rows[0][name]}" for name in constant(_LABELS, rows) if name not in ("sweep", "seed")),
         "certified: answered rightly on every image within epsilon, by Cohen et al. (2019), "
         f"{' or '.join(draws)}: a lower bound",
-        *_reach(rows),
+        *reach(rows),
         f"at least: less as many certificates as may be wrong, with a confidence of {100 * CONFIDENCE:.0f}%",
         "under attack: what all L2 attacks together have left of the same examples: an upper bound",
         "clean: most of 20 draws are right; epsilon on the [0, 1] scale",
@@ -56,7 +57,7 @@ def caption(rows: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(parts)
 
 
-def _reach(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def reach(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """How far a certificate goes where all draws agree: farther, none can be had by so many."""
     taken = sorted({(row["sigma"], row["draws"], row["alpha"]) for row in rows})
     reach = [

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from orchestrator.results.compare import Comparison
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.require import Required
 from orchestrator.results.text.base import NO_VALUE, Columns
-from orchestrator.results.text.robustness import epsilon_text, percent
+from orchestrator.results.text.robustness import percent
 from workers.unit import label
 
 _SHOWN = 10
@@ -17,7 +18,10 @@ _SHOWN = 10
 def columns(comparison: Comparison) -> Columns:
     """What was compared, shares in percent, the difference in points with its interval; where nothing was,
     what could not be. `summary` has the number of the others."""
-    rows = comparison.rows.to_pylist()
+    rows = [
+        {**row, **texts._asdict()}
+        for row, texts in zip(comparison.rows.to_pylist(), comparison.texts, strict=True)
+    ]
     rows = [row for row in rows if row["result"]] or rows
     seeds = ["seed"] if len({row["seed"] for row in rows}) > 1 else []
     labels = ["dataset", "norm", "epsilon", "model", "defence", *seeds, "attack"]
@@ -64,16 +68,10 @@ def unmet(required: Required) -> Iterator[str]:
         return
     yield f"not met by {len(required.unmet):,} of {required.rows:,} rows: {required.text}"
     for row in required.unmet[:_SHOWN]:
-        attack = label(row["attack"], row["attack_options"]) if "attack" in row else "worst case"
         value = NO_VALUE if row["robust_accuracy"] is None else f"{row['robust_accuracy']:.4g}"
         state = row["status"] if "status" in row else "done" if row["complete"] else "incomplete"
         said = ", ".join(filter(None, [state if state != "done" else "", *row["checks"]]))
-        model = label(row["model"], ", ".join(filter(None, (row["model_options"], row["recipe"]))))
-        place = f"{row['dataset']}, {row['norm']} {epsilon_text(row['epsilon'])}"
-        yield (
-            f"  {row['sweep']}: {model}, {row['defence']}, {attack} on {place}: "
-            f"robust accuracy {label(value, said)}"
-        )
+        yield f"  {row['sweep']}: {row['place']}: robust accuracy {label(value, said)}"
     if len(required.unmet) > _SHOWN:
         yield f"  and {len(required.unmet) - _SHOWN:,} more"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +14,7 @@ from orchestrator.results.checks import RULES
 from orchestrator.results.checks.rule import SEVERITIES
 from orchestrator.results.schemas import Results
 from orchestrator.results.text.layout import wrapped
-from orchestrator.results.text.robustness import epsilon_text
 from workers.flags import Severity
-from workers.unit import label
 
 _SHOWN = 5
 
@@ -37,7 +35,7 @@ def lines(checks: pa.Table, unprobed: int, width: int | None = None) -> Iterator
         yield rule.severity, f"{rule.severity}: {name}"
         yield from _indented(f"{rule.meaning}.", width)
         for row in rows[:_SHOWN]:
-            yield from _indented(f"- {place(row)}: {row['message']}.", width)
+            yield from _indented(f"- {row['place']}: {row['message']}.", width)
         if len(rows) > _SHOWN:
             yield None, f"  - and {len(rows) - _SHOWN:,} more"
         yield from _indented(f"What to do: {rule.advice}.", width)
@@ -66,7 +64,7 @@ def brief(checks: pa.Table) -> list[tuple[Severity, str]]:
     found = []
     for name, (first, *others) in by_rule.items():
         more = f" (and {len(others):,} more)" if others else ""
-        found.append((RULES[name].severity, f"{name}, {place(first)}: {first['message']}{more}"))
+        found.append((RULES[name].severity, f"{name}, {first['place']}: {first['message']}{more}"))
     return found
 
 
@@ -96,19 +94,6 @@ def verdict(checks: pa.Table) -> str:
             "than their numbers say"
         )
     return f"nothing is wrong or suspicious{notes}"
-
-
-def place(row: Mapping[str, Any]) -> str:
-    """What a finding is of: "bim linf on small_cnn on digits at epsilon 0.1"."""
-    if row["victim_id"] is None:
-        return ", ".join(filter(None, (row["dataset"], row["norm"]))) or "the folder"
-    defence = "" if row["defence"] == "none" else f" with {row['defence']}"
-    seed = f" (seed {row['seed']})" if row["seed"] else ""
-    victim = f"{label(row['model'], row['model_options'])} on {row['dataset']}{defence}{seed}"
-    attack = label(row["attack"], row["attack_options"]) if row["attack"] else "the worst case"
-    oblivious = " (oblivious)" if row["adaptive"] is False else ""
-    epsilon = "" if row["epsilon"] is None else f" at epsilon {epsilon_text(row['epsilon'])}"
-    return f"{attack} {row['norm']}{oblivious} on {victim}{epsilon}" if row["norm"] else victim
 
 
 def _indented(text: str, width: int | None) -> Iterator[tuple[None, str]]:

@@ -130,7 +130,7 @@ class _Robustness:
             wrong = [name for name in entry.checks if RULES[name].severity == "wrong"]
             return _DASH + self._noted([f"wrong: {RULES[name].meaning}" for name in wrong])
         if entry.mark or entry.value is None:
-            return _DASH + self._noted([entry.mark or "not measured"])
+            return _DASH + self._noted([entry.mark or entry.without or "not measured"])
         text = (
             # Of a mean over seeds the deviation is said.
             _percent(entry.value, entry.reach if entry.sd is None else entry.sd, self.digits)

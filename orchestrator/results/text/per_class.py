@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.tables import RobustnessTable, Row
 from orchestrator.results.text.base import NO_VALUE, Columns
-from orchestrator.results.text.robustness import epsilon_text, percent
+from orchestrator.results.text.robustness import percent
 
 _LABELS = ("sweep", "dataset", "norm", "model", "defence", "attack", "epsilon")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.text.base import NO_VALUE, Columns, constant
-from orchestrator.results.text.robustness import epsilon_text, percent
+from orchestrator.results.text.robustness import percent
 
 _LABELS = ("sweep", "dataset", "norm", "model", "defence", "seed")
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from orchestrator.results.checks import RULES
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.metrics import ROBUST_ACCURACY, WITH_TRANSFER, WORST_CASE
 from orchestrator.results.tables import Entry, RobustnessTable, Row
 from orchestrator.results.text.base import NO_VALUE
@@ -53,17 +54,6 @@ def header(table: RobustnessTable) -> tuple[list[str], list[bool]]:
 def first_entry(table: RobustnessTable) -> int:
     """The first of the columns that hold entries."""
     return len(names(table)) + 1
-
-
-def epsilon_text(epsilon: float) -> str:
-    """An epsilon as a grid writes it: `8/255` where it is the float of that fraction, else as a decimal.
-
-    The same as `orchestrator.grid.numbers.number_text` says of the exact number, but for other fractions.
-    """
-    levels = round(epsilon * 255)
-    if 0 < levels < 255 and epsilon == levels / 255 and float(f"{epsilon:.6g}") != epsilon:
-        return f"{levels // 85}/3" if levels % 85 == 0 else f"{levels}/255"
-    return f"{epsilon:.4g}"
 
 
 def footnotes(table: RobustnessTable) -> dict[str, str]:
@@ -136,6 +126,7 @@ def caption(table: RobustnessTable, left_out: Mapping[str, str] | None = None) -
     if reaches := [reach for entry in entries if (reach := entry.reach) is not None]:
         text = f"95% intervals (test sampling only) at most ±{100 * max(reaches):.1f} points"
         parts.insert(parts.index(_SCALE) + 1, text)
+    parts += [f"{NO_VALUE} {why}" for why in dict.fromkeys(entry.without for entry in entries) if why]
     flags = {flag for row in table.rows for flag in row.flags}
     parts += [f"{flag.mark} {flag.meaning}" for flag in Flag if flag in flags]
     notes = footnotes(table)

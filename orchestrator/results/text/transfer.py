@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from orchestrator.results.display import epsilon_text
 from orchestrator.results.matrix import MATRIX_METRICS, Matrix, Number
 from orchestrator.results.text.base import NO_VALUE, Columns
-from orchestrator.results.text.robustness import epsilon_text, percent
+from orchestrator.results.text.robustness import percent
 from workers.flags import Flag
 
 _LABELS = ("sweep", "dataset", "norm", "attack", "epsilon")
