@@ -658,7 +658,7 @@ def test_from_python_and_in_notebooks() -> None:
 
 
 def test_python_speaks_of_arguments(tmp_path: Path) -> None:
-    sweep = Plots([results_of(cells())])
+    sweep = Plots(lambda use: use([results_of(cells())]))
     for draws, message in (
         (lambda: sweep.curves(attack="fgms"), 'attack=: found "fgms"; did you mean "fgsm"?'),
         (lambda: sweep.heatmap(epsilon=0.15), "epsilon=: found 0.15; there are: 0"),
