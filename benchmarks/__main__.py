@@ -10,9 +10,11 @@ from workers.machine import available_cpus
 BENCHMARKS = (
     "startup",
     "planning",
+    "simulation",
     "affinity",
     "orchestration",
     "publishing",
+    "costs",
     "tables",
     "shards",
     "reports",

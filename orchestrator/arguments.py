@@ -76,6 +76,14 @@ CacheOption = Annotated[str | None, typer.Option(help="The cache of victims. [de
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Try again what failed for good in an earlier run.")
 ]
+PriceOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="Money for an hour of a device, one GPU or one CPU: what it costs is said too."),
+]
+TimingsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="The output folder of another sweep whose timings count too; may be repeated."),
+]
 OnlyOption = Annotated[
     list[str] | None,
     typer.Option(

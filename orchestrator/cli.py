@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +41,7 @@ from orchestrator.arguments import (
     OutputOption,
     OutputsArgument,
     PerClassOption,
+    PriceOption,
     QualityOption,
     RecordFormatOption,
     RequireOption,
@@ -48,6 +50,7 @@ from orchestrator.arguments import (
     SetOption,
     StopOption,
     TimeoutOption,
+    TimingsOption,
     TransferOption,
     WaitOption,
     WidthOption,
@@ -123,6 +126,7 @@ def run(
     wait_for_workers: WaitOption = "10m",
     unit_timeout: TimeoutOption = None,
     stop_after: StopOption = None,
+    price: PriceOption = None,
     data_dir: DataOption = None,
     cache_dir: RunCacheOption = None,
 ) -> None:
@@ -161,12 +165,15 @@ def run(
 
         console = make_console()
         if dry_run:
+            from orchestrator import show_costs
+
             show.plan(console, prepared)
+            show_costs.costs(console, prepared.plan, _costs(prepared, cache_dir, ()), price)
             return
         from orchestrator.run.progress import make_progress
 
         summary = run_sweep(prepared, options, make_progress(console))
-        show.summary(console, prepared, summary)
+        show.summary(console, prepared, summary, price)
     raise typer.Exit(summary.exit_code)
 
 
@@ -183,16 +190,21 @@ def plan(
         bool,
         typer.Option("--check", help="Probe the victims too that need no training, in seconds each."),
     ] = False,
+    price: PriceOption = None,
+    timings: TimingsOption = None,
     format: RecordFormatOption = "rich",
 ) -> None:
     """Show what a run would do: cells, what is there already, what is missing. Writes nothing.
+
+    How many hours of which device it takes is told by what earlier shards took, of this output and of those
+    named by --timings; what has no such basis is counted.
 
     With --check, exit code 1: a number of some victim's would be wrong, or could not be had.
     """
     with user_errors():
         check_format(format, RECORD_FORMATS)
         with saying("planning"):
-            from orchestrator import show
+            from orchestrator import show, show_costs
             from orchestrator.overview import plan_record
             from orchestrator.run.prepare import prepare
 
@@ -204,20 +216,22 @@ def plan(
                 retry_failed=retry_failed,
                 only=only or (),
             )
+            costs = _costs(prepared, cache_dir, timings or ())
         warn(prepared.warnings)
         looked = _look(prepared, data_dir, cache_dir) if check else None
         if format == "json":
-            print_record(plan_record(prepared) | ({"check": looked.record()} if looked else {}))
+            print_record(plan_record(prepared, costs, price) | ({"check": looked.record()} if looked else {}))
         else:
             show.plan(make_console(), prepared)
+            show_costs.costs(make_console(), prepared.plan, costs, price)
             if looked:
                 show.looked(make_console(), looked)
     raise typer.Exit(1 if looked and looked.sick else 0)
 
 
 @app.command()
-def status(output: OutputArgument, format: RecordFormatOption = "rich") -> None:
-    """Show how far a sweep is, and whether its run is alive."""
+def status(output: OutputArgument, price: PriceOption = None, format: RecordFormatOption = "rich") -> None:
+    """Show how far a sweep is, whether its run is alive, and what all its runs have used."""
     with user_errors():
         check_format(format, RECORD_FORMATS)
         from orchestrator import show
@@ -228,7 +242,7 @@ def status(output: OutputArgument, format: RecordFormatOption = "rich") -> None:
         if format == "json":
             print_record(status_record(store))
         else:
-            show.status(make_console(), store)
+            show.status(make_console(), store, price)
 
 
 @app.command()
@@ -816,6 +830,18 @@ def _run_options(
     )
     options.check()
     return options
+
+
+def _costs(prepared, cache_dir: str | None, timings: Sequence[str]):  # type: ignore[no-untyped-def]
+    """What a plan takes on each device that something like it was timed on."""
+    from orchestrator.run.history import costs
+    from orchestrator.run.options import RunOptions
+    from orchestrator.run.sweep import worker_settings
+    from orchestrator.store.locate import existing_output
+
+    options = RunOptions(output=prepared.store.location, cache_dir=cache_dir)
+    others = [existing_output(name) for name in timings]
+    return costs(prepared, cache=worker_settings(prepared, options).cache, others=others)
 
 
 def _look(prepared, data_dir: str | None, cache_dir: str | None):  # type: ignore[no-untyped-def]

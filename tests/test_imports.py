@@ -25,6 +25,7 @@ ROOMS = (
     "orchestrator.completion",
     "orchestrator.listing",
     "orchestrator.show",
+    "orchestrator.show_costs",
     "orchestrator.overview",
     "orchestrator.clean",
     "orchestrator.photos",

@@ -115,6 +115,10 @@ _SINCE = {
 """The schema version that a column came with, where it was not the first: earlier shards lack it."""
 
 
+SETUP = ("load", "train", "trace")
+"""The phases of a unit that are not work on its examples: they do not grow with them."""
+
+
 class InvalidShardError(Exception):
     """A file among the shards that is not one of ours, whole and readable; the message says why."""
 
@@ -144,6 +148,11 @@ class ShardInfo:
     kind: Kind = "attack"
     source_id: str = ""  # of a transfer: the victim that its images were made against, and its weights
     source_weights: str = ""
+    setup: float = 0.0  # of the seconds: to load or train the victim, and to trace its functions
+    visible: float = 0.0  # of the seconds: to measure visibility, which only the first positions have
+    cpus: int = 1  # that the worker had
+    gpus: float = 0.0
+    attacked: int | None = None  # how many examples, where it was not all of them
     # The file that has its rows since it was merged with others, and how many rows are before its own there;
     # "" where it is a file by itself.
     file: str = ""
@@ -157,6 +166,21 @@ class ShardInfo:
     @property
     def rows(self) -> int:
         return (self.stop - self.start) * len(self.cells)
+
+    @property
+    def on(self) -> str:
+        """The device, with its kind."""
+        return device_text(self.device, self.gpus)
+
+    @property
+    def devices(self) -> float:
+        """How many of its device the worker had."""
+        return self.gpus or float(self.cpus)
+
+
+def device_text(device: str, gpus: float) -> str:
+    """A device with its kind, as everything that counts hours calls it: "AMD EPYC (CPU)"."""
+    return f"{device or 'unknown'} ({'GPU' if gpus else 'CPU'})"
 
 
 def dimensions(victim: VictimSpec, attack: AttackSpec, cell_id: str, epsilon: float) -> dict[str, Any]:
@@ -317,6 +341,11 @@ def footer_info(footer: Any, *, name: str, size: int, mtime_ns: int) -> tuple[Sh
             kind=_kind(footer.get("kind", "attack")),
             source_id=str(footer.get("source_id", "")),
             source_weights=str(footer.get("source_weights", "")),
+            setup=float(sum(footer["phases"].get(phase, 0.0) for phase in SETUP)),
+            visible=float(footer["phases"].get("perceptibility", 0.0)),
+            cpus=int(footer["provenance"].get("cpus", 1)),
+            gpus=float(footer["provenance"].get("gpus", 0.0)),
+            attacked=None if footer.get("attacked") is None else int(footer["attacked"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error

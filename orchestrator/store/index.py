@@ -34,6 +34,11 @@ _SHARD = pa.schema(
         ("kind", pa.string()),
         ("source_id", pa.string()),
         ("source_weights", pa.string()),
+        ("setup", pa.float64()),
+        ("visible", pa.float64()),
+        ("cpus", pa.int32()),
+        ("gpus", pa.float64()),
+        ("attacked", pa.int32()),
         ("file", pa.string()),
         ("offset", pa.int64()),
     ]
