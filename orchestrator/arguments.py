@@ -76,6 +76,14 @@ CacheOption = Annotated[str | None, typer.Option(help="The cache of victims. [de
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Try again what failed for good in an earlier run.")
 ]
+PriceOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="Money for an hour of a device, one GPU or one CPU: what it costs is said too."),
+]
+TimingsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="The output folder of another sweep whose timings count too; may be repeated."),
+]
 OnlyOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -132,6 +140,12 @@ ShipOption = Annotated[
 ]
 AddressOption = Annotated[
     str, typer.Option(help="local: start Ray here. auto, or host:port: join that cluster.")
+]
+GraceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME", help="How long what has been merged stays, for who is reading it; 0: not at all."
+    ),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 MaxFailuresOption = Annotated[

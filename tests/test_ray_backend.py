@@ -21,6 +21,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from orchestrator.errors import BackendError
+from orchestrator.run import stragglers
 from orchestrator.run.backends import Backend, make_backend, ray_cluster, ray_machines
 from orchestrator.run.backends import ray as ray_module
 from orchestrator.run.options import RunOptions
@@ -91,6 +92,20 @@ def test_every_kind_of_trouble_on_one_machine(
     assert "A worker died" in (logs / "driver.log").read_text()
     assert len(killed) == 1
     assert sessions() == before  # nothing is left in the temporary folder
+
+
+def test_a_straggler_is_overtaken_by_a_copy(
+    tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker hangs in a unit; the other does all else, then that one, and nobody waits for the first."""
+    monkeypatch.setattr(stragglers, "SECONDS", 0.5)
+    grid = write_grid(tmp_path / "g.yaml", ["straggle"], examples=60, slice=10)
+    summary = sweep(grid, output, backend="ray", workers=2)
+    assert (output / "straggling").exists()
+    state = summary.state
+    assert (summary.exit_code, state.units_done, state.units_failed, state.retries) == (0, 7, 0, 0)
+    assert times_counted(rows(output)) == {1: 120}
+    assert Store(str(output)).failures() == []
 
 
 def sessions() -> set[Path]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.run.scheduler import Outcome, Scheduler, VictimWork
+from orchestrator.run.scheduler import Scheduler
+from orchestrator.run.work import Outcome, VictimWork
 from tests.support.victims import attack_spec, some_victim
 from workers.unit import Evaluation, Training, VictimSpec
 

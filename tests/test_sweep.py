@@ -317,7 +317,7 @@ def test_a_worker_that_retires_is_replaced_uncharged(scripted, output: Path) -> 
 
 def test_a_unit_that_hangs_is_ended_and_charged(scripted, output: Path) -> None:  # type: ignore[no-untyped-def]
     summary, backend = scripted(
-        lambda u, n, b: None if u.start == 0 and n == 1 else b.runner(u), backend="ray", unit_timeout=60.0
+        lambda u, n, b: None if n == 1 else b.runner(u), ["slice=100"], backend="ray", unit_timeout=60.0
     )
     assert (summary.exit_code, summary.state.retries, len(backend.killed)) == (0, 1, 1)
     [record] = failures(output)

@@ -331,6 +331,8 @@ class Done:
     rows: int = 0
     trained: bool = False  # a training that really trained, rather than found its victim cached
     phases: Mapping[str, float] = field(default_factory=dict)  # seconds per phase
+    device: str = ""  # that the worker is on, "AMD EPYC (CPU)", and how many of them it has
+    devices: float = 1.0
     retire: bool = False  # the worker holds more memory than it may: replace it, uncharged
 
 

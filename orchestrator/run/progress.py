@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.run.estimate import Estimate
+from orchestrator.run.usage import Usage
 from orchestrator.store.records import RunState
 from workers.unit import Preparation
 
@@ -52,6 +53,7 @@ class SweepState:
         default_factory=dict
     )  # worker -> how much of which kind of work it is on, since so many `seconds`
     seconds: float = 0.0
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def seconds_left(self) -> float | None:

@@ -81,6 +81,7 @@ class StatusWriter:
             workers=state.on(),
             failures=list(state.failures),
             phases=state.phases.copy(),
+            used=state.usage.hours(state.seconds),
         )
 
 

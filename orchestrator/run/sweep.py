@@ -17,6 +17,7 @@ from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval, subtract
 from orchestrator.plan.labels import Labels, labels_of, named_cell
 from orchestrator.plan.units import Plan
+from orchestrator.rereading import again, note
 from orchestrator.results.checks.rule import CHECKS
 from orchestrator.results.files import table_files
 from orchestrator.results.schemas import LABELS, WANTED
@@ -90,6 +91,7 @@ def _run_sweep(
         )
     ensure_data(prepared, options)
     writable_or_raise(store)
+    store.remember(prepared.accepted)  # at the end only what is new is to be read
     asked_anew = options.retry_failed or not _as_before(prepared)
     state = SweepState(
         grid=prepared.grid.name,
@@ -119,12 +121,26 @@ def _run_sweep(
     if run_id:
         StatusWriter(store, run_id, state).write()
     # Also when nothing was run: the last run may have been cut off before it came to this.
-    shown = prepared.survivors_of or store
-    judged = judged_tables(shown.results(None if prepared.survivors_of else accepted))
-    shown.write_tables(table_files(*judged))
+    survivors_of = prepared.survivors_of
+    checks = _write_tables(survivors_of or store, None if survivors_of else accepted)
     failures = _lasting_failures(plan, store, missing)
     code = 130 if state.state == "interrupted" else 1 if missing else 0
-    return Summary(state, code, failures, run_id, judged[-1])
+    return Summary(state, code, failures, run_id, checks)
+
+
+def _write_tables(store: Store, accepted: Accepted | None) -> pa.Table:
+    """The files of `tables/`, of what counts; what checks found."""
+    listed = [accepted]
+
+    @again
+    def write() -> pa.Table:
+        results = store.results(listed.pop() if listed else None)
+        note(results)
+        judged = judged_tables(results)
+        store.write_tables(table_files(*judged))
+        return judged[-1]
+
+    return write()
 
 
 def _compute(

@@ -57,6 +57,7 @@ class Status:
     workers: dict[str, str] = field(default_factory=dict)  # worker -> what it is on
     failures: list[str] = field(default_factory=list)  # the latest, in words
     phases: dict[str, float] = field(default_factory=dict)  # seconds of all workers together, by phase
+    used: dict[str, float] = field(default_factory=dict)  # hours that workers were held, by device
 
 
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Failure, Status)}

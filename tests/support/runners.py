@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,8 @@ class Misbehaving(MadeUp):
     """Does what the attack's `mood` option says: raise, kill, hang, wait, or else work.
 
     A unit that waits says where in a file named by its process id, below the output folder's `waiting/`, and
-    goes on once there is a file `go` beside it; one of the mood "wait_too" once there is `go_too`.
+    goes on once there is a file `go` beside it; one of the mood "wait_too" once there is `go_too`. One that
+    straggles hangs at 0, the first time.
     """
 
     def __call__(self, unit: Unit) -> Done:
@@ -72,6 +74,10 @@ class Misbehaving(MadeUp):
             time.sleep(0.1)
         if mood == "hang":
             time.sleep(3600)
+        if mood == "straggle" and not isinstance(unit, Training) and unit.start == 0:
+            with suppress(FileExistsError):
+                os.close(os.open(self.output.join("straggling"), os.O_CREAT | os.O_EXCL))
+                time.sleep(3600)
         if mood in ("wait", "wait_too"):
             waiting = self.output.folder("waiting")
             waiting.publish(f"{os.getpid()}.pid", unit.unit_id.encode())

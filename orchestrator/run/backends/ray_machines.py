@@ -103,17 +103,14 @@ class Machines:
         """Why no worker starts on any machine, one by one; empty while one may."""
         if self._known is None or self.unanswered:
             return []
-        able = {
+        able = [
             (node_id, kind.kind)
             for node_id, node in self._known.items()
             for kind in self._kinds
             if kind.fits(node.resources)
-        }
-        return (
-            list(dict.fromkeys(self._left_out[place] for place in able))
-            if able <= self._left_out.keys()
-            else []
-        )
+        ]
+        reasons = [self._left_out.get(place, "") for place in able]
+        return list(dict.fromkeys(reasons)) if all(reasons) else []
 
     def told(self, ready: int, workers: int, *, asked: int) -> str:
         """In words, with so many workers that are ready, of all that there are, and room asked for others."""
