@@ -16,6 +16,7 @@ BENCHMARKS = (
     "publishing",
     "costs",
     "tables",
+    "shards",
     "reports",
     "figures",
     "layout",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from orchestrator import completion
+from orchestrator import completion, rereading
 from orchestrator.arguments import (
     RECORD_FORMATS,
     AddressOption,
@@ -30,10 +30,14 @@ from orchestrator.arguments import (
     FigureArgument,
     FormatOption,
     GpusOption,
+    GraceOption,
     GridArgument,
     Listing,
     MaxFailuresOption,
+    MaxWorkersOption,
+    MemoryOption,
     MetricOption,
+    MinWorkersOption,
     OnlyOption,
     OutOption,
     OutputArgument,
@@ -44,13 +48,16 @@ from orchestrator.arguments import (
     QualityOption,
     RecordFormatOption,
     RequireOption,
+    ResourcesOption,
     RetryOption,
     RunCacheOption,
     SetOption,
+    ShipOption,
     StopOption,
     TimeoutOption,
     TimingsOption,
     TransferOption,
+    UseCpusOption,
     WaitOption,
     WidthOption,
     WithinOption,
@@ -59,11 +66,13 @@ from orchestrator.arguments import (
     check_format,
     chosen_by,
     outputs_and_sql,
+    parse_amounts,
+    parse_bytes,
     parse_duration,
     parse_epsilon,
     query_text,
 )
-from orchestrator.console import make_console, print_record, saying, text_form, user_errors, warn
+from orchestrator.console import doing_again, make_console, print_record, saying, text_form, user_errors, warn
 from orchestrator.errors import UserError
 from orchestrator.results.text import BINARY, FORMATS
 from orchestrator.store import OUTPUTS
@@ -115,8 +124,14 @@ def run(
     overrides: SetOption = None,
     backend: BackendOption = "ray",
     workers: WorkersOption = None,
+    min_workers: MinWorkersOption = None,
+    max_workers: MaxWorkersOption = None,
     cpus_per_worker: CpusOption = None,
     gpus_per_worker: GpusOption = None,
+    use_cpus: UseCpusOption = False,
+    memory_per_worker: MemoryOption = None,
+    resources_per_worker: ResourcesOption = None,
+    ship: ShipOption = None,
     address: AddressOption = "local",
     only: OnlyOption = None,
     dry_run: DryRunOption = False,
@@ -145,8 +160,14 @@ def run(
                 backend=backend,
                 address=address,
                 workers=workers,
+                min_workers=min_workers,
+                max_workers=max_workers,
                 cpus_per_worker=cpus_per_worker,
                 gpus_per_worker=gpus_per_worker,
+                use_cpus=use_cpus,
+                memory_per_worker=memory_per_worker,
+                resources_per_worker=resources_per_worker,
+                ship=ship,
                 retry_failed=retry_failed,
                 only=tuple(only or ()),
                 max_failures=max_failures,
@@ -245,6 +266,7 @@ def status(output: OutputArgument, price: PriceOption = None, format: RecordForm
 
 
 @app.command()
+@doing_again
 def table(
     outputs: OutputsArgument,
     format: FormatOption = "rich",
@@ -307,6 +329,7 @@ def table(
 
 
 @app.command()
+@doing_again
 def report(
     outputs: OutputsArgument,
     out: Annotated[
@@ -369,6 +392,7 @@ def view(
 
 
 @app.command()
+@doing_again
 def figure(
     kind: FigureArgument,
     outputs: OutputsArgument,
@@ -467,6 +491,7 @@ def image(
 
 
 @export.command("images")
+@doing_again
 def export_images(
     outputs: OutputsArgument,
     to: Annotated[
@@ -505,6 +530,7 @@ def export_images(
 
 
 @app.command()
+@doing_again
 def query(
     words: Annotated[
         list[str],
@@ -535,6 +561,7 @@ def query(
         if out is None:
             with ask() as answer:
                 for piece in answer_text(answer, text_form(kind)):
+                    rereading.once()
                     sys.stdout.write(piece)
         elif kind in BINARY:
             write_answer(ask, kind, out)
@@ -543,6 +570,7 @@ def query(
 
 
 @app.command()
+@doing_again
 def compare(
     first: Annotated[
         str, typer.Argument(metavar="A", help="A sweep; with --in a model, defence or sweep there.")
@@ -592,6 +620,7 @@ def compare(
 
 
 @app.command()
+@doing_again
 def verify(output: OutputArgument, format: FormatOption = "rich") -> None:
     """Hold a sweep's results against every check: what is wrong, suspicious or worth knowing, and what to do.
 
@@ -635,8 +664,14 @@ def strengthen(
     dry_run: DryRunOption = False,
     backend: BackendOption = "ray",
     workers: WorkersOption = None,
+    min_workers: MinWorkersOption = None,
+    max_workers: MaxWorkersOption = None,
     cpus_per_worker: CpusOption = None,
     gpus_per_worker: GpusOption = None,
+    use_cpus: UseCpusOption = False,
+    memory_per_worker: MemoryOption = None,
+    resources_per_worker: ResourcesOption = None,
+    ship: ShipOption = None,
     address: AddressOption = "local",
     retry_failed: RetryOption = False,
     max_failures: MaxFailuresOption = None,
@@ -668,8 +703,14 @@ def strengthen(
                 backend=backend,
                 address=address,
                 workers=workers,
+                min_workers=min_workers,
+                max_workers=max_workers,
                 cpus_per_worker=cpus_per_worker,
                 gpus_per_worker=gpus_per_worker,
+                use_cpus=use_cpus,
+                memory_per_worker=memory_per_worker,
+                resources_per_worker=resources_per_worker,
+                ship=ship,
                 retry_failed=retry_failed,
                 max_failures=max_failures,
                 wait_for_workers=wait_for_workers,
@@ -755,6 +796,37 @@ def clean(
 
 
 @app.command()
+def compact(outputs: OutputsArgument, dry_run: DryRunOption = False, grace: GraceOption = "1h") -> None:
+    """Merge the small files of sweeps into few large ones, which tables and queries read much faster.
+
+    Sweeps may run and be read meanwhile. What has been merged goes once all of it has been found in the new
+    file and the grace is over: run the command again then. Exit codes: 0; 1 something had to be left as it
+    is; 2 bad input.
+    """
+    with user_errors():
+        from orchestrator import show_compacted
+        from orchestrator.store import compacting
+        from orchestrator.store.locate import existing_outputs, with_strengthened
+
+        seconds = parse_duration(grace, "--grace")
+        console = make_console()
+        left = 0
+        for name, store in with_strengthened(existing_outputs(outputs)).items():
+            with saying(f"compacting {name}") as say:
+                if dry_run:
+                    plan = compacting.plan_compaction(store.accepted_shards(), grace=seconds)
+                else:
+                    done = compacting.compact(store, grace=seconds, progress=say)
+            if dry_run:
+                show_compacted.plan(console, name, plan)
+                continue
+            show_compacted.done(console, name, done)
+            warn(f"{name}: shards/{one.name} stays as it is: {one.reason}" for one in done.left)
+            left += len(done.left)
+    raise typer.Exit(1 if left else 0)
+
+
+@app.command()
 def init(
     path: Annotated[str, typer.Argument(metavar="FILE", help="The grid file to write.")] = "grid.yaml",
 ) -> None:
@@ -776,9 +848,17 @@ def _load(grid: str, overrides: list[str] | None):  # type: ignore[no-untyped-de
 
 
 def _run_options(
-    output: str, *, wait_for_workers: str, unit_timeout: str | None, stop_after: str | None, **given: Any
+    output: str,
+    *,
+    wait_for_workers: str,
+    unit_timeout: str | None,
+    stop_after: str | None,
+    memory_per_worker: str | None,
+    resources_per_worker: list[str] | None,
+    ship: list[str] | None,
+    **given: Any,
 ) -> RunOptions:
-    """The options of a run, checked, from those of a command: durations as people write them."""
+    """The options of a run, checked, from those of a command: durations and sizes as people write them."""
     from orchestrator.run.options import RunOptions
 
     options = RunOptions(
@@ -786,6 +866,11 @@ def _run_options(
         wait_for_workers=parse_duration(wait_for_workers, "--wait-for-workers"),
         unit_timeout=None if unit_timeout is None else parse_duration(unit_timeout, "--unit-timeout"),
         stop_after=None if stop_after is None else parse_duration(stop_after, "--stop-after"),
+        memory_per_worker=(
+            None if memory_per_worker is None else parse_bytes(memory_per_worker, "--memory-per-worker")
+        ),
+        resources_per_worker=parse_amounts(resources_per_worker or (), "--resources-per-worker"),
+        ship=tuple(ship or ()),
         **given,
     )
     options.check()

@@ -317,6 +317,8 @@ def status(console: Console, store: Store, price: float | None = None) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_row("run", f"{run_id} of {escape(record.grid)} on {escape(record.host)}, process {record.pid}")
     table.add_row("state", words[answer])
+    if record.pool:
+        table.add_row("pool", escape(record.pool))
     if record.note:
         table.add_row("note", escape(record.note))
     table.add_row("cells", f"{record.cells_done:,} of {record.cells:,} done")

@@ -1,11 +1,13 @@
 """Every benchmark runs, at a size that says nothing about speed."""
 
 import importlib
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from benchmarks import (
     affinity,
@@ -17,12 +19,14 @@ from benchmarks import (
     publishing,
     reports,
     scales,
+    shards,
     simulation,
     startup,
     tables,
 )
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.reading import Reading, alternate, median_ratio
+from benchmarks.reading import Child, Reading, alternate, median_ratio
+from orchestrator.cli import app
 from orchestrator.grid.load import load_grid
 from orchestrator.run.prepare import prepare
 
@@ -57,6 +61,15 @@ def test_simulation() -> None:
     assert outcome.lost and outcome.copies >= outcome.won > 0 and outcome.wasted > 0
     assert 1 <= outcome.ratio < 1.25
     assert simulation.simulate(rough, copies=False).makespan > outcome.makespan
+
+
+def test_shards() -> None:
+    def call(arguments: Sequence[str]) -> Child:
+        return Child(1.0, 1.0, CliRunner().invoke(app, list(arguments)).exit_code)
+
+    readings = shards.measure(shards=20, size=250, repeats=1, call=call)
+    check(readings, 27)
+    assert [reading.value for reading in readings if reading.what == "files"] == [10]
 
 
 def test_startup() -> None:

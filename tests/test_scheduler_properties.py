@@ -171,7 +171,9 @@ class Sweep(RuleBasedStateMachine):
 
     def ask(self, worker: str) -> None:
         model = self.model
+        startable = self.scheduler.startable
         unit = self.scheduler.next_unit(worker)
+        assert (startable > 0) == (unit is not None)
         allowed = [] if self.drained else model.allowed(worker)
         if unit is None:
             assert not allowed, f"{worker} idles, though it could run {allowed}"

@@ -368,7 +368,9 @@ class WorkerSettings:
     memory_limit: int | None = None  # bytes of resident memory above which a worker retires
     python_path: tuple[str, ...] = ()  # where the user's own modules are importable from, the first first
     runner: str = DEFAULT_RUNNER
-    token: str = ""  # a file that the driver has left in output and cache, to be found there by every worker
+    token: str = ""  # a file that the driver has left in output and cache, to be found there by every machine
+    paths: tuple[str, ...] = ()  # files and folders that units name: models, weights, data
+    factories: tuple[str, ...] = ()  # "package.module:object": the user's own that units name
 
 
 Runner = Callable[[Unit], Done]

@@ -14,7 +14,7 @@ from orchestrator.intervals import subtract
 from orchestrator.plan.units import AnyGap, Plan, SourcePlan, VictimPlan, transfer_kind
 from orchestrator.results.checks import judge_victims
 from orchestrator.results.text.findings import brief
-from orchestrator.run.backends import Backend, Finished, Lost, Notice, Ready
+from orchestrator.run.backends import Backend, Finished, Lost, Notice, Pool, Ready
 from orchestrator.run.options import RunOptions
 from orchestrator.run.progress import Progress, SweepState, duration
 from orchestrator.run.scheduler import Scheduler
@@ -29,6 +29,7 @@ from workers.defences import gradients
 from workers.probes import find_probes
 from workers.unit import Done, Evaluation, Failed, Training, Transfer, Unit
 
+_DEMAND_SECONDS = 1.0
 _TICK = 0.5  # seconds: how soon a time limit or a signal is noticed
 
 
@@ -78,6 +79,8 @@ class Loop:
         self.alone_since = self.began  # when the last of them was lost
         self.last_loss = ""  # why
         self.idle: dict[str, None] = {}  # workers without a unit, the longest idle first
+        self.weak: set[str] = set()  # workers beside others that are far faster
+        self.next_demand = self.began
         self.failing: set[str] = set()  # units to be retried; kept only where failures are limited
         self.allowed_failures = options.allowed_failures(self.scheduler.total)
         self.draining = False
@@ -143,10 +146,13 @@ class Loop:
         while not self.scheduler.finished:
             self._share()
             self._hand_out()
+            self._demand()
             for event in self.backend.wait(_TICK):
                 match event:
                     case Ready():
-                        self.scheduler.join(event.worker)
+                        self.scheduler.join(event.worker, strong=event.strong)
+                        if not event.strong:
+                            self.weak.add(event.worker)
                         self.state.waiting = ""
                         self.joined.add(event.worker)
                         self.state.usage.began(event.worker, self.clock() - self.began)
@@ -156,6 +162,8 @@ class Loop:
                         self._finished(event)
                     case Lost():
                         self._lost(event.worker, event.reason, charged=event.charged)
+                    case Pool():
+                        self.state.pool = event.text
                     case Notice():
                         self.progress.say(event.text)
                         if not self.draining:
@@ -181,8 +189,16 @@ class Loop:
         """Another run of this grid has its victims in the same order, whatever is left of them."""
         return self.share.takes(self.places[victim_id])
 
+    def _demand(self) -> None:
+        """Have the pool as large as there is work for; not asked for every event, since it takes a while."""
+        if (now := self.clock()) < self.next_demand:
+            return
+        self.next_demand = now + _DEMAND_SECONDS
+        scheduler = self.scheduler
+        self.backend.demand(scheduler.useful, max(0, scheduler.startable - len(self.idle)))
+
     def _hand_out(self) -> None:
-        for worker in list(self.idle):
+        for worker in sorted(self.idle, key=self.weak.__contains__):
             unit = self._next_unit(worker)
             if unit is None:
                 continue
@@ -291,6 +307,7 @@ class Loop:
 
     def _lost(self, worker: str, reason: str, *, charged: bool) -> None:
         self.idle.pop(worker, None)
+        self.weak.discard(worker)
         self.state.running.pop(worker, None)
         self.training.ended(worker)
         self.state.workers.pop(worker, None)

@@ -160,6 +160,7 @@ class Scripted:
         self.signalled = False
         self.seconds = 0.0
         self.events: deque[Event] = deque()  # to come before all else
+        self.demanded: list[tuple[int, int]] = []
         self._ready = deque(f"w{i}" for i in range(1, workers + 1))
         self.workers_ever = workers
         self._running: dict[str, tuple[Unit, int]] = {}
@@ -174,6 +175,9 @@ class Scripted:
         self.attempts[unit.unit_id] += 1
         self.given.append((unit.unit_id, worker))
         self._running[worker] = unit, self.attempts[unit.unit_id]
+
+    def demand(self, useful: int, startable: int) -> None:
+        self.demanded.append((useful, startable))
 
     def wait(self, timeout: float) -> list[Event]:
         if self.events:
