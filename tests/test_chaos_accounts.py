@@ -18,7 +18,7 @@ from benchmarks.chaos.reader import Expected, Reader
 from benchmarks.chaos.report import page, surroundings
 from benchmarks.chaos.scene import VARIABLE, Execution, Scene
 from benchmarks.chaos.trial import write_grid
-from orchestrator.store import folder as store_folder
+from orchestrator.store import accepted
 from orchestrator.store.folder import Store
 from tests.support.sweeps import sweep
 
@@ -193,7 +193,7 @@ def no_folder(one: Reader) -> None:
 def test_a_reader_sees_it(
     spoil: Callable[[Reader], None], found: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_folder, "accept", store_folder.accept)  # given back at the end
+    monkeypatch.setattr(accepted, "accept", accepted.accept)  # given back at the end
     one = reader(whole, tmp_path)
     spoil(one)
     one.look()

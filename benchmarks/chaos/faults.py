@@ -40,6 +40,8 @@ KINDS: Mapping[str, Kind] = {
     "memory": Kind("a unit holds more memory than there is: its process is ended", 1),
     "clock": Kind("the clock of driver and workers is set back by an hour", 0),
     "drivers": Kind("a second driver runs into the folder", 0),
+    "compact": Kind("small shards are merged and removed meanwhile (`compact`)", 0),
+    "compact killed": Kind("a process that merges them is killed", 0),
     "cache": Kind("the cache of victims is lost while the driver is down", None, (-9,)),
 }
 """In the order of the report."""
@@ -96,6 +98,13 @@ LONG: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = (
     ("failing writes", "ray", 300, {"write": 40}, {}),
     ("two drivers", "ray", 240, {"drivers": 4, "driver": 2, "worker": 4}, {"pace": 4.0}),
     ("units", "ray", 240, {"hang": 4, "memory": 4, "worker": 3}, {}),
+    (
+        "compact",
+        "ray",
+        240,
+        {"compact": 5, "compact killed": 5, "worker": 4, "driver": 1, "drivers": 1},
+        {"pace": 4.0},
+    ),
     ("workers and drivers", "ray", 320, {"worker": 20, "driver": 5}, {}),
     ("cluster", "cluster", 300, {"node": 3, "node raylet": 2, "removed": 3, "added": 8, "worker": 8}, {}),
     ("Ray itself", "ray", 240, {"raylet": 3, "gcs": 3, "worker": 2}, {}),
@@ -108,7 +117,13 @@ LONG: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = (
 """A round: name, place, units, how often each kind, and fields of the trial."""
 
 SMOKE: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = (
-    ("one process", "inline", 40, {"driver": 1, "write": 2, "clock": 1}, {}),
+    (
+        "one process",
+        "inline",
+        40,
+        {"driver": 1, "write": 2, "clock": 1, "compact": 1, "compact killed": 1},
+        {},
+    ),
     ("disk", "inline", 40, {"full": 1, "read-only": 1}, {"disk": True}),
     (
         "one machine",

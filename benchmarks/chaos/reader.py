@@ -23,8 +23,11 @@ import pyarrow.parquet as pq
 import robustsweep
 from benchmarks.chaos.sabotage import mutate
 from orchestrator.errors import StoreError
+from orchestrator.rereading import again
+from orchestrator.store.accepted import Accepted
 from orchestrator.store.folder import Store
-from workers.shards import InvalidShardError, read_footer
+from orchestrator.store.found import read_file
+from workers.shards import InvalidShardError
 
 SECONDS = 0.25  # between two looks
 VIEWS = 8  # every so many looks also through the views
@@ -82,6 +85,13 @@ class Expected:
         return differing + sum(not got.slice(i, 1).equals(due.slice(i, 1)) for i in range(len(got)))
 
 
+@again
+def read_rows(store: Store) -> tuple[Accepted, pa.Table]:
+    """What counts, read whole, as every command reads it."""
+    accepted = store.accepted_shards()
+    return accepted, accepted.dataset().to_table()
+
+
 class Reader:
     def __init__(self, output: str, expected: Expected) -> None:
         self.output = output
@@ -127,7 +137,7 @@ class Reader:
             elif before is version:  # it is new
                 self.findings.files += 1
                 try:
-                    read_footer(store.shards, name, size=version[0], mtime_ns=version[1])
+                    read_file(store.shards, name, size=version[0], mtime_ns=version[1])
                     pq.read_table(store.shards.join(name), page_checksum_verification=True)
                 except (InvalidShardError, OSError, pa.ArrowException) as error:
                     if store.shards.exists(name):
@@ -137,11 +147,10 @@ class Reader:
             del self.known[name]
 
     def look_at_rows(self, store: Store) -> None:
-        accepted = store.accepted_shards()
+        accepted, rows = read_rows(store)
         for aside in (*accepted.set_aside, *accepted.unreadable):
             self.findings.partial += 1
             self.findings.note(f"{aside.name}: {aside.reason}")
-        rows = accepted.dataset().to_table()
         self.findings.rows += rows.num_rows
         places = self.expected.places(rows)
         counts = np.bincount(places[places >= 0], minlength=len(self.seen))

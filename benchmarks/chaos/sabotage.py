@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import errno
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from benchmarks.chaos.scene import Scene
 from workers import storage
 
 MUTATION = "ROBUSTSWEEP_CHAOS_MUTATION"
+STEPS = "ROBUSTSWEEP_CHAOS_STEPS"  # of writing, at the last of which the process is killed; 0: it lives
 
 
 def sabotage(scene: Scene) -> None:
@@ -32,11 +34,15 @@ class Failing:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
+        self._steps = int(os.environ.get(STEPS, 0))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
 
     def _perhaps(self, call: str) -> None:
+        self._steps -= 1
+        if not self._steps:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self._scene.write_fails():
             self._scene.log("broken", call, "-")
             raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -97,7 +103,7 @@ def torn() -> None:
 
 def twice() -> None:
     """What is in two shards counts twice."""
-    from orchestrator.store import accepted, folder
+    from orchestrator.store import accepted
 
     sound = accepted.accept
 
@@ -106,7 +112,7 @@ def twice() -> None:
         result._whole.extend(result.twice)
         return result
 
-    folder.accept = accept  # type: ignore[attr-defined]
+    accepted.accept = accept
 
 
 def forgetful() -> None:
@@ -128,7 +134,7 @@ def forgetful() -> None:
 
 def redone() -> None:
     """A driver computes again what shards cover."""
-    from orchestrator.store import accepted, folder
+    from orchestrator.store import accepted
 
     sound = accepted.accept
 
@@ -138,7 +144,7 @@ def redone() -> None:
             result.coverage[cell_id] = intervals[1:]
         return result
 
-    folder.accept = accept  # type: ignore[attr-defined]
+    accepted.accept = accept
 
 
 MUTATIONS: Mapping[str, Callable[[], None]] = {

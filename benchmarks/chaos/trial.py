@@ -24,7 +24,7 @@ from benchmarks.chaos.faults import KINDS, Fault, Trial
 from benchmarks.chaos.places import Disk, MemoryGroup
 from benchmarks.chaos.processes import Machines, alive, descendants, end_all, kill
 from benchmarks.chaos.reader import Expected, Findings
-from benchmarks.chaos.sabotage import MUTATION
+from benchmarks.chaos.sabotage import MUTATION, STEPS
 from benchmarks.chaos.scene import PACE, VARIABLE, Scene
 from orchestrator.store.folder import Store
 
@@ -100,6 +100,7 @@ class Performance:
         self.machines: Machines | None = None
         self.driver: subprocess.Popen[bytes] | None = None
         self.second: subprocess.Popen[bytes] | None = None
+        self.compacting: list[subprocess.Popen[bytes]] = []
         self.since_start: list[str] = []  # the kinds of fault that befell the driver that runs
         self.given_back: list[tuple[Happened, Callable[[], None]]] = []
         self.set_back = 0
@@ -161,6 +162,8 @@ class Performance:
             self.driver = self.start()
             self.go_on(began)
         finally:
+            for process in self.compacting:
+                process.wait(timeout=LIMIT)
             for process in (self.driver, self.second):
                 if process is not None and process.poll() is None:
                     process.kill()
@@ -258,8 +261,11 @@ class Performance:
         findings = json.loads((self.folder / "reader.json").read_text())
         account.findings = Findings(**findings)
         account.problems += account.findings.notes[:3]
-        if "Traceback" in (self.folder / "drivers.log").read_text():
-            account.problems.append(f"a driver left a traceback: {self.folder / 'drivers.log'}")
+        for log in self.folder.glob("*.log"):
+            if "Traceback" in log.read_text(errors="replace"):
+                account.problems.append(f"a traceback was left in {log}")
+        if codes := [code for process in self.compacting if (code := process.returncode) not in (0, 1)]:
+            account.problems.append(f"compact ended with {codes}")
         account.judge()
 
     def take_from_log(self) -> None:
@@ -415,6 +421,24 @@ class Performance:
         temporary.write_text(str(self.set_back))
         temporary.replace(self.scene.clock)
         return self._happened(fault, frozenset())
+
+    def _compact(self, fault: Fault) -> Happened:
+        self.compacting.append(self._start_compacting())
+        return self._happened(fault, frozenset())
+
+    def _compact_killed(self, fault: Fault) -> Happened | None:
+        """At one of the first steps of its writing, which it takes itself: it is over in a moment."""
+        happened = self._happened(fault, frozenset())
+        process = self._start_compacting(steps=1 + int(9 * fault.choice))
+        return happened if process.wait(timeout=LIMIT) == -signal.SIGKILL else None
+
+    def _start_compacting(self, *, steps: int = 0) -> subprocess.Popen[bytes]:
+        # What is merged goes soon, not after an hour, so that readers have it removed under them.
+        command = ["Light", "compact", self.output, "--grace", "2s"]
+        own = {**self.environment, STEPS: str(steps)}
+        with (self.folder / "compact.log").open("ab") as log:
+            module = [sys.executable, "-m", "benchmarks.chaos.driver"]
+            return subprocess.Popen([*module, *command], env=own, stdout=log, stderr=log)
 
     def _drivers(self, fault: Fault) -> Happened | None:
         if self.second is not None:
