@@ -433,8 +433,8 @@ class Performance:
         return happened if process.wait(timeout=LIMIT) == -signal.SIGKILL else None
 
     def _start_compacting(self, *, steps: int = 0) -> subprocess.Popen[bytes]:
-        # What is merged goes soon, not after an hour, so that readers have it removed under them.
-        command = ["Light", "compact", self.output, "--grace", "2s"]
+        # What is merged goes at once, not after an hour, so that readers have it removed under them.
+        command = ["Light", "compact", self.output, "--grace", "0"]
         own = {**self.environment, STEPS: str(steps)}
         with (self.folder / "compact.log").open("ab") as log:
             module = [sys.executable, "-m", "benchmarks.chaos.driver"]
