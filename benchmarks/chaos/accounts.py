@@ -14,6 +14,7 @@ from benchmarks.chaos.reader import Expected, Findings
 from benchmarks.chaos.scene import Execution
 
 NAMED = 3  # units that were computed again for no reason are named
+LAG_SECONDS = 2.0  # a unit that was on its way to a worker may begin after what it hangs on was killed
 COPY_SECONDS = 5.0  # `orchestrator.run.stragglers`: no unit is copied sooner
 
 

@@ -261,8 +261,9 @@ class Performance:
         findings = json.loads((self.folder / "reader.json").read_text())
         account.findings = Findings(**findings)
         account.problems += account.findings.notes[:3]
-        for log in self.folder.glob("*.log"):
-            if "Traceback" in log.read_text(errors="replace"):
+        for name in ("drivers", "reader", "compact"):
+            log = self.folder / f"{name}.log"
+            if log.exists() and "Traceback" in log.read_text(errors="replace"):
                 account.problems.append(f"a traceback was left in {log}")
         if codes := [code for process in self.compacting if (code := process.returncode) not in (0, 1)]:
             account.problems.append(f"compact ended with {codes}")
