@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -58,17 +60,25 @@ def test_every_kind_of_trouble_on_one_machine(
     tmp_path: Path, output: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Units that raise, kill their process, or hang fail alone; one whose process is killed from outside is
-    tried again; the rest is done; nothing of Ray's own talk reaches the terminal."""
+    tried again; the rest is done; nothing of Ray's own talk reaches the terminal. Meanwhile nobody else has a
+    part in it."""
     grid = write_grid(tmp_path / "g.yaml", ["raise", "kill", "hang", "wait", "work"], examples=50)
     killed: list[int] = []
+    listening: dict[tuple[str, str], str] = {}
+    strangers: list[str] = []
 
     def kill_the_waiting() -> None:
         pid = when_one_waits(output)
+        listening.update(listeners())
+        strangers.extend(
+            stranger(environment)
+            for environment in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64})
+        )
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
         (output / "waiting" / "go").touch()
 
-    before = sessions()
+    before, environment = sessions(), ray_settings()
     killer = threading.Thread(target=kill_the_waiting)
     killer.start()
     summary = sweep(grid, output, backend="ray", workers=2, unit_timeout=3.0)
@@ -92,11 +102,65 @@ def test_every_kind_of_trouble_on_one_machine(
     assert "A worker died" in (logs / "driver.log").read_text()
     assert len(killed) == 1
     assert sessions() == before  # nothing is left in the temporary folder
+    # Ray's head, its node process twice, its agent, the driver, and a worker.
+    assert len(listening) >= 6
+    assert {address for address, _ in listening} == {"127.0.0.1"}
+    assert all("InvalidAuthToken" in said for said in strangers) and len(strangers) == 2
+    assert ray_settings() == environment
+    # Nobody else can take the place of its sockets, or read its logs.
+    assert stat.S_IMODE(RAY_FOLDER.parent.stat().st_mode) == 0o700
+
+
+RAY_FOLDER = Path(tempfile.gettempdir(), f"robustsweep-{os.getuid()}", "ray")
 
 
 def sessions() -> set[Path]:
     """The folders of all the Ray that this process has started."""
-    return set(Path(tempfile.gettempdir(), "ray").glob(f"session_*_{os.getpid()}"))
+    return set(RAY_FOLDER.glob(f"session_*_{os.getpid()}"))
+
+
+def ray_settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")}
+
+
+def below_me() -> list[int]:
+    """This process and all that it has started."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [os.getpid()]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def listeners() -> dict[tuple[str, str], str]:
+    """What listens on the network of all that: (address, port) -> its socket's number, from the kernel."""
+    sockets = set()
+    for pid in below_me():
+        with suppress(OSError):
+            sockets |= {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()}
+    found = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                address, _, port = fields[1].partition(":")
+                words = [bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8)]
+                ip = ipaddress.ip_address(b"".join(words))
+                found[str(getattr(ip, "ipv4_mapped", None) or ip), port] = fields[9]
+    return found
+
+
+def stranger(environment: dict[str, str]) -> str:
+    """What a process of this machine is answered that knows where Ray is, but not its token."""
+    address = ray.get_runtime_context().gcs_address
+    script = f"from ray._raylet import GcsClient; print(GcsClient(address={address!r}).get_all_node_info())"
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=others | environment, capture_output=True, text=True, timeout=30)
+    return done.stdout + done.stderr
 
 
 def ray_process(name: str) -> int:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 
 from orchestrator.errors import BackendError
 from orchestrator.run.backends.quiet import stderr_to
+from orchestrator.run.backends.ray_local import forget_token, kept_to_ourselves
 from workers.machine import available_cpus
 
 # Actors exchange only units and reports: Ray's default store would claim a third of the memory.
@@ -69,7 +70,6 @@ class Cluster:
         if self.local:
             options |= {
                 "num_cpus": available_cpus(),
-                "include_dashboard": False,
                 "object_store_memory": _OBJECT_STORE_BYTES,
             }
         head = _host_and_port(self.address)
@@ -79,8 +79,11 @@ class Cluster:
         with tempfile.TemporaryDirectory(prefix="robustsweep-") as folder:
             said = Path(folder) / "ray"
             try:
-                with stderr_to(said), _own_sigterm():
-                    ray.init(self.address, **options)
+                alone = kept_to_ourselves() if self.local else nullcontext({})
+                with stderr_to(said), _own_sigterm(), alone as more:
+                    ray.init(self.address, **options, **more)
+            except BackendError:
+                raise
             except Exception as error:  # a start that took too long is a bare Exception
                 raise BackendError(self._why_not(error, said.read_text(errors="replace"))) from None
         self._quiet.enter_context(_ray_prints_to_stderr())
@@ -101,6 +104,8 @@ class Cluster:
                 if latest.readlink() == session:
                     latest.unlink()
             shutil.rmtree(session, ignore_errors=True)
+        if self.local:
+            forget_token()
         self._quiet.close()
 
     def lost(self) -> str:
