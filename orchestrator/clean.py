@@ -83,12 +83,17 @@ def removable_output(output: str) -> list[Removal]:
     store = existing_output(output)
     if runs := live_runs(store):
         raise UserError(f"run {runs[0].run_id} on {runs[0].host} is writing to {output}; wait for it")
+    if store.shards.is_link():
+        raise UserError(
+            f"{output}/shards is a link: what lies behind it is not removed; clean that place itself"
+        )
     accepted = store.accepted_shards()
     sizes = {store.shards.relative(file.path): file.size for file in store.shards.files(recursive=True)}
     return [
         *(
             Removal(f"shards/{one.name}", one.reason, store.shards, (one.name,), sizes.get(one.name, 0))
             for one in accepted.set_aside
+            if not _through_a_link(store.shards, one.name)
         ),
         *(
             Removal(f"shards/{one.name}", "its rows are stored twice", store.shards, (one.name,), one.size)
@@ -108,10 +113,17 @@ def remove(removals: Sequence[Removal]) -> None:
                 continue
 
 
+def _through_a_link(folder: Folder, name: str) -> bool:
+    """Whether one of the folders on the way to a file leads elsewhere, where nothing is ours to remove."""
+    parts = name.split("/")[:-1]
+    return any(folder.is_link("/".join(parts[: i + 1])) for i in range(len(parts)))
+
+
 def _leftovers(folder: Folder) -> list[Removal]:
     return [
         Removal(name := folder.relative(file.path), "left behind by a crash", folder, (name,), file.size)
         for file in folder.leftovers(older_than=_GRACE)
+        if not _through_a_link(folder, folder.relative(file.path))
     ]
 
 

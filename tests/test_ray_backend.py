@@ -26,6 +26,7 @@ from orchestrator.errors import BackendError
 from orchestrator.run.backends import Backend, make_backend, ray_cluster
 from orchestrator.run.backends import ray as ray_module
 from orchestrator.run.options import RunOptions
+from orchestrator.run.progress import SweepState
 from orchestrator.store.folder import Store
 from tests.support.sweeps import Quiet, marked, nothing_left_behind, rows, sweep, times_counted, write_grid
 from tests.support.victims import some_victim
@@ -60,25 +61,17 @@ def test_every_kind_of_trouble_on_one_machine(
     tmp_path: Path, output: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Units that raise, kill their process, or hang fail alone; one whose process is killed from outside is
-    tried again; the rest is done; nothing of Ray's own talk reaches the terminal. Meanwhile nobody else has a
-    part in it."""
+    tried again; the rest is done; nothing of Ray's own talk reaches the terminal."""
     grid = write_grid(tmp_path / "g.yaml", ["raise", "kill", "hang", "wait", "work"], examples=50)
     killed: list[int] = []
-    listening: dict[tuple[str, str], str] = {}
-    strangers: list[str] = []
 
     def kill_the_waiting() -> None:
         pid = when_one_waits(output)
-        listening.update(listeners())
-        strangers.extend(
-            stranger(environment)
-            for environment in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64})
-        )
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
         (output / "waiting" / "go").touch()
 
-    before, environment = sessions(), ray_settings()
+    before = sessions()
     killer = threading.Thread(target=kill_the_waiting)
     killer.start()
     summary = sweep(grid, output, backend="ray", workers=2, unit_timeout=3.0)
@@ -102,13 +95,6 @@ def test_every_kind_of_trouble_on_one_machine(
     assert "A worker died" in (logs / "driver.log").read_text()
     assert len(killed) == 1
     assert sessions() == before  # nothing is left in the temporary folder
-    # Ray's head, its node process twice, its agent, the driver, and a worker.
-    assert len(listening) >= 6
-    assert {address for address, _ in listening} == {"127.0.0.1"}
-    assert all("InvalidAuthToken" in said for said in strangers) and len(strangers) == 2
-    assert ray_settings() == environment
-    # Nobody else can take the place of its sockets, or read its logs.
-    assert stat.S_IMODE(RAY_FOLDER.parent.stat().st_mode) == 0o700
 
 
 RAY_FOLDER = Path(tempfile.gettempdir(), f"robustsweep-{os.getuid()}", "ray")
@@ -241,7 +227,19 @@ class Machines:
 def test_workers_import_from_beside_the_grid_first(
     tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although Ray puts the driver's working folder on their path."""
+    """Although Ray puts the driver's working folder on their path. Meanwhile nobody else has a part in it."""
+    listening: dict[tuple[str, str], str] = {}
+    strangers: list[str] = []
+
+    class Looking(Quiet):
+        def show(self, state: SweepState) -> None:
+            if not strangers and ray.is_initialized():
+                listening.update(listeners())
+                wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+                strangers.extend(stranger(environment) for environment in ({}, wrong))
+            super().show(state)
+
+    settings = ray_settings()
     folder = tmp_path / "grids"
     folder.mkdir()
     (folder / "nearby_runner.py").write_text("from tests.support.runners import MadeUp as Runner\n")
@@ -250,10 +248,16 @@ def test_workers_import_from_beside_the_grid_first(
     monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    summary = sweep(
-        write_grid(folder / "g.yaml"), output, backend="ray", runner="nearby_runner:Runner", workers=1
-    )
+    options: dict[str, Any] = {"backend": "ray", "runner": "nearby_runner:Runner", "workers": 1}
+    summary = sweep(write_grid(folder / "g.yaml"), output, progress=Looking(), **options)
     assert (summary.exit_code, summary.state.cells_done) == (0, 2)
+    # Ray's head, its node process twice, its agent, and the driver.
+    assert len(listening) >= 5
+    assert {address for address, _ in listening} == {"127.0.0.1"}
+    assert all("InvalidAuthToken" in said for said in strangers) and len(strangers) == 2
+    assert ray_settings() == settings
+    # Nobody else can take the place of its sockets, or read its logs.
+    assert stat.S_IMODE(RAY_FOLDER.parent.stat().st_mode) == 0o700
 
 
 @pytest.fixture(scope="module")

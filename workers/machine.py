@@ -53,7 +53,7 @@ def resident_bytes() -> int:
 
 
 def own_folder(temporary: Path) -> Path:
-    """A folder in one for temporary files that only this user can look into or write to; made if it is missing.
+    """A folder, in one for temporary files, that only this user can read or write; made if it is missing.
 
     PermissionError where somebody else has taken its name, who could then put there what they like.
     """

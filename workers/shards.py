@@ -7,16 +7,19 @@ rows are, so that a reader needs no other file to judge it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workers import layout
 from workers.code import this_code
+from workers.recorded import as_count, as_json, as_list, as_seconds, as_text
 from workers.storage import Folder, redacted
 from workers.unit import AttackSpec, Evaluation, Kind, VictimSpec, recorded
 
@@ -105,6 +108,12 @@ CERTIFICATES = pa.schema(
 """What a shard of certificates holds instead, a row an example."""
 
 SCHEMAS: Mapping[Kind, pa.Schema] = {"attack": SCHEMA, "transfer": SCHEMA, "certificate": CERTIFICATES}
+
+_ALWAYS: Mapping[Kind, tuple[str, ...]] = {
+    **dict.fromkeys(("attack", "transfer"), ("clean_correct", "success", "success_uint8")),
+    "certificate": ("abstained",),
+}
+"""Columns without which a row says nothing."""
 
 _SINCE = {
     "flags": 2,
@@ -231,10 +240,10 @@ def publish_shard(
 
 
 def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> ShardInfo:
-    """Validate a file among the shards by its footer, without reading its rows.
+    """Validate a file among the shards by its footer, and which rows there are by two of their columns.
 
     Raises InvalidShardError for an empty, truncated or foreign file, a later schema, or a footer that
-    disagrees with the file's name or row count; OSError where it cannot be read, which says nothing of it.
+    disagrees with the file's name or its rows; OSError where it cannot be read, which says nothing of it.
     """
     if size == 0:
         raise InvalidShardError("the file is empty")
@@ -243,32 +252,31 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
         parquet = pq.ParquetFile(pa.BufferReader(tail))
         schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
     except (pa.ArrowException, OSError) as error:  # from memory: it is the bytes that are wrong
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidShardError(f"not a readable Parquet file: {reason}") from error
+        raise InvalidShardError(f"not a readable Parquet file: {_first_line(error)}") from error
     raw = (schema.metadata or {}).get(FOOTER_KEY)
     if raw is None:
         raise InvalidShardError("a Parquet file, but not one that robustsweep wrote")
     try:
-        footer = json.loads(raw)
-        version = int(footer["schema_version"])
+        footer = as_json(raw)
+        version = as_count(footer["schema_version"])
         info = ShardInfo(
             name=name,
             size=size,
             mtime_ns=mtime_ns,
-            victim_id=str(footer["victim_id"]),
-            attack_id=str(footer["attack_id"]),
-            start=int(footer["start"]),
-            stop=int(footer["stop"]),
-            cells=tuple(str(cell) for cell in footer["cells"]),
-            weights=str(footer["weights"]),
-            published_at=str(footer["published_at"]),
-            seconds=float(sum(footer["phases"].values())),
-            device=str(footer["provenance"].get("device", "")),
-            code=str(footer["provenance"].get("code", "")),
+            victim_id=as_text(footer["victim_id"]),
+            attack_id=as_text(footer["attack_id"]),
+            start=as_count(footer["start"]),
+            stop=as_count(footer["stop"]),
+            cells=tuple(map(as_text, as_list(footer["cells"]))),
+            weights=as_text(footer["weights"]),
+            published_at=as_text(footer["published_at"]),
+            seconds=sum(map(as_seconds, footer["phases"].values())),
+            device=as_text(footer["provenance"].get("device", "")),
+            code=as_text(footer["provenance"].get("code", "")),
             versions=_versions(footer["provenance"].get("versions")),
             kind=_kind(footer.get("kind", "attack")),
-            source_id=str(footer.get("source_id", "")),
-            source_weights=str(footer.get("source_weights", "")),
+            source_id=as_text(footer.get("source_id", "")),
+            source_weights=as_text(footer.get("source_weights", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
@@ -285,7 +293,58 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
         )
     if not name.startswith(f"{info.victim_id}/"):
         raise InvalidShardError(f"it belongs to victim {info.victim_id}, not to this folder")
+    with _whole(shards, name, tail, size) as source:
+        check_rows(source, info)
     return info
+
+
+def is_possible(info: ShardInfo) -> bool:
+    """Whether a file may be what this says, as far as it tells by itself."""
+    return (
+        0 <= info.start < info.stop
+        and 0 < len(set(info.cells)) == len(info.cells)
+        and None not in info.cells
+        and info.kind in get_args(Kind)
+        and 0 <= info.seconds < math.inf
+        and info.name.startswith(f"{info.victim_id}/")
+    )
+
+
+def _whole(shards: Folder, name: str, tail: bytes, size: int) -> pa.NativeFile:
+    """A file, of which the end is known: most are no longer than that."""
+    if len(tail) == size:
+        return pa.BufferReader(tail)
+    return shards.filesystem.open_input_file(shards.join(name))
+
+
+def check_rows(source: pa.NativeFile, info: ShardInfo) -> None:
+    """Hold the rows of a shard against its footer: each cell at each position, once.
+
+    A footer that promises other rows than there are would have some counted twice, or others for them.
+    Raises InvalidShardError; OSError where it cannot be read.
+    """
+    try:
+        parquet = pq.ParquetFile(source, page_checksum_verification=True)
+        table = parquet.read(["cell_id", "position", *_ALWAYS[info.kind]], use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # it is the storage that says so
+        raise InvalidShardError(f"its rows cannot be read: {_first_line(error)}") from error
+    place = {cell: i for i, cell in enumerate(info.cells)}
+    cells = table["cell_id"].combine_chunks().dictionary_encode()
+    known = np.array([place.get(name, -1) for name in cells.dictionary.to_pylist()], np.int64)
+    count = info.stop - info.start
+    if not any(column.null_count for column in table.columns):
+        cell, position = known[cells.indices.to_numpy()], table["position"].to_numpy() - info.start
+        if ((cell >= 0) & (position >= 0) & (position < count)).all():
+            times = np.bincount(cell * count + position, minlength=count * len(place))
+            if (times == 1).all():
+                return
+    raise InvalidShardError("its rows are not those that its footer promises")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _kind(recorded: object) -> Kind:
@@ -296,7 +355,7 @@ def _kind(recorded: object) -> Kind:
 
 def _versions(recorded: object) -> str:
     pairs = sorted(recorded.items()) if isinstance(recorded, dict) else ()
-    return ", ".join(f"{name} {version}" for name, version in pairs)
+    return as_text(", ".join(f"{name} {version}" for name, version in pairs))
 
 
 def _parquet_tail(shards: Folder, name: str) -> bytes:

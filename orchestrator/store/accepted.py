@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,11 +13,17 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval, add, subtract
 from workers.pins import Pin
 from workers.shards import SCHEMA, SCHEMAS, ShardInfo
-from workers.storage import Folder
+from workers.storage import Folder, redacted
 from workers.unit import Kind
+
+# What a disk changes is an error, and no other number: pages have carried their checksums from the start.
+_CHECKED = pads.ParquetFileFormat(
+    default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,7 @@ class Accepted:
         paths = [self.shards.join(info.name) for info in self._whole if info.kind == kind]
         parts = [(info, ranges) for info, ranges in self._parts if info.kind == kind]
         files = pads.FileSystemDataset.from_paths(
-            paths, schema=SCHEMAS[kind], format=pads.ParquetFileFormat(), filesystem=self.shards.filesystem
+            paths, schema=SCHEMAS[kind], format=_CHECKED, filesystem=self.shards.filesystem
         )
         if not parts:
             return files
@@ -88,8 +95,11 @@ class Accepted:
         """Those columns of the rows that count; null where an earlier version had no such column."""
         if piece.ranges is not None:
             return self._part(piece.info, piece.ranges).select(columns)
-        with self.shards.filesystem.open_input_file(self.shards.join(piece.info.name)) as source:
-            parquet = pq.ParquetFile(source)
+        with (
+            _reading(piece.info),
+            self.shards.filesystem.open_input_file(self.shards.join(piece.info.name)) as source,
+        ):
+            parquet = pq.ParquetFile(source, page_checksum_verification=True)
             known = set(parquet.schema_arrow.names)
             here = [name for name in columns if name in known]
             table = parquet.read(here, use_threads=False).replace_schema_metadata(None)
@@ -99,7 +109,13 @@ class Accepted:
 
     def _part(self, info: ShardInfo, ranges: Mapping[str, Sequence[Interval]]) -> pa.Table:
         schema = SCHEMAS[info.kind]
-        table = pq.read_table(self.shards.join(info.name), filesystem=self.shards.filesystem, schema=schema)
+        with _reading(info):
+            table = pq.read_table(
+                self.shards.join(info.name),
+                filesystem=self.shards.filesystem,
+                schema=schema,
+                page_checksum_verification=True,
+            )
         keep = pa.scalar(False)
         cell, position = table["cell_id"], table["position"]
         for cell_id, intervals in ranges.items():
@@ -171,6 +187,19 @@ def accept(
             result.twice.append(info)
     result.set_aside.sort(key=lambda one: one.name)
     return result
+
+
+@contextmanager
+def _reading(info: ShardInfo) -> Iterator[None]:
+    """StoreError for rows that cannot be read: a disk has changed them since they were published."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreError(
+            f"cannot read the rows of shards/{info.name}: {redacted(reason)}; if the file is damaged, delete "
+            "it, and the same command computes its rows again"
+        ) from None
 
 
 def _stands_on(info: ShardInfo) -> list[tuple[str, str]]:

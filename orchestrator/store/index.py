@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from orchestrator.store.segments import Segments
-from workers.shards import ShardInfo
+from workers.shards import ShardInfo, is_possible
 from workers.storage import Folder
 
 _SCHEMA = pa.schema(
@@ -41,11 +41,13 @@ class ShardIndex:
         self._segments = Segments(folder, _SCHEMA)
 
     def load(self) -> dict[str, ShardInfo]:
-        return {
-            row["name"]: ShardInfo(**{**row, "cells": tuple(row["cells"])})
-            for table in self._segments.tables()
-            for row in table.to_pylist()
-        }
+        found = {}
+        for table in self._segments.tables():
+            for row in table.to_pylist():
+                info = ShardInfo(**{**row, "cells": tuple(row["cells"])})
+                if is_possible(info):
+                    found[info.name] = info
+        return found
 
     def save(self, infos: Sequence[ShardInfo]) -> None:
         """Keep these, and nothing else."""

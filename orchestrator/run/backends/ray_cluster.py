@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ray.exceptions import RayError
 
 from orchestrator.errors import BackendError
 from orchestrator.run.backends.quiet import stderr_to
-from orchestrator.run.backends.ray_local import forget_token, kept_to_ourselves
+from orchestrator.run.backends.ray_local import kept_to_ourselves, read_settings
 from workers.machine import available_cpus
 
 # Actors exchange only units and reports: Ray's default store would claim a third of the memory.
@@ -79,9 +79,10 @@ class Cluster:
         with tempfile.TemporaryDirectory(prefix="robustsweep-") as folder:
             said = Path(folder) / "ray"
             try:
-                alone = kept_to_ourselves() if self.local else nullcontext({})
-                with stderr_to(said), _own_sigterm(), alone as more:
-                    ray.init(self.address, **options, **more)
+                with stderr_to(said), _own_sigterm(), ExitStack() as alone:
+                    if self.local:
+                        options |= alone.enter_context(kept_to_ourselves())
+                    ray.init(self.address, **options)
             except BackendError:
                 raise
             except Exception as error:  # a start that took too long is a bare Exception
@@ -105,7 +106,7 @@ class Cluster:
                     latest.unlink()
             shutil.rmtree(session, ignore_errors=True)
         if self.local:
-            forget_token()
+            read_settings()
         self._quiet.close()
 
     def lost(self) -> str:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._common.utils import get_default_system_temp_dir
-from ray._raylet import AuthenticationTokenLoader, Config
 
 from orchestrator.errors import BackendError
 from workers.machine import own_folder
@@ -27,17 +25,19 @@ def kept_to_ourselves() -> Iterator[dict[str, Any]]:
 
     Ray itself would listen on all of this machine's addresses, keep one token for all that a person ever
     starts in a file, and its sockets and logs in folders where everybody may write. Here it listens on
-    loopback; the token is of 256 random bits for this start alone, in the environment of Ray's own processes and
-    nowhere else; and its folder is its owner's. AttributeError, rather than an open door, when another
+    loopback; the token is of 256 random bits for this start alone, in the environment of Ray's own processes
+    and nowhere else; and its folder is its owner's. AttributeError, rather than an open door, when another
     version of Ray has no such things.
     """
     constants: Any = ray._private.ray_constants
     before, clustered = {name: os.environ.get(name) for name in (_MODE, _TOKEN)}, constants.ENABLE_RAY_CLUSTER
     os.environ |= {_MODE: "token", _TOKEN: secrets.token_hex(32)}
-    _read_again()
+    read_settings()
     constants.ENABLE_RAY_CLUSTER = False  # as on macOS, and the one way to loopback
+    started = False
     try:
         yield {"include_dashboard": False, "_temp_dir": str(_folder())}
+        started = True
     finally:
         constants.ENABLE_RAY_CLUSTER = clustered
         for name, value in before.items():
@@ -45,23 +45,22 @@ def kept_to_ourselves() -> Iterator[dict[str, Any]]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        if not started:
+            read_settings()
 
 
-def forget_token() -> None:
-    """Let this process be as it was before it had a Ray of its own, for clusters that it may join."""
-    _read_again()
-
-
-def _read_again() -> None:
-    """Ray reads its settings and its token once."""
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+def read_settings() -> None:
+    """Have Ray read its settings and its token anew, which it reads once: when a Ray that was started here
+    has ended, what the environment says of clusters to join counts again."""
+    native: Any = ray._raylet
+    native.Config.initialize("")
+    native.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _folder() -> Path:
     """Where Ray's sockets and logs go: `ray/` in a folder that only this user can look into."""
     try:
-        own = own_folder(Path(get_default_system_temp_dir()))
+        own = own_folder(Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"))  # as Ray
         if len(os.fsencode(own)) > _LONGEST:
             own = own_folder(Path("/tmp"))
     except OSError as error:
