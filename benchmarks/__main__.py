@@ -10,10 +10,13 @@ from workers.machine import available_cpus
 BENCHMARKS = (
     "startup",
     "planning",
+    "simulation",
     "affinity",
     "orchestration",
     "publishing",
+    "costs",
     "tables",
+    "shards",
     "reports",
     "figures",
     "layout",

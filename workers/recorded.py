@@ -36,6 +36,13 @@ def as_count(value: Any) -> int:
     return value
 
 
+def as_size(value: Any) -> int:
+    """Bytes of a file, or its time in ns since the epoch."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"{_shown(value)}, where a size is needed")
+    return value
+
+
 def as_number(value: Any) -> float:
     """A finite number."""
     try:

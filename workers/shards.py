@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -123,8 +124,16 @@ _SINCE = {
 """The schema version that a column came with, where it was not the first: earlier shards lack it."""
 
 
+SETUP = ("load", "train", "trace")
+"""The phases of a unit that are not work on its examples: they do not grow with them."""
+
+
 class InvalidShardError(Exception):
     """A file among the shards that is not one of ours, whole and readable; the message says why."""
+
+
+class LaterShardError(InvalidShardError):
+    """A file that a later robustsweep wrote: it may be whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,39 @@ class ShardInfo:
     kind: Kind = "attack"
     source_id: str = ""  # of a transfer: the victim that its images were made against, and its weights
     source_weights: str = ""
+    setup: float = 0.0  # of the seconds: to load or train the victim, and to trace its functions
+    visible: float = 0.0  # of the seconds: to measure visibility, which only the first positions have
+    cpus: int = 1  # that the worker had
+    gpus: float = 0.0
+    attacked: int | None = None  # how many examples, where it was not all of them
+    # The file that has its rows since it was merged with others, and how many rows are before its own there;
+    # "" where it is a file by itself.
+    file: str = ""
+    offset: int = 0
+
+    @property
+    def path(self) -> str:
+        """The file that its rows are read from, below the output folder's `shards/`."""
+        return self.file or self.name
+
+    @property
+    def rows(self) -> int:
+        return (self.stop - self.start) * len(self.cells)
+
+    @property
+    def on(self) -> str:
+        """The device, with its kind."""
+        return device_text(self.device, self.gpus)
+
+    @property
+    def devices(self) -> float:
+        """How many of its device the worker had."""
+        return self.gpus or float(self.cpus)
+
+
+def device_text(device: str, gpus: float) -> str:
+    """A device with its kind, as everything that counts hours calls it: "AMD EPYC (CPU)"."""
+    return f"{device or 'unknown'} ({'GPU' if gpus else 'CPU'})"
 
 
 def dimensions(victim: VictimSpec, attack: AttackSpec, cell_id: str, epsilon: float) -> dict[str, Any]:
@@ -245,19 +287,52 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
     Raises InvalidShardError for an empty, truncated or foreign file, a later schema, or a footer that
     disagrees with the file's name or its rows; OSError where it cannot be read, which says nothing of it.
     """
+    parquet = open_footer(shards, name, size=size)
+    info = shard_of(parquet, name=name, size=size, mtime_ns=mtime_ns)
+    check_rows(shards, info, parquet)
+    return info
+
+
+def open_footer(shards: Folder, name: str, *, size: int) -> pq.ParquetFile:
+    """What the end of a file says of it; its rows are not there. InvalidShardError, OSError."""
     if size == 0:
         raise InvalidShardError("the file is empty")
     tail = _parquet_tail(shards, name)
     try:
-        parquet = pq.ParquetFile(pa.BufferReader(tail))
-        schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+        return pq.ParquetFile(pa.BufferReader(tail), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:  # from memory: it is the bytes that are wrong
         raise InvalidShardError(f"not a readable Parquet file: {_first_line(error)}") from error
+
+
+def shard_of(parquet: pq.ParquetFile, *, name: str, size: int, mtime_ns: int) -> ShardInfo:
+    """The shard that is a file by itself, which its footer speaks of; InvalidShardError where it is none."""
+    schema = parquet.schema_arrow
     raw = (schema.metadata or {}).get(FOOTER_KEY)
     if raw is None:
         raise InvalidShardError("a Parquet file, but not one that robustsweep wrote")
     try:
         footer = as_json(raw)
+    except ValueError as error:
+        raise InvalidShardError(f"its footer lacks or garbles {error}") from error
+    info, version = footer_info(footer, name=name, size=size, mtime_ns=mtime_ns)
+    if not schema.equals(_schema(info.kind, version)):
+        raise InvalidShardError("its columns are not those of a shard")
+    if (rows := parquet.metadata.num_rows) != info.rows:
+        raise InvalidShardError(
+            f"{rows} rows, but its footer promises {info.stop - info.start} × {len(info.cells)}"
+        )
+    return info
+
+
+@cache
+def _schema(kind: Kind, version: int) -> pa.Schema:
+    return pa.schema([column for column in SCHEMAS[kind] if _SINCE.get(column.name, 1) <= version])
+
+
+def footer_info(footer: Any, *, name: str, size: int, mtime_ns: int) -> tuple[ShardInfo, int]:
+    """What the footer of the shard of a name says, and its schema version; InvalidShardError where it lacks
+    something, or cannot be true."""
+    try:
         version = as_count(footer["schema_version"])
         info = ShardInfo(
             name=name,
@@ -277,25 +352,22 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
             kind=_kind(footer.get("kind", "attack")),
             source_id=as_text(footer.get("source_id", "")),
             source_weights=as_text(footer.get("source_weights", "")),
+            setup=sum(as_seconds(footer["phases"].get(phase, 0.0)) for phase in SETUP),
+            visible=as_seconds(footer["phases"].get("perceptibility", 0.0)),
+            cpus=as_count(footer["provenance"].get("cpus", 1)),
+            gpus=as_seconds(footer["provenance"].get("gpus", 0.0)),
+            attacked=None if footer.get("attacked") is None else as_count(footer["attacked"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
     if not 1 <= version <= SCHEMA_VERSION:
-        raise InvalidShardError(f"schema version {version}, this robustsweep reads 1 to {SCHEMA_VERSION}")
-    expected = pa.schema([column for column in SCHEMAS[info.kind] if _SINCE.get(column.name, 1) <= version])
-    if not schema.remove_metadata().equals(expected):
-        raise InvalidShardError("its columns are not those of a shard")
+        kind = LaterShardError if version > SCHEMA_VERSION else InvalidShardError
+        raise kind(f"schema version {version}, this robustsweep reads 1 to {SCHEMA_VERSION}")
     if not (0 <= info.start < info.stop and 0 < len(set(info.cells)) == len(info.cells)):
         raise InvalidShardError(f"its footer promises [{info.start}, {info.stop}) of cells {info.cells}")
-    if rows != (info.stop - info.start) * len(info.cells):
-        raise InvalidShardError(
-            f"{rows} rows, but its footer promises {info.stop - info.start} × {len(info.cells)}"
-        )
     if not name.startswith(f"{info.victim_id}/"):
         raise InvalidShardError(f"it belongs to victim {info.victim_id}, not to this folder")
-    with _whole(shards, name, tail, size) as source:
-        check_rows(source, info)
-    return info
+    return info, version
 
 
 def is_possible(info: ShardInfo) -> bool:
@@ -310,22 +382,21 @@ def is_possible(info: ShardInfo) -> bool:
     )
 
 
-def _whole(shards: Folder, name: str, tail: bytes, size: int) -> pa.NativeFile:
-    """A file, of which the end is known: most are no longer than that."""
-    if len(tail) == size:
-        return pa.BufferReader(tail)
-    return shards.filesystem.open_input_file(shards.join(name))
-
-
-def check_rows(source: pa.NativeFile, info: ShardInfo) -> None:
+def check_rows(shards: Folder, info: ShardInfo, parquet: pq.ParquetFile) -> None:
     """Hold the rows of a shard against its footer: each cell at each position, once.
 
     A footer that promises other rows than there are would have some counted twice, or others for them.
+    `parquet` is as of `open_footer`.
     Raises InvalidShardError; OSError where it cannot be read.
     """
+    columns = ["cell_id", "position", *_ALWAYS[info.kind]]
     try:
-        parquet = pq.ParquetFile(source, page_checksum_verification=True)
-        table = parquet.read(["cell_id", "position", *_ALWAYS[info.kind]], use_threads=False)
+        if info.size <= _TAIL_BYTES:  # its footer came with all the rest
+            table = parquet.read(columns, use_threads=False)
+        else:
+            with shards.filesystem.open_input_file(shards.join(info.name)) as source:
+                whole = pq.ParquetFile(source, metadata=parquet.metadata, page_checksum_verification=True)
+                table = whole.read(columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None) is not None:
             raise  # it is the storage that says so
