@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 fuzz = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "100")),  # `make fuzz` has 2,000
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "50")),  # `make fuzz` has 2,000
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
