@@ -10,7 +10,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,19 +47,12 @@ def packed(settings: WorkerSettings, ship: Collection[str]) -> Iterator[Shipment
     with tempfile.TemporaryDirectory(prefix="robustsweep-ship-") as name:
         root = Path(name)
         packer = _Packer(apart={Path(place).resolve() for place in _folders(settings)})
-        for package in OURS:
-            spec = importlib.util.find_spec(package)
-            for folder in (spec.submodule_search_locations or []) if spec else []:
-                packer.copy(Path(folder), root / package)
-        try:
-            needed = factories.needed(settings.factories, settings.python_path, but=OURS)
-        except ValueError as error:
-            raise BackendError(f"cannot ship {error}") from None
+        packer.copy_ours(root)
         path = []
-        for number, place in enumerate(settings.python_path):
-            below = f"{_PLACES}/{number}"
-            for source in needed.get(place, ()):
-                path.append(below)
+        for place, sources in _needed(settings.factories, settings.python_path).items():
+            below = f"{_PLACES}/{settings.python_path.index(place)}"
+            path.append(below)
+            for source in sources:
                 packer.copy(source, root / below / source.name)
         for given in ship:
             source = Path(given).expanduser().resolve()
@@ -71,6 +64,31 @@ def packed(settings: WorkerSettings, ship: Collection[str]) -> Iterator[Shipment
             if module and target.parent != Path():  # what lies in the working folder itself is found anyway
                 path.append(target.parent.as_posix())
         yield Shipment(root, tuple(dict.fromkeys(path)))
+
+
+def pack_job(
+    root: Path, grid: Path | None, named: Collection[str], python_path: Sequence[str], apart: Collection[str]
+) -> None:
+    """Fill the working folder of a job that runs a grid: our packages, the file, and beside it the modules
+    that it names. BackendError for what cannot be shipped, and for two modules of one name."""
+    packer = _Packer(apart={Path(place).resolve() for place in apart})
+    packer.copy_ours(root)
+    if grid:
+        packer.copy(grid, root / grid.name)
+    for sources in _needed(named, python_path).values():
+        for source in sources:
+            if (root / source.name).exists():
+                raise BackendError(f"cannot ship {source}: its name is taken in the working folder of a job")
+            packer.copy(source, root / source.name)
+
+
+def _needed(named: Collection[str], python_path: Sequence[str]) -> dict[str, list[Path]]:
+    """The user's modules that are to be shipped, by the places where they were found, in order."""
+    try:
+        needed = factories.needed(named, python_path, but=OURS)
+    except ValueError as error:
+        raise BackendError(f"cannot ship {error}") from None
+    return {place: sorted(needed[place]) for place in python_path if needed.get(place)}
 
 
 def _folders(settings: WorkerSettings) -> list[str]:
@@ -94,6 +112,12 @@ class _Packer:
     def __init__(self, apart: Collection[Path]) -> None:
         self.apart = apart
         self.bytes = 0
+
+    def copy_ours(self, root: Path) -> None:
+        for package in OURS:
+            spec = importlib.util.find_spec(package)
+            for folder in (spec.submodule_search_locations or []) if spec else []:
+                self.copy(Path(folder), root / package)
 
     def copy(self, source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
