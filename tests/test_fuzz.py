@@ -40,6 +40,8 @@ from workers.shards import FOOTER_KEY
 from workers.storage import Folder
 from workers.victims.cache import VictimCache
 
+pytestmark = pytest.mark.timeout(3_600)  # with 2,000 examples, on a busy machine
+
 
 class Files(dict[str, bytes]):
     """An output folder's files, by their names below it; a failing example need not show them."""
