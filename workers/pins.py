@@ -6,13 +6,13 @@ weights. Two workers may pin one victim at once: everyone then goes by the small
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from workers import layout
+from workers.recorded import as_json
 from workers.storage import Folder
 from workers.victims.manifest import Manifest
 
@@ -60,7 +60,7 @@ def pin(output: Folder, manifest: Manifest) -> Pin:
 def _read(output: Folder, victim_id: str, weights: str) -> Pin:
     identity = {"victim_id": victim_id, "weights": weights}
     try:
-        content = json.loads(output.read(layout.pin(victim_id, weights)))
+        content = as_json(output.read(layout.pin(victim_id, weights)))
     except (OSError, ValueError):
         content = {}  # the name alone decides which shards count
     return Pin(victim_id, weights, {**content, **identity} if isinstance(content, dict) else identity)

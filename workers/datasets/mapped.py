@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from workers.datasets.base import ARRAYS, DatasetError, DatasetInfo, Reader
+from workers.machine import own_folder
 
 SMALL = 32 * 2**20
 """Bytes of images below which every worker simply holds its own."""
@@ -91,10 +92,10 @@ def build(key: str, info: DatasetInfo, reader: Reader) -> Mapped:
 def locked(key: str) -> Iterator[None]:
     """Only one process of this machine at a time. A process that ends, however it ends, lets go."""
     folder = _path(key).parent
-    owner = folder.parent
-    owner.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if owner.is_symlink() or owner.stat().st_uid != os.getuid():
-        raise DatasetError(f"{owner} belongs to somebody else; point TMPDIR to a folder of your own")
+    try:
+        own_folder(Path(tempfile.gettempdir()))
+    except PermissionError as error:
+        raise DatasetError(str(error)) from None
     folder.mkdir(exist_ok=True)
     with (folder / f"{key}.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

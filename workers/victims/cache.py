@@ -206,7 +206,8 @@ class VictimCache:
         try:
             manifest = Manifest.from_json(described)
             content = _content_hash(data)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # as HDF5 has it of broken files
+        # As HDF5 has it of broken files; and one may promise more than there is memory.
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError):
             return None
         names = (manifest.victim_id, manifest.weights, manifest.content)
         return manifest if names == (victim_id, weights, content) else None
@@ -224,6 +225,8 @@ def _content_hash(data: bytes) -> str:
 
     def add(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual or item.id.get_storage_size() < item.nbytes:
+                raise ValueError(f"{name} is not all in this file")  # but in another, or a promise
             array = np.ascontiguousarray(item[()])
             digest.update(f"{name} {array.shape} {array.dtype.str}\n".encode())
             digest.update(array.tobytes())
