@@ -62,13 +62,21 @@ class Upkeep:
             self._store.remember(accepted)
 
     def _loop(self) -> None:
+        if self.peers.live:  # what they have done since this run was planned is none of its work
+            self._keep_up_in_turn()
         while not self._stop.wait(PEER_SECONDS):
             before = len(self.peers.live)
             self.look()
             live = len(self.peers.live)
-            began = self._clock()
-            if began < self._next and live == before and not (live and self.coverage is None):
+            if self._clock() < self._next and live == before and not (live and self.coverage is None):
                 continue
-            self.keep_up()
-            took = self._clock() - began
-            self._next = began + (took / PEER_SHARE if live else max(INDEX_SECONDS, took / INDEX_SHARE))
+            self._keep_up_in_turn()
+
+    def _keep_up_in_turn(self) -> None:
+        """And say when the next turn is, by what this one took."""
+        began = self._clock()
+        self.keep_up()
+        took = self._clock() - began
+        self._next = began + (
+            took / PEER_SHARE if self.peers.live else max(INDEX_SECONDS, took / INDEX_SHARE)
+        )
