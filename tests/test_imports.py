@@ -59,6 +59,7 @@ ROOMS = (
     "workers.losses",
     "workers.runtime",
     "workers.machine",
+    "workers.node",
     "workers.rounding",
     "workers.metrics",
     "workers.statistics",

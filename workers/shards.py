@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from workers import layout
@@ -238,9 +239,10 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
     """
     if size == 0:
         raise InvalidShardError("the file is empty")
-    tail = _parquet_tail(shards, name)
+    metadata = None if shards.is_local else _metadata(shards, name, size)
+    tail = b"" if metadata else _parquet_tail(shards, name)
     try:
-        parquet = pq.ParquetFile(pa.BufferReader(tail))
+        parquet = pq.ParquetFile(pa.BufferReader(tail), metadata=metadata)
         schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
     except (pa.ArrowException, OSError) as error:  # from memory: it is the bytes that are wrong
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -297,6 +299,19 @@ def _kind(recorded: object) -> Kind:
 def _versions(recorded: object) -> str:
     pairs = sorted(recorded.items()) if isinstance(recorded, dict) else ()
     return ", ".join(f"{name} {version}" for name, version in pairs)
+
+
+def fragment(shards: Folder, name: str, size: int) -> pads.ParquetFileFragment:
+    """A shard of so many bytes, to be read in as few requests as can be: nobody has to ask for its size."""
+    return pads.ParquetFileFormat().make_fragment(shards.join(name), shards.filesystem, file_size=size)
+
+
+def _metadata(shards: Folder, name: str, size: int) -> pq.FileMetaData | None:
+    """Of a Parquet file of so many bytes, in one request; None for trouble, the file's or the storage's."""
+    try:
+        return fragment(shards, name, size).metadata
+    except (pa.ArrowException, OSError):
+        return None
 
 
 def _parquet_tail(shards: Folder, name: str) -> bytes:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from orchestrator.intervals import Interval
 from orchestrator.run.sharing import Peers
+from orchestrator.run.status import FAR_SECONDS
 from orchestrator.store.folder import Store
 from orchestrator.store.records import Status
 
@@ -19,6 +20,7 @@ PEER_SECONDS = 3.0  # between two looks at who else is writing here
 INDEX_SECONDS = 30.0  # at least, between two writings of the index
 INDEX_SHARE = 0.02  # of the time, at most, goes into the index
 PEER_SHARE = 0.1  # and this much while another run is writing here, whose shards are to be known soon
+_PAGE = 1000  # names that an object store lists in one request
 _PATIENCE = 5.0  # seconds: storage that does not answer must not keep a run from its end
 
 
@@ -36,6 +38,7 @@ class Upkeep:
         self._store = store
         self._clock = clock
         self._next = clock() + INDEX_SECONDS
+        self._shards = 0  # when they were last listed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="upkeep", daemon=True)
 
@@ -57,12 +60,15 @@ class Upkeep:
         """Write what is new into the index, and know what is there; where reading fails, the next time."""
         with suppress(OSError, pa.ArrowException):
             accepted = self._store.accepted_shards()
+            self._shards = len(accepted.infos)
             if self.peers.live or self.coverage is not None:
                 self.coverage = accepted.coverage
             self._store.remember(accepted)
 
     def _loop(self) -> None:
-        while not self._stop.wait(PEER_SECONDS):
+        far = not self._store.folder.is_local
+        pause = FAR_SECONDS if far else PEER_SECONDS
+        while not self._stop.wait(pause):
             before = len(self.peers.live)
             self.look()
             live = len(self.peers.live)
@@ -71,4 +77,7 @@ class Upkeep:
                 continue
             self.keep_up()
             took = self._clock() - began
-            self._next = began + (took / PEER_SHARE if live else max(INDEX_SECONDS, took / INDEX_SHARE))
+            # A request for each page: as many an hour, however many shards there are to be listed.
+            pages = 1 + self._shards // _PAGE if far else 1
+            least, share = (pause, PEER_SHARE) if live else (INDEX_SECONDS, INDEX_SHARE)
+            self._next = began + max(least * pages, took / share)

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 
 from orchestrator.intervals import Interval, add, subtract
 from workers.pins import Pin
-from workers.shards import SCHEMA, SCHEMAS, ShardInfo
+from workers.shards import SCHEMA, SCHEMAS, ShardInfo, fragment
 from workers.storage import Folder
 from workers.unit import Kind
 
@@ -67,10 +66,13 @@ class Accepted:
     def dataset(self, kind: Kind = "attack") -> pads.Dataset:
         """The accepted rows of a kind, each (cell, position) once, read lazily but for shards that count in
         part."""
-        paths = [self.shards.join(info.name) for info in self._whole if info.kind == kind]
+        whole = [info for info in self._whole if info.kind == kind]
         parts = [(info, ranges) for info, ranges in self._parts if info.kind == kind]
-        files = pads.FileSystemDataset.from_paths(
-            paths, schema=SCHEMAS[kind], format=pads.ParquetFileFormat(), filesystem=self.shards.filesystem
+        files = pads.FileSystemDataset(
+            [fragment(self.shards, info.name, info.size) for info in whole],
+            SCHEMAS[kind],
+            pads.ParquetFileFormat(),
+            filesystem=self.shards.filesystem,
         )
         if not parts:
             return files
@@ -88,18 +90,17 @@ class Accepted:
         """Those columns of the rows that count; null where an earlier version had no such column."""
         if piece.ranges is not None:
             return self._part(piece.info, piece.ranges).select(columns)
-        with self.shards.filesystem.open_input_file(self.shards.join(piece.info.name)) as source:
-            parquet = pq.ParquetFile(source)
-            known = set(parquet.schema_arrow.names)
-            here = [name for name in columns if name in known]
-            table = parquet.read(here, use_threads=False).replace_schema_metadata(None)
+        shard = fragment(self.shards, piece.info.name, piece.info.size)
+        known = set(shard.physical_schema.names)
+        here = [name for name in columns if name in known]
+        table = shard.to_table(columns=here, use_threads=False).replace_schema_metadata(None)
         for name in set(columns) - set(here):
             table = table.append_column(SCHEMA.field(name), pa.nulls(table.num_rows, SCHEMA.field(name).type))
         return table.select(columns)
 
     def _part(self, info: ShardInfo, ranges: Mapping[str, Sequence[Interval]]) -> pa.Table:
         schema = SCHEMAS[info.kind]
-        table = pq.read_table(self.shards.join(info.name), filesystem=self.shards.filesystem, schema=schema)
+        table = fragment(self.shards, info.name, info.size).to_table(schema=schema)
         keep = pa.scalar(False)
         cell, position = table["cell_id"], table["position"]
         for cell_id, intervals in ranges.items():

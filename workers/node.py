@@ -1,0 +1,36 @@
+"""What all workers of one machine share: files below the system's temporary folder.
+
+Clusters put it (TMPDIR) on a machine's own disk. Whatever lies there can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def shared(room: str) -> Path:
+    """The folder of this name that a machine's workers share; it may not be there."""
+    return Path(tempfile.gettempdir()) / f"robustsweep-{os.getuid()}" / room
+
+
+@contextmanager
+def locked(room: str, key: str) -> Iterator[Path]:
+    """The folder `room`, made, for only one process of this machine and key at a time.
+
+    A process that ends, however it ends, lets go. PermissionError where the place belongs to somebody else,
+    OSError where it cannot be made.
+    """
+    folder = shared(room)
+    owner = folder.parent
+    owner.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if owner.is_symlink() or owner.stat().st_uid != os.getuid():
+        raise PermissionError(f"{owner} belongs to somebody else; point TMPDIR to a folder of your own")
+    folder.mkdir(exist_ok=True)
+    with (folder / f"{key}.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield folder
