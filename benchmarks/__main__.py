@@ -13,6 +13,7 @@ BENCHMARKS = (
     "affinity",
     "orchestration",
     "publishing",
+    "requests",
     "tables",
     "reports",
     "figures",

@@ -15,6 +15,7 @@ from benchmarks import (
     planning,
     publishing,
     reports,
+    requests,
     scales,
     startup,
     tables,
@@ -42,6 +43,12 @@ def check(readings: list[Reading], count: int) -> None:
 
 def test_planning() -> None:
     check(planning.measure(cells=1000, repeats=1), 2)
+
+
+def test_requests() -> None:
+    readings = requests.measure(units=3, slow=3)
+    check(readings, 10)
+    assert not any(reading.missed for reading in readings)
 
 
 def test_startup() -> None:

@@ -15,6 +15,7 @@ from orchestrator.plan.units import AnyGap, Plan, SourcePlan, VictimPlan, transf
 from orchestrator.results.checks import judge_victims
 from orchestrator.results.text.findings import brief
 from orchestrator.run.backends import Backend, Finished, Lost, Notice, Ready
+from orchestrator.run.events import said_of
 from orchestrator.run.options import RunOptions
 from orchestrator.run.progress import Progress, SweepState, duration
 from orchestrator.run.scheduler import Outcome, Scheduler, VictimWork
@@ -22,6 +23,7 @@ from orchestrator.run.sharing import Share, in_turn
 from orchestrator.run.status import StatusWriter
 from orchestrator.run.training import TrainingWatch
 from orchestrator.run.upkeep import Upkeep
+from orchestrator.run.watching import Watching
 from orchestrator.store.folder import Store
 from workers.defences import gradients
 from workers.probes import find_probes
@@ -82,6 +84,7 @@ class Loop:
         self.disk_full = ""  # what a worker said of it
         self.signals = 0
         self.training = TrainingWatch(store.folder, run_id, state)
+        self.watching = Watching(store, run_id, options, state.grid)
 
     def _work(self, plan: Plan) -> Iterator[VictimWork]:
         def units(of: VictimPlan | SourcePlan) -> Iterator[Evaluation | Transfer]:
@@ -101,7 +104,7 @@ class Loop:
         Raises BackendError when no worker can be had, and StoreError when a worker's disk is full; before
         `begin` has returned, nothing is written.
         """
-        status = StatusWriter(self.store, self.run_id, self.state, self.training.look)
+        status = StatusWriter(self.store, self.run_id, self.state, self._now_and_then)
         try:
             with self.progress:
                 self.state.waiting = "starting workers"
@@ -109,6 +112,7 @@ class Loop:
                 with self._signals():
                     self.backend.start()
                     begin()
+                    self.watching.started(self.state)
                     status.start()
                     # After that: of two runs that begin at once, at least one sees the other.
                     self.upkeep.start()
@@ -116,6 +120,11 @@ class Loop:
                     self._run(status)
         finally:
             self.backend.stop()
+
+    def _now_and_then(self) -> None:
+        """In the thread that writes the status."""
+        self.training.look()
+        self.watching.log.flush()
 
     def _run(self, status: StatusWriter) -> None:
         try:
@@ -135,6 +144,7 @@ class Loop:
             self.progress.show(self.state)
             self.upkeep.close()
             status.close()
+            self.watching.ended(self.state, self.scheduler.waiting)
 
     def _loop(self) -> None:
         while not self.scheduler.finished:
@@ -148,22 +158,26 @@ class Loop:
                         self.joined.add(event.worker)
                         self.idle[event.worker] = None
                         self.state.workers[event.worker] = ""
+                        self.watching.note("worker_joined", worker=event.worker, host=event.host)
                     case Finished():
                         self._finished(event)
                     case Lost():
                         self._lost(event.worker, event.reason, charged=event.charged)
                     case Notice():
                         self.progress.say(event.text)
+                        self.watching.note("notice", text=event.text)
                         if not self.draining:
                             self.state.note = event.text
             self._limits()
             self.state.seconds = self.clock() - self.began
             self.progress.show(self.state)
+            self.watching.look(self.state, self.scheduler.waiting)
 
     def _share(self) -> None:
         """With the runs that have come since the last look."""
         while self.upkeep.news:
             other = self.upkeep.news.popleft()
+            self.watching.note("other_run", run=other.run_id, host=other.host)
             self.progress.say(
                 f"warning: run {other.run_id} on {other.host} is writing to this folder too; "
                 "what one has done the other leaves out, but some units may be computed twice"
@@ -186,12 +200,14 @@ class Loop:
             self.state.workers[worker] = unit.label
             self.training.began(worker, unit)
             self.backend.submit(worker, unit)
+            self.watching.note("unit_started", worker=worker, **said_of(unit))
 
     def _next_unit(self, worker: str) -> Unit | None:
         """What the worker is to do next; what other runs have done meanwhile counts as done."""
         unit = self.scheduler.next_unit(worker)
         while unit is not None and self._done_elsewhere(unit):
             self.scheduler.finish(worker, ok=True)
+            self.watching.note("unit_elsewhere", **said_of(unit))
             self.state.units_done += 1
             self.state.units_elsewhere += 1
             self.state.estimate.dropped(_work(unit))
@@ -231,6 +247,7 @@ class Loop:
         if isinstance(report, Failed):
             self._failed(outcome, worker, report.error, report.traceback)
             return
+        self.watching.finished(worker, outcome.unit, report, self.clock() - self.began - begun)
         for phase, seconds in report.phases.items():
             self.state.phases[phase] = self.state.phases.get(phase, 0.0) + seconds
         self._watch_failures(outcome)
@@ -263,6 +280,7 @@ class Loop:
         self.state.running.pop(worker, None)
         self.training.ended(worker)
         self.state.workers.pop(worker, None)
+        self.watching.note("worker_lost", worker=worker, reason=reason, charged=charged)
         self.last_loss = reason
         if worker not in self.joined:
             return  # it never became ready, so the scheduler has not heard of it
@@ -284,6 +302,7 @@ class Loop:
             traceback=traceback,
             worker=worker,
         )
+        self.watching.failed(worker, outcome.unit, error, attempt=outcome.attempt, final=final)
         self._watch_failures(outcome)
         if not final:
             self.state.retries += 1
@@ -344,6 +363,7 @@ class Loop:
         if not self.draining:
             self.draining = True
             self.state.note = note
+            self.watching.note("draining", why=note)
             self.scheduler.drain()
 
     def _conclude(self) -> None:
