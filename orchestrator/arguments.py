@@ -76,6 +76,14 @@ CacheOption = Annotated[str | None, typer.Option(help="The cache of victims. [de
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Try again what failed for good in an earlier run.")
 ]
+PriceOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="Money for an hour of a device, one GPU or one CPU: what it costs is said too."),
+]
+TimingsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="The output folder of another sweep whose timings count too; may be repeated."),
+]
 OnlyOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -95,13 +103,49 @@ BackendOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option(min=1, help="How many workers. [default: as many as the machines carry]")
 ]
+MinWorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="So many have to fit, and stay until the end.")
+]
+MaxWorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="At most so many; a cluster with an autoscaler is asked to bring machines for them."
+    ),
+]
 CpusOption = Annotated[int | None, typer.Option(min=1, help="CPUs, hence threads, of a worker.")]
 GpusOption = Annotated[
     float | None,
     typer.Option(min=0, help="GPUs of a worker; a fraction shares one. [default: 1 where there are any]"),
 ]
+UseCpusOption = Annotated[
+    bool, typer.Option("--use-cpus", help="CPU workers too, on what GPU workers leave.")
+]
+MemoryOption = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Memory that Ray keeps for a worker: 4GB, 512MB.")
+]
+ResourcesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resources-per-worker",
+        metavar="NAME=AMOUNT",
+        help="What a worker takes of a resource of the cluster's own: spot=1. Repeat it for more.",
+    ),
+]
+ShipOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATH",
+        help="A file or folder that workers on other machines need, beside code. Repeat it for more.",
+    ),
+]
 AddressOption = Annotated[
     str, typer.Option(help="local: start Ray here. auto, or host:port: join that cluster.")
+]
+GraceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME", help="How long what has been merged stays, for who is reading it; 0: not at all."
+    ),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 MaxFailuresOption = Annotated[
@@ -258,6 +302,36 @@ def parse_duration(text: str, option: str) -> float:
         raise UserError(f'{option}: found "{text}"; a time such as 90s, 10m or 1h30m is allowed')
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(hours * 3600 + minutes * 60 + seconds)
+
+
+def parse_bytes(text: str, option: str) -> int:
+    """Bytes of "4GB", "512MB" or "1.5GiB"; UserError for anything else."""
+    from orchestrator.errors import UserError
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT])(i?)B?", text.strip(), re.I)
+    if not match:
+        raise UserError(f'{option}: found "{text}"; a size such as 4GB or 512MB is allowed')
+    number, prefix, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (" KMGT".index(prefix.upper())))
+
+
+def parse_amounts(texts: Sequence[str], option: str) -> tuple[tuple[str, float], ...]:
+    """(name, amount) of "spot=1" each, a name once; UserError for anything else."""
+    from orchestrator.errors import UserError
+
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, amount = text.partition("=")
+        try:
+            number = float(amount)
+        except ValueError:
+            number = float("nan")
+        if not name.strip() or name in found or not 0 < number < float("inf"):
+            raise UserError(
+                f'{option}: found "{text}"; NAME=AMOUNT is allowed, each name once, such as spot=1'
+            )
+        found[name.strip()] = number
+    return tuple(found.items())
 
 
 def parse_epsilon(text: str) -> float:

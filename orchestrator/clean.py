@@ -76,7 +76,9 @@ def removable_output(output: str) -> list[Removal]:
     """Files of an output folder that count for nothing: shards set aside, shards whose rows are all stored
     in others too (as when two runs computed them), temporary files left by a crash.
 
-    What cannot be read now is left alone: it may be whole.
+    What cannot be read now is left alone, as it may be whole; so is what a later robustsweep wrote. Of a file
+    that shards were merged into, all have to be useless. Those that were merged are `compact`'s to remove,
+    which looks first whether they lie where they were merged into.
 
     UserError while a run is writing to it.
     """
@@ -85,14 +87,18 @@ def removable_output(output: str) -> list[Removal]:
         raise UserError(f"run {runs[0].run_id} on {runs[0].host} is writing to {output}; wait for it")
     accepted = store.accepted_shards()
     sizes = {store.shards.relative(file.path): file.size for file in store.shards.files(recursive=True)}
+    useless = {one.name: one.reason for one in accepted.set_aside if not one.later}
+    useless |= {one.name: "its rows are stored twice" for one in accepted.twice}
+    read: dict[str, list[str]] = {
+        name: [name] for name in useless.keys() - {one.name for one in accepted.infos}
+    }
+    for info in accepted.infos:
+        read.setdefault(info.path, []).append(info.name)
     return [
         *(
-            Removal(f"shards/{one.name}", one.reason, store.shards, (one.name,), sizes.get(one.name, 0))
-            for one in accepted.set_aside
-        ),
-        *(
-            Removal(f"shards/{one.name}", "its rows are stored twice", store.shards, (one.name,), one.size)
-            for one in accepted.twice
+            Removal(f"shards/{file}", useless[names[0]], store.shards, (file,), sizes.get(file, 0))
+            for file, names in sorted(read.items())
+            if all(name in useless for name in names)
         ),
         *_leftovers(store.folder),
     ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from orchestrator import completion
+from orchestrator import completion, rereading
 from orchestrator.arguments import (
     RECORD_FORMATS,
     AddressOption,
@@ -29,25 +30,34 @@ from orchestrator.arguments import (
     FigureArgument,
     FormatOption,
     GpusOption,
+    GraceOption,
     GridArgument,
     Listing,
     MaxFailuresOption,
+    MaxWorkersOption,
+    MemoryOption,
     MetricOption,
+    MinWorkersOption,
     OnlyOption,
     OutOption,
     OutputArgument,
     OutputOption,
     OutputsArgument,
     PerClassOption,
+    PriceOption,
     QualityOption,
     RecordFormatOption,
     RequireOption,
+    ResourcesOption,
     RetryOption,
     RunCacheOption,
     SetOption,
+    ShipOption,
     StopOption,
     TimeoutOption,
+    TimingsOption,
     TransferOption,
+    UseCpusOption,
     WaitOption,
     WidthOption,
     WithinOption,
@@ -56,11 +66,13 @@ from orchestrator.arguments import (
     check_format,
     chosen_by,
     outputs_and_sql,
+    parse_amounts,
+    parse_bytes,
     parse_duration,
     parse_epsilon,
     query_text,
 )
-from orchestrator.console import make_console, print_record, saying, text_form, user_errors, warn
+from orchestrator.console import doing_again, make_console, print_record, saying, text_form, user_errors, warn
 from orchestrator.errors import UserError
 from orchestrator.results.text import BINARY, FORMATS
 from orchestrator.store import OUTPUTS
@@ -112,8 +124,14 @@ def run(
     overrides: SetOption = None,
     backend: BackendOption = "ray",
     workers: WorkersOption = None,
+    min_workers: MinWorkersOption = None,
+    max_workers: MaxWorkersOption = None,
     cpus_per_worker: CpusOption = None,
     gpus_per_worker: GpusOption = None,
+    use_cpus: UseCpusOption = False,
+    memory_per_worker: MemoryOption = None,
+    resources_per_worker: ResourcesOption = None,
+    ship: ShipOption = None,
     address: AddressOption = "local",
     only: OnlyOption = None,
     dry_run: DryRunOption = False,
@@ -122,6 +140,7 @@ def run(
     wait_for_workers: WaitOption = "10m",
     unit_timeout: TimeoutOption = None,
     stop_after: StopOption = None,
+    price: PriceOption = None,
     data_dir: DataOption = None,
     cache_dir: RunCacheOption = None,
 ) -> None:
@@ -141,8 +160,14 @@ def run(
                 backend=backend,
                 address=address,
                 workers=workers,
+                min_workers=min_workers,
+                max_workers=max_workers,
                 cpus_per_worker=cpus_per_worker,
                 gpus_per_worker=gpus_per_worker,
+                use_cpus=use_cpus,
+                memory_per_worker=memory_per_worker,
+                resources_per_worker=resources_per_worker,
+                ship=ship,
                 retry_failed=retry_failed,
                 only=tuple(only or ()),
                 max_failures=max_failures,
@@ -160,12 +185,15 @@ def run(
 
         console = make_console()
         if dry_run:
+            from orchestrator import show_costs
+
             show.plan(console, prepared)
+            show_costs.costs(console, prepared.plan, _costs(prepared, cache_dir, ()), price)
             return
         from orchestrator.run.progress import make_progress
 
         summary = run_sweep(prepared, options, make_progress(console))
-        show.summary(console, prepared, summary)
+        show.summary(console, prepared, summary, price)
     raise typer.Exit(summary.exit_code)
 
 
@@ -182,16 +210,21 @@ def plan(
         bool,
         typer.Option("--check", help="Probe the victims too that need no training, in seconds each."),
     ] = False,
+    price: PriceOption = None,
+    timings: TimingsOption = None,
     format: RecordFormatOption = "rich",
 ) -> None:
     """Show what a run would do: cells, what is there already, what is missing. Writes nothing.
+
+    How many hours of which device it takes is told by what earlier shards took, of this output and of those
+    named by --timings; what has no such basis is counted.
 
     With --check, exit code 1: a number of some victim's would be wrong, or could not be had.
     """
     with user_errors():
         check_format(format, RECORD_FORMATS)
         with saying("planning"):
-            from orchestrator import show
+            from orchestrator import show, show_costs
             from orchestrator.overview import plan_record
             from orchestrator.run.prepare import prepare
 
@@ -203,20 +236,22 @@ def plan(
                 retry_failed=retry_failed,
                 only=only or (),
             )
+            costs = _costs(prepared, cache_dir, timings or ())
         warn(prepared.warnings)
         looked = _look(prepared, data_dir, cache_dir) if check else None
         if format == "json":
-            print_record(plan_record(prepared) | ({"check": looked.record()} if looked else {}))
+            print_record(plan_record(prepared, costs, price) | ({"check": looked.record()} if looked else {}))
         else:
             show.plan(make_console(), prepared)
+            show_costs.costs(make_console(), prepared.plan, costs, price)
             if looked:
                 show.looked(make_console(), looked)
     raise typer.Exit(1 if looked and looked.sick else 0)
 
 
 @app.command()
-def status(output: OutputArgument, format: RecordFormatOption = "rich") -> None:
-    """Show how far a sweep is, and whether its run is alive."""
+def status(output: OutputArgument, price: PriceOption = None, format: RecordFormatOption = "rich") -> None:
+    """Show how far a sweep is, whether its run is alive, and what all its runs have used."""
     with user_errors():
         check_format(format, RECORD_FORMATS)
         from orchestrator import show
@@ -227,10 +262,11 @@ def status(output: OutputArgument, format: RecordFormatOption = "rich") -> None:
         if format == "json":
             print_record(status_record(store))
         else:
-            show.status(make_console(), store)
+            show.status(make_console(), store, price)
 
 
 @app.command()
+@doing_again
 def table(
     outputs: OutputsArgument,
     format: FormatOption = "rich",
@@ -293,6 +329,7 @@ def table(
 
 
 @app.command()
+@doing_again
 def report(
     outputs: OutputsArgument,
     out: Annotated[
@@ -355,6 +392,7 @@ def view(
 
 
 @app.command()
+@doing_again
 def figure(
     kind: FigureArgument,
     outputs: OutputsArgument,
@@ -453,6 +491,7 @@ def image(
 
 
 @export.command("images")
+@doing_again
 def export_images(
     outputs: OutputsArgument,
     to: Annotated[
@@ -491,6 +530,7 @@ def export_images(
 
 
 @app.command()
+@doing_again
 def query(
     words: Annotated[
         list[str],
@@ -521,6 +561,7 @@ def query(
         if out is None:
             with ask() as answer:
                 for piece in answer_text(answer, text_form(kind)):
+                    rereading.once()
                     sys.stdout.write(piece)
         elif kind in BINARY:
             write_answer(ask, kind, out)
@@ -529,6 +570,7 @@ def query(
 
 
 @app.command()
+@doing_again
 def compare(
     first: Annotated[
         str, typer.Argument(metavar="A", help="A sweep; with --in a model, defence or sweep there.")
@@ -578,6 +620,7 @@ def compare(
 
 
 @app.command()
+@doing_again
 def verify(output: OutputArgument, format: FormatOption = "rich") -> None:
     """Hold a sweep's results against every check: what is wrong, suspicious or worth knowing, and what to do.
 
@@ -621,8 +664,14 @@ def strengthen(
     dry_run: DryRunOption = False,
     backend: BackendOption = "ray",
     workers: WorkersOption = None,
+    min_workers: MinWorkersOption = None,
+    max_workers: MaxWorkersOption = None,
     cpus_per_worker: CpusOption = None,
     gpus_per_worker: GpusOption = None,
+    use_cpus: UseCpusOption = False,
+    memory_per_worker: MemoryOption = None,
+    resources_per_worker: ResourcesOption = None,
+    ship: ShipOption = None,
     address: AddressOption = "local",
     retry_failed: RetryOption = False,
     max_failures: MaxFailuresOption = None,
@@ -654,8 +703,14 @@ def strengthen(
                 backend=backend,
                 address=address,
                 workers=workers,
+                min_workers=min_workers,
+                max_workers=max_workers,
                 cpus_per_worker=cpus_per_worker,
                 gpus_per_worker=gpus_per_worker,
+                use_cpus=use_cpus,
+                memory_per_worker=memory_per_worker,
+                resources_per_worker=resources_per_worker,
+                ship=ship,
                 retry_failed=retry_failed,
                 max_failures=max_failures,
                 wait_for_workers=wait_for_workers,
@@ -741,6 +796,37 @@ def clean(
 
 
 @app.command()
+def compact(outputs: OutputsArgument, dry_run: DryRunOption = False, grace: GraceOption = "1h") -> None:
+    """Merge the small files of sweeps into few large ones, which tables and queries read much faster.
+
+    Sweeps may run and be read meanwhile. What has been merged goes once all of it has been found in the new
+    file and the grace is over: run the command again then. Exit codes: 0; 1 something had to be left as it
+    is; 2 bad input.
+    """
+    with user_errors():
+        from orchestrator import show_compacted
+        from orchestrator.store import compacting
+        from orchestrator.store.locate import existing_outputs, with_strengthened
+
+        seconds = parse_duration(grace, "--grace")
+        console = make_console()
+        left = 0
+        for name, store in with_strengthened(existing_outputs(outputs)).items():
+            with saying(f"compacting {name}") as say:
+                if dry_run:
+                    plan = compacting.plan_compaction(store.accepted_shards(), grace=seconds)
+                else:
+                    done = compacting.compact(store, grace=seconds, progress=say)
+            if dry_run:
+                show_compacted.plan(console, name, plan)
+                continue
+            show_compacted.done(console, name, done)
+            warn(f"{name}: shards/{one.name} stays as it is: {one.reason}" for one in done.left)
+            left += len(done.left)
+    raise typer.Exit(1 if left else 0)
+
+
+@app.command()
 def init(
     path: Annotated[str, typer.Argument(metavar="FILE", help="The grid file to write.")] = "grid.yaml",
 ) -> None:
@@ -762,9 +848,17 @@ def _load(grid: str, overrides: list[str] | None):  # type: ignore[no-untyped-de
 
 
 def _run_options(
-    output: str, *, wait_for_workers: str, unit_timeout: str | None, stop_after: str | None, **given: Any
+    output: str,
+    *,
+    wait_for_workers: str,
+    unit_timeout: str | None,
+    stop_after: str | None,
+    memory_per_worker: str | None,
+    resources_per_worker: list[str] | None,
+    ship: list[str] | None,
+    **given: Any,
 ) -> RunOptions:
-    """The options of a run, checked, from those of a command: durations as people write them."""
+    """The options of a run, checked, from those of a command: durations and sizes as people write them."""
     from orchestrator.run.options import RunOptions
 
     options = RunOptions(
@@ -772,10 +866,27 @@ def _run_options(
         wait_for_workers=parse_duration(wait_for_workers, "--wait-for-workers"),
         unit_timeout=None if unit_timeout is None else parse_duration(unit_timeout, "--unit-timeout"),
         stop_after=None if stop_after is None else parse_duration(stop_after, "--stop-after"),
+        memory_per_worker=(
+            None if memory_per_worker is None else parse_bytes(memory_per_worker, "--memory-per-worker")
+        ),
+        resources_per_worker=parse_amounts(resources_per_worker or (), "--resources-per-worker"),
+        ship=tuple(ship or ()),
         **given,
     )
     options.check()
     return options
+
+
+def _costs(prepared, cache_dir: str | None, timings: Sequence[str]):  # type: ignore[no-untyped-def]
+    """What a plan takes on each device that something like it was timed on."""
+    from orchestrator.run.history import costs
+    from orchestrator.run.options import RunOptions
+    from orchestrator.run.sweep import worker_settings
+    from orchestrator.store.locate import existing_output
+
+    options = RunOptions(output=prepared.store.location, cache_dir=cache_dir)
+    others = [existing_output(name) for name in timings]
+    return costs(prepared, cache=worker_settings(prepared, options).cache, others=others)
 
 
 def _look(prepared, data_dir: str | None, cache_dir: str | None):  # type: ignore[no-untyped-def]

@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from orchestrator import rereading
+
 if TYPE_CHECKING:
     from orchestrator.results.text.base import Format
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def doing_again(command: Callable[_P, _T]) -> Callable[_P, _T]:
+    """A command that is done again where files that it was reading have been merged and removed meanwhile."""
+    return rereading.again(command, but=(typer.Exit,))
 
 
 def text_form(name: str, *, digits: int = 1) -> Format:
@@ -41,11 +52,15 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 @contextmanager
-def saying(text: str) -> Iterator[None]:
-    """What is going on, while a person waits at a terminal: imports alone take a second."""
+def saying(text: str) -> Iterator[Callable[[str], None]]:
+    """What is going on, while a person waits at a terminal: imports alone take a second. Yields what adds to
+    that how far it is."""
     console = make_console(stderr=True)
-    with console.status(text) if console.is_terminal else nullcontext():
-        yield
+    if not console.is_terminal:
+        yield lambda more: None
+        return
+    with console.status(escape(text)) as status:
+        yield lambda more: status.update(f"{escape(text)}: {escape(more)}")
 
 
 def warn(warnings: Iterable[str]) -> None:
@@ -60,13 +75,17 @@ def warn(warnings: Iterable[str]) -> None:
 @contextmanager
 def user_errors() -> Iterator[None]:
     """What a person can mend ends in one message and its exit code, 2 for bad input, without a traceback."""
-    from orchestrator.errors import UserError
+    from orchestrator.errors import StoreError, UserError
     from workers.storage import redacted
 
     try:
         yield
         sys.stdout.flush()
     except UserError as error:
+        if rereading.due():
+            raise
+        if rereading.outdated():
+            error = StoreError(f"what was being read has been merged meanwhile: ask again ({error})")
         make_console(stderr=True).print(
             f"[bold red]error:[/] {escape(redacted(str(error)))}", highlight=False, soft_wrap=True
         )

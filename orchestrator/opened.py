@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from orchestrator import rereading
 from orchestrator.errors import LibraryError, UserError, arguments
 from orchestrator.plots import Plots
 from orchestrator.results.attacked import attacks_table
@@ -37,6 +38,8 @@ from orchestrator.store.locate import existing_outputs, read_results
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+
+_T = TypeVar("_T")
 
 _SHOWN = 20  # rows of a relation in a notebook
 
@@ -126,6 +129,8 @@ class Images:
 class Sweep:
     """One or more output folders, as they were when they were opened. Made by `robustsweep.open`.
 
+    Where `compact` has removed files that it was to read, it looks at the folders anew.
+
     Every relation has a column `sweep`, which says which of them a row is of; in a notebook it shows its
     robustness table.
     """
@@ -144,7 +149,7 @@ class Sweep:
     @property
     def cells(self) -> Relation:
         """A row for each cell of the grids as last run, in their order: accuracies, distances, calls."""
-        return Relation("cells", partial(cells_table, self._results))
+        return Relation("cells", partial(self._take, cells_table))
 
     @property
     def examples(self) -> Relation:
@@ -184,7 +189,7 @@ class Sweep:
     @property
     def transfer(self) -> Relation:
         """A row for each cell of images that were made against one victim and tried on another."""
-        return Relation("transfer", partial(transfer_table, self._results))
+        return Relation("transfer", partial(self._take, transfer_table))
 
     @property
     def transferred(self) -> Relation:
@@ -199,12 +204,12 @@ class Sweep:
     @property
     def certified_accuracy(self) -> Relation:
         """A row for each smoothed victim and L2 epsilon: what is certified, beside what attacks have left."""
-        return Relation("certified_accuracy", partial(certified_table, self._results))
+        return Relation("certified_accuracy", partial(self._take, certified_table))
 
     @property
     def attacks(self) -> Relation:
         """A row for each attack on each victim: calls spent, area under its curve, optimality."""
-        return Relation("attacks", partial(attacks_table, self._results))
+        return Relation("attacks", partial(self._take, attacks_table))
 
     @property
     def failures(self) -> Relation:
@@ -218,7 +223,7 @@ class Sweep:
         rows are taken.
         """
         checked = check_query(statement)
-        return Relation("an answer", partial(run_query, self._results, checked))
+        return self._answer("an answer", checked)
 
     def table(
         self,
@@ -236,13 +241,16 @@ class Sweep:
         what they are made `by` (sweep, model, defence, attack). UserError for a name that is not there."""
         wanted = wanted_names(dataset=dataset, model=model, defence=defence, attack=attack, norm=norm)
         with arguments():
-            tables = made(self._results, metric) if metric != "robust_accuracy" else self._tables
+            if metric == "robust_accuracy":
+                tables = self._tables
+            else:
+                tables = self._take(lambda results: made(results, metric))
             return Tables(choose(tables, wanted, several(by)), digits)
 
     @property
     def plot(self) -> Plots:
         """Figures: `plot.curves()`, `plot.heatmap()`, …"""
-        return Plots(self._results)
+        return Plots(self._take)
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write all of it as a page in HTML that stands alone, as `robustsweep report` does.
@@ -253,11 +261,14 @@ class Sweep:
         from orchestrator.report.page import write_report
 
         with arguments():
-            write_report(lambda: gather(self._stores, self._results, self.warnings), os.fspath(path))
+            write_report(
+                lambda: self._take(lambda results: gather(self._stores, results, self.warnings)),
+                os.fspath(path),
+            )
 
     def compare(self, first: str, second: str) -> Relation:
         """Two models, defences or sweeps among these, example by example: see `robustsweep.compare`."""
-        found = compare(self._results, first, second)
+        found = self._take(lambda results: compare(results, first, second))
         return Relation(f"{second} against {first}", lambda: found.rows)
 
     def images(
@@ -273,50 +284,33 @@ class Sweep:
         others (False), or all (None). Clean images are kept with them. UserError for a cell that is not
         there, or that has kept nothing.
         """
-        results, cell_id, victim_id = self._cell(cell)
-        kept = kept_images(results, [cell_id], broken=broken, n=n).get(cell_id)
-        if kept is None:
-            raise UserError(
-                f"no image of {cell_id} is kept: `keep: N` in a grid keeps the first N of each cell"
-            )
-        rows = kept.rows
-        return Images(
-            adversarial=kept.adversarial,
-            clean=kept.clean,
-            labels=_integers(rows, "label"),
-            clean_labels=_integers(rows, "clean_label"),
-            adv_labels=_integers(rows, "adv_label"),
-            clean_confidences=_floats(rows, "clean_confidence"),
-            adv_confidences=_floats(rows, "adv_confidence"),
-            broken=np.array(rows["success"].to_pylist(), bool),
-            class_names=class_names(results, victim_id),
-            positions=_integers(rows, "position"),
-            example_index=_integers(rows, "example_index"),
-        )
+        return self._take(lambda results: _images(*_found(results, cell), broken, n))
 
     def _view(self, name: str) -> Relation:
-        return Relation(name, partial(run_query, self._results, f"FROM {name}"))
+        return self._answer(name, f"FROM {name}")
+
+    def _answer(self, name: str, sql: str) -> Relation:
+        return Relation(name, lambda: self._take(lambda results: run_query(results, sql)))
+
+    def _take(self, use: Callable[[Sequence[Results]], _T]) -> _T:
+        """`use` of what the folders hold: anew, where files have been merged and removed since they were
+        opened."""
+        outdated = False
+
+        def taken() -> _T:
+            nonlocal outdated
+            if outdated:
+                self._results, _ = read_results(self._stores)
+            outdated = True
+            for one in self._results:
+                rereading.note(one)
+            return use(self._results)
+
+        return rereading.again(taken)()
 
     @cached_property
     def _tables(self) -> list[RobustnessTable]:
-        return made(self._results)
-
-    def _cell(self, cell: str | Mapping[str, Any]) -> tuple[Results, str, str]:
-        """Where a cell is, its id and its victim's."""
-        row = {"cell_id": cell} if isinstance(cell, str) else dict(cell)
-        cell_id, sweep = row.get("cell_id"), row.get("sweep")
-        found = [
-            (results, str(cell_id), results.wanted["victim_id"][place].as_py())
-            for results in self._results
-            if sweep in (None, results.sweep)
-            and (place := pc.index(results.wanted["cell_id"], cell_id).as_py()) >= 0
-        ]
-        if not found:
-            raise UserError(f'no cell "{cell_id}"; the column cell_id of `cells` has them')
-        if len(found) > 1:
-            names = ", ".join(results.sweep for results, *_ in found)
-            raise UserError(f"{cell_id} is in several sweeps: {names}; a row of `cells` says which is meant")
-        return found[0]
+        return self._take(made)
 
     def __repr__(self) -> str:
         return f"<sweep {', '.join(self.names)}: {', '.join(VIEWS)}, sql(), table(), plot, images()>"
@@ -329,6 +323,44 @@ class Sweep:
 def open_sweeps(where: Names) -> Sweep:
     """Output folders by path, URI, name in `outputs/` or glob; StoreError where there is none."""
     return Sweep(existing_outputs(several(where)))
+
+
+def _found(every: Sequence[Results], cell: str | Mapping[str, Any]) -> tuple[Results, str, str]:
+    """Where a cell is, its id and its victim's."""
+    row = {"cell_id": cell} if isinstance(cell, str) else dict(cell)
+    cell_id, sweep = row.get("cell_id"), row.get("sweep")
+    found = [
+        (results, str(cell_id), results.wanted["victim_id"][place].as_py())
+        for results in every
+        if sweep in (None, results.sweep)
+        and (place := pc.index(results.wanted["cell_id"], cell_id).as_py()) >= 0
+    ]
+    if not found:
+        raise UserError(f'no cell "{cell_id}"; the column cell_id of `cells` has them')
+    if len(found) > 1:
+        names = ", ".join(results.sweep for results, *_ in found)
+        raise UserError(f"{cell_id} is in several sweeps: {names}; a row of `cells` says which is meant")
+    return found[0]
+
+
+def _images(results: Results, cell_id: str, victim_id: str, broken: bool | None, n: int) -> Images:
+    kept = kept_images(results, [cell_id], broken=broken, n=n).get(cell_id)
+    if kept is None:
+        raise UserError(f"no image of {cell_id} is kept: `keep: N` in a grid keeps the first N of each cell")
+    rows = kept.rows
+    return Images(
+        adversarial=kept.adversarial,
+        clean=kept.clean,
+        labels=_integers(rows, "label"),
+        clean_labels=_integers(rows, "clean_label"),
+        adv_labels=_integers(rows, "adv_label"),
+        clean_confidences=_floats(rows, "clean_confidence"),
+        adv_confidences=_floats(rows, "adv_confidence"),
+        broken=np.array(rows["success"].to_pylist(), bool),
+        class_names=class_names(results, victim_id),
+        positions=_integers(rows, "position"),
+        example_index=_integers(rows, "example_index"),
+    )
 
 
 def _library(name: str, wanted_by: str) -> Any:

@@ -5,10 +5,13 @@ Their fields are documented in docs/running.md; they are added to, never renamed
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, get_args
 
+from orchestrator.plan.cost import Cost
 from orchestrator.plan.labels import labels_of, named_cell
 from orchestrator.results.schemas import LABELS
 from orchestrator.run.prepare import Prepared
@@ -52,8 +55,8 @@ def plan_rows(prepared: Prepared) -> list[PlanRow]:
     return list(rows.values())
 
 
-def plan_record(prepared: Prepared) -> dict[str, Any]:
-    """What a run would do."""
+def plan_record(prepared: Prepared, costs: Sequence[Cost] = (), price: float | None = None) -> dict[str, Any]:
+    """What a run would do, and what it would take on each device that is known."""
     plan, labels = prepared.plan, labels_of(prepared.grid)
     return {
         "grid": prepared.grid.name,
@@ -64,6 +67,7 @@ def plan_record(prepared: Prepared) -> dict[str, Any]:
         "todo": plan.open_cells,
         "units": plan.unit_count,
         "victims": {how: plan.preparations[how] for how in get_args(Preparation)},
+        "cost": [{**asdict(cost), "price": None if price is None else cost.hours * price} for cost in costs],
         "rows": [
             {
                 "model": row.victim.model.name,
@@ -89,10 +93,22 @@ def plan_record(prepared: Prepared) -> dict[str, Any]:
     }
 
 
+def hours_of_all(store: Store) -> tuple[dict[str, float], int]:
+    """What all runs into a folder have used, hours by device, and how many have said so."""
+    total: Counter[str] = Counter()
+    statuses = [store.read_status(run_id) for run_id in store.run_ids()]
+    said = [status.used for status in statuses if status and status.used]
+    for hours in said:
+        total.update(hours)
+    return dict(total), len(said)
+
+
 def status_record(store: Store) -> dict[str, Any]:
     """Where the latest run is, and whether it lives; of one that left no status, only its id is known."""
     run_id = store.run_ids()[-1]
     status = store.read_status(run_id)
     if status is None:
-        return {**{each.name: None for each in fields(Status)}, "run_id": run_id, "life": "unknown"}
-    return {**asdict(status), "life": settled_life(store, status)}
+        unknown: dict[str, Any] = {each.name: None for each in fields(Status)}
+        return {**unknown, "run_id": run_id, "life": "unknown", "used_by_all": None}
+    every, _ = hours_of_all(store)
+    return {**asdict(status), "life": settled_life(store, status), "used_by_all": every}

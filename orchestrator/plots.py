@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import arguments
@@ -21,8 +21,9 @@ class Plots:
     in inches; UserError for a name that is not there, and where there is nothing to draw.
     """
 
-    def __init__(self, results: Sequence[Results]) -> None:
-        self._results = results
+    def __init__(self, take: Callable[[Callable[[Sequence[Results]], Figure]], Figure]) -> None:
+        """`take` calls what it is given with the sweeps."""
+        self._take = take
 
     def curves(
         self,
@@ -148,7 +149,7 @@ class Plots:
     ) -> Figure:
         with arguments():
             choice = Choice(wanted=wanted, by=several(by), epsilon=epsilon, width=width)
-            return draw(kind, self._results, choice)
+            return self._take(lambda results: draw(kind, results, choice))
 
     def __repr__(self) -> str:
         return f"<figures: {', '.join(f'.{name}()' for name in map(_method, KINDS))}>"

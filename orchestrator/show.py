@@ -18,7 +18,7 @@ from rich.table import Table
 from orchestrator.clean import Removal
 from orchestrator.grid.entries import Grid
 from orchestrator.grid.numbers import number_text
-from orchestrator.overview import PlanRow, plan_rows
+from orchestrator.overview import PlanRow, hours_of_all, plan_rows
 from orchestrator.plan.labels import labels_of, named_cell
 from orchestrator.results.checks.stronger import matters
 from orchestrator.results.display import Texts, display
@@ -31,6 +31,7 @@ from orchestrator.run.progress import duration, time_left
 from orchestrator.run.status import settled_life
 from orchestrator.run.strengthen import Strengthen
 from orchestrator.run.sweep import Summary
+from orchestrator.show_costs import used
 from orchestrator.store.folder import Store
 from workers.layout import FAILURES
 from workers.unit import NO_DEFENCE, AttackSpec, Preparation, label
@@ -190,7 +191,7 @@ def _both_scales(epsilon: Fraction, grid: Grid) -> str:
     return text if width == 1 or not epsilon else f"{text} ({number_text(epsilon * width)})"
 
 
-def summary(console: Console, prepared: Prepared, result: Summary) -> None:
+def summary(console: Console, prepared: Prepared, result: Summary, price: float | None = None) -> None:
     """What came of a run: counts, failures with their reasons, where the tables are."""
     state = result.state
     location = escape((prepared.survivors_of or prepared.store).shown)
@@ -204,6 +205,8 @@ def summary(console: Console, prepared: Prepared, result: Summary) -> None:
     elif not prepared.plan.open_cells and not prepared.plan.failed_cells:
         head += "; nothing was left to run"
     console.print(f"[bold]{escape(state.grid)}[/]: {head}", highlight=False)
+    if text := used(state.usage.hours(state.seconds), price):
+        console.print(f"used {escape(text)}", highlight=False)
     if result.failures:
         console.print(f"[bold red]{_count(len(result.failures), 'unit')} failed[/]:", highlight=False)
         for failure in result.failures[:_SHOWN_FAILURES]:
@@ -291,8 +294,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def status(console: Console, store: Store) -> None:
-    """How far the latest run is, and whether it lives."""
+def status(console: Console, store: Store, price: float | None = None) -> None:
+    """How far the latest run is, whether it lives, and what all of them have used."""
     run_id = store.run_ids()[-1]
     record = store.read_status(run_id)
     if record is None:
@@ -314,11 +317,16 @@ def status(console: Console, store: Store) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_row("run", f"{run_id} of {escape(record.grid)} on {escape(record.host)}, process {record.pid}")
     table.add_row("state", words[answer])
+    if record.pool:
+        table.add_row("pool", escape(record.pool))
     if record.note:
         table.add_row("note", escape(record.note))
     table.add_row("cells", f"{record.cells_done:,} of {record.cells:,} done")
     table.add_row("units", f"{record.units_done:,} of {record.units:,} done, {record.units_failed:,} failed")
     table.add_row("time", f"{duration(record.seconds)}, last heard of {escape(record.updated_at)}")
+    hours, runs = hours_of_all(store)
+    if text := used(hours, price):
+        table.add_row("used", escape(text) + (f", by {runs:,} runs" if runs > 1 else ""))
     if answer == "live":
         if left := time_left(record.seconds_left, at_least=record.at_least):
             table.add_row("left", left.removesuffix(" left"))

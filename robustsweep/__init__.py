@@ -46,6 +46,7 @@ __all__ = [
     "__version__",
     "attack",
     "cells",
+    "compact",
     "compare",
     "load_grid",
     "open",
@@ -126,6 +127,26 @@ def query(where: Where, sql: str) -> pa.Table:
 def verify(where: Where) -> pa.Table:
     """What checks find in one or more sweeps, a row a finding, the gravest of each sweep first."""
     return open(where).checks.arrow()
+
+
+def compact(where: Where, *, grace: float = 3600.0) -> pa.Table:
+    """Merge the small files of one or more sweeps into few large ones, which is read much faster.
+
+    Sweeps may run and be read meanwhile. What has been merged is removed once all of it has been found in
+    the new file and `grace` seconds are over: call it again then. A row for each folder: how many files were
+    `merged` into how many (`into`), `removed`, are still `waiting` to be, or had to be `left` as they are,
+    and their bytes. UserError where there is no sweep.
+    """
+    import pyarrow as pa
+
+    from orchestrator.store.compacting import compact
+    from orchestrator.store.locate import existing_outputs, with_strengthened
+
+    names = [str(one) for one in ([where] if isinstance(where, str | Path) else where)]
+    stores = with_strengthened(existing_outputs(names))
+    return pa.Table.from_pylist(
+        [{"sweep": sweep, **compact(store, grace=grace).record()} for sweep, store in stores.items()]
+    )
 
 
 def compare(where: Where, first: str, second: str) -> Relation:

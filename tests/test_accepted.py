@@ -73,7 +73,7 @@ def held(infos: list[ShardInfo], weights: str) -> set[tuple[str, int]]:
 def counted(accepted: Accepted) -> Counter[tuple[str, int]]:
     return Counter(
         (row["cell_id"], position)
-        for row in accepted.coverage_rows()
+        for row in accepted.coverage_table().to_pylist()
         for position in range(row["start"], row["stop"])
     )
 
@@ -94,7 +94,9 @@ def test_each_cell_and_position_counts_once_in_any_order(infos: list[ShardInfo],
     random.shuffle(shuffled)
     again = accept(NOWHERE, shuffled, [], pins(pin))
     key = lambda row: (row["cell_id"], row["start"])  # noqa: E731
-    assert sorted(again.coverage_rows(), key=key) == sorted(accepted.coverage_rows(), key=key)
+    assert sorted(again.coverage_table().to_pylist(), key=key) == sorted(
+        accepted.coverage_table().to_pylist(), key=key
+    )
     assert again.warnings() == accepted.warnings()
 
 
@@ -103,7 +105,9 @@ def test_what_was_published_first_counts() -> None:
     accepted = accept(NOWHERE, [second, first], [], {})
     assert accepted._whole == [first]
     assert accepted._parts == [(second, {"a": [(10, 15)], "b": [(5, 15)]})]
-    seconds = {(row["cell_id"], row["start"]): row["seconds"] for row in accepted.coverage_rows()}
+    seconds = {
+        (row["cell_id"], row["start"]): row["seconds"] for row in accepted.coverage_table().to_pylist()
+    }
     assert seconds == {("a", 0): 6.0, ("a", 10): 1.5, ("b", 5): 3.0}
 
 

@@ -1,14 +1,17 @@
 """Every benchmark runs, at a size that says nothing about speed."""
 
 import importlib
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from benchmarks import (
     affinity,
+    costs,
     figures,
     layout,
     orchestration,
@@ -17,11 +20,14 @@ from benchmarks import (
     reports,
     requests,
     scales,
+    shards,
+    simulation,
     startup,
     tables,
 )
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.reading import Reading, alternate, median_ratio
+from benchmarks.reading import Child, Reading, alternate, median_ratio
+from orchestrator.cli import app
 from orchestrator.grid.load import load_grid
 from orchestrator.run.prepare import prepare
 
@@ -42,7 +48,29 @@ def check(readings: list[Reading], count: int) -> None:
 
 
 def test_planning() -> None:
-    check(planning.measure(cells=1000, repeats=1), 2)
+    check(planning.measure(cells=1000, repeats=1), 4)
+
+
+def test_simulation() -> None:
+    """Everything that can happen happens, and the scheduler comes to the end of it near what is ideal."""
+    check(simulation.measure(victims=30, units=60, large=60, machines=3), 21)
+    rough = simulation.Cluster(
+        machines=4, workers=4, victims=40, units=60, slow=0.25, failing=0.02, away=3600.0
+    )
+    outcome = simulation.simulate(rough)
+    assert outcome.units == 40 * 61
+    assert outcome.lost and outcome.copies >= outcome.won > 0 and outcome.wasted > 0
+    assert 1 <= outcome.ratio < 1.25
+    assert simulation.simulate(rough, copies=False).makespan > outcome.makespan
+
+
+def test_shards() -> None:
+    def call(arguments: Sequence[str]) -> Child:
+        return Child(1.0, 1.0, CliRunner().invoke(app, list(arguments)).exit_code)
+
+    readings = shards.measure(shards=20, size=250, repeats=1, call=call)
+    check(readings, 27)
+    assert [reading.value for reading in readings if reading.what == "files"] == [10]
 
 
 def test_requests() -> None:
@@ -69,6 +97,14 @@ def test_affinity() -> None:
 @pytest.mark.ray
 def test_orchestration() -> None:
     check(orchestration.measure(units=20, many=40, repeats=1, backend="inline"), 7)
+
+
+def test_costs() -> None:
+    """Half a second a unit, however small, is foretold too high by smaller ones, and called rough."""
+    readings = costs.measure(few=50, many=200, runner="tests.support.runners:MadeUp", backend="inline")
+    check(readings, 8)
+    values = [reading.value for reading in readings]
+    assert values[:5] == [pytest.approx(4.0), 30, pytest.approx(1.0), 30, 0]
 
 
 @pytest.mark.tf

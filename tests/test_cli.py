@@ -503,7 +503,7 @@ def test_a_pipe_is_as_wide_as_its_lines_need(finished: Path, monkeypatch: pytest
 
 def test_a_status_as_json(failed: Path, tmp_path: Path) -> None:
     record = json.loads(robustsweep("status", failed, "-f", "json").stdout)
-    assert list(record) == [*(each.name for each in fields(Status)), "life"]
+    assert list(record) == [*(each.name for each in fields(Status)), "life", "used_by_all"]
     assert (record["life"], record["state"], record["cells_done"], record["units_failed"]) == (
         "ended",
         "finished",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.code import Code, _source_hash, this_code
+from workers.code import Code, code_in, this_code
 from workers.unit import WorkerSettings
 from workers.worker import Worker
 
@@ -22,16 +22,16 @@ def test_a_changed_added_or_moved_file_is_another_source(tmp_path: Path) -> None
     (tmp_path / "attacks").mkdir()
     file = tmp_path / "attacks" / "fgsm.py"
     file.write_text("STEP = 1.0")
-    found = [_source_hash(tmp_path)]
+    found = [code_in(tmp_path).source]
     file.write_text("STEP = 0.25")
-    found.append(_source_hash(tmp_path))
+    found.append(code_in(tmp_path).source)
     file.rename(tmp_path / "fgsm.py")
-    found.append(_source_hash(tmp_path))
+    found.append(code_in(tmp_path).source)
     (tmp_path / "more.py").touch()
-    found.append(_source_hash(tmp_path))
+    found.append(code_in(tmp_path).source)
     assert len(set(found)) == 4
     (tmp_path / "notes.txt").touch()  # no code
-    assert _source_hash(tmp_path) == found[-1]
+    assert code_in(tmp_path).source == found[-1]
 
 
 @pytest.mark.parametrize(

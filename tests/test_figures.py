@@ -646,7 +646,7 @@ def test_bad_input_is_one_clear_error(kind: str, choice: dict[str, Any], message
 def test_from_python_and_in_notebooks() -> None:
     from orchestrator.plots import Plots
 
-    plot = Plots([results_of(cells())])
+    plot = Plots(lambda use: use([results_of(cells())]))
     figure = plot.curves(dataset="mnist", width=3.3)
     assert isinstance(figure, Figure) and figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
     assert isinstance(plot.heatmap(epsilon=0.1), Figure)
@@ -658,7 +658,7 @@ def test_from_python_and_in_notebooks() -> None:
 
 
 def test_python_speaks_of_arguments(tmp_path: Path) -> None:
-    sweep = Plots([results_of(cells())])
+    sweep = Plots(lambda use: use([results_of(cells())]))
     for draws, message in (
         (lambda: sweep.curves(attack="fgms"), 'attack=: found "fgms"; did you mean "fgsm"?'),
         (lambda: sweep.heatmap(epsilon=0.15), "epsilon=: found 0.15; there are: 0"),

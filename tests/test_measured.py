@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -12,13 +13,14 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from orchestrator.results.measured import MEASURED, measure, needed_columns
 from orchestrator.results.tables import cells_table
 from orchestrator.results.witnesses import unpacked
 from orchestrator.store import measures
-from orchestrator.store.accepted import Accepted, Piece
 from orchestrator.store.folder import Store
+from orchestrator.store.rows import Piece, Rows
 from tests.support.sweeps import sweep, write_grid
 from workers.shards import SCHEMA
 
@@ -127,13 +129,15 @@ def output(tmp_path: Path) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often the rows of each attack's shards are read."""
     counted: Counter[str] = Counter()
-    original = Accepted.read
+    original = Rows.tables
 
-    def read(accepted: Accepted, piece: Piece, columns: list[str]) -> pa.Table:
-        counted[piece.info.attack_id.partition("-")[0]] += 1
-        return original(accepted, piece, columns)
+    def read(
+        rows: Rows, pieces: Sequence[Piece], columns: Sequence[str]
+    ) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
+        counted.update(piece.info.attack_id.partition("-")[0] for piece in pieces)
+        return original(rows, pieces, columns)
 
-    monkeypatch.setattr(Accepted, "read", read)
+    monkeypatch.setattr(Rows, "tables", read)
     return counted
 
 

@@ -27,6 +27,7 @@ def test_what_is_exported() -> None:
         "__version__",
         "attack",
         "cells",
+        "compact",
         "compare",
         "load_grid",
         "open",

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.run.scheduler import Outcome, Scheduler, VictimWork
+from orchestrator.run.scheduler import Scheduler
+from orchestrator.run.work import Outcome, VictimWork
 from tests.support.victims import attack_spec, some_victim
 from workers.unit import Evaluation, Training, VictimSpec
 
@@ -459,3 +460,44 @@ def test_a_single_large_victim_is_shared_by_everybody_once_it_is_trained() -> No
     assert trained == {"a": 1}
     assert len(loads) == 8
     assert hours <= 0.5 + 4 + 64 / 8 + 1
+
+
+# Pools that grow, and of mixed machines
+
+
+def test_what_could_start_now_waits_for_no_training() -> None:
+    made = scheduler(victim_work("a", 5, training=True), victim_work("b", 3), workers="v")
+    assert (made.startable, made.useful) == (1 + 3, 9)
+    assert ask(made, "v") == "a/train"
+    assert (made.startable, made.useful) == (3, 1 + 8 + 1)
+    made.drain()
+    assert (made.startable, made.useful) == (0, 1)
+
+
+def test_when_all_runs_one_worker_more_is_of_use_for_what_may_fail() -> None:
+    made = scheduler(victim_work("a", 2), workers="vwx")
+    assert [ask(made, worker) for worker in "vwx"] == ["a/0", "a/1", None]
+    assert made.useful == 3
+    made.finish("v", ok=True)
+    assert made.useful == 2
+    made.finish("w", ok=False)
+    assert (made.useful, made.startable) == (1, 1)
+    assert ask(made, "x") == "a/1"
+
+
+def test_weak_workers_leave_large_victims_to_strong_ones() -> None:
+    """A CPU begins with the smallest, a GPU with the largest; at the end both are on what is left."""
+    made = scheduler(
+        *(victim_work(name, count) for name, count in [("s", 2), ("m", 4), ("l", 9)]), workers=""
+    )
+    made.join("cpu", strong=False)
+    made.join("gpu")
+    assert [ask(made, "cpu"), ask(made, "gpu")] == ["s/0", "l/0"]
+    order: dict[str, list[str]] = {"cpu": ["s"], "gpu": ["l"]}
+    for turn in range(14):  # the GPU is three times as fast
+        for worker in ("gpu", "cpu")[: 2 if turn % 3 == 2 else 1]:
+            if made.running and worker in made._running:
+                made.finish(worker, ok=True)
+            if unit := ask(made, worker):
+                order[worker] += [unit[0]] if unit[0] != order[worker][-1] else []
+    assert order == {"cpu": ["s", "m"], "gpu": ["l", "m"]}

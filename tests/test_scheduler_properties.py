@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from orchestrator.run.scheduler import Outcome, Scheduler, VictimWork
+from orchestrator.run.scheduler import Scheduler
+from orchestrator.run.work import Outcome, VictimWork
 from tests.support.victims import attack_spec, some_victim
 from workers.unit import Evaluation, Training, VictimSpec
 
@@ -29,6 +30,7 @@ class Truth:
     charged: int = 0
     losses: int = 0
     failed_on: str | None = None
+    blamed: bool = False  # one of two that ran it has failed so that it counts
 
 
 @dataclass
@@ -37,10 +39,12 @@ class Model:
 
     units: list[Truth]
     after: dict[str, frozenset[str]]  # the victims whose trainings must have ended before a victim's units
+    efforts: dict[str, float]  # of each victim's training
     workers: dict[str, list[str]] = field(
         default_factory=dict
     )  # the victims each live worker held, latest last
     on: dict[str, str | None] = field(default_factory=dict)  # the victim each live worker is on
+    weak: set[str] = field(default_factory=set)  # live workers
     runs: dict[str, Truth] = field(default_factory=dict)
 
     def of(self, victim: str, state: str) -> list[Truth]:
@@ -73,9 +77,14 @@ class Model:
             and (self.trained(t.victim) if not t.trains else not self.busy(t.network))
         ]
 
-    def urgency(self, victim: str) -> tuple[float, int]:
+    def urgency(self, victim: str, weak: bool) -> tuple[float, float, int]:
         waiting, on = len(self.of(victim, "waiting")), list(self.on.values()).count(victim)
-        return (waiting / on if on else math.inf, waiting)
+        networks = {t.network for t in self.units if t.victim == victim and t.trains}
+        done = any(t.trains and t.state == "done" and t.network in networks for t in self.units)
+        effort = 0.0 if done or not networks else self.efforts[victim]
+        if weak and not on:
+            return (math.inf, -effort, -waiting)
+        return (waiting / on if on else math.inf, effort, waiting)
 
     def allowed(self, worker: str) -> list[Truth]:
         """The units that the policy lets this worker have; empty only when none could start at all."""
@@ -87,8 +96,8 @@ class Model:
         if held:
             victims = {held[-1]}
         elif victims:
-            most = max(map(self.urgency, victims))
-            victims = {victim for victim in victims if self.urgency(victim) == most}
+            urgency = {victim: self.urgency(victim, worker in self.weak) for victim in victims}
+            victims = {victim for victim in victims if urgency[victim] == max(urgency.values())}
         allowed = []
         for victim in victims:
             of_victim = [t for t in candidates if t.victim == victim]
@@ -102,7 +111,13 @@ class Sweep(RuleBasedStateMachine):
 
     @initialize(
         victims=st.lists(
-            st.tuples(st.booleans(), st.integers(0, 8), st.integers(0, 2), st.sets(st.integers(0, 3))),
+            st.tuples(
+                st.booleans(),
+                st.integers(0, 8),
+                st.integers(0, 2),
+                st.sets(st.integers(0, 3)),
+                st.sampled_from([0.0, 1.0, 2.0]),
+            ),
             max_size=5,
         ),
         max_attempts=st.integers(1, 3),
@@ -112,7 +127,7 @@ class Sweep(RuleBasedStateMachine):
     )
     def start(
         self,
-        victims: list[tuple[bool, int, int, set[int]]],
+        victims: list[tuple[bool, int, int, set[int], float]],
         max_attempts: int,
         max_losses: int,
         drain_after: int | None,
@@ -124,7 +139,8 @@ class Sweep(RuleBasedStateMachine):
         self.generated: set[str] = set()
         units, work = [], []
         after: dict[str, frozenset[str]] = {}
-        for number, (trains, count, shared, earlier) in enumerate(victims):
+        efforts: dict[str, float] = {}
+        for number, (trains, count, shared, earlier, effort) in enumerate(victims):
             name, network = f"victim-{number}", f"network-{shared}"
             spec = replace(some_victim(name), network_id=network)
             training = Training(f"{name}/train", spec) if trains else None
@@ -132,9 +148,10 @@ class Sweep(RuleBasedStateMachine):
                 units.append(Truth(training.unit_id, name, network, trains=True, place=-1))
             units += [Truth(f"{name}/{i}", name, network, trains=False, place=i) for i in range(count)]
             after[name] = frozenset(f"victim-{other}" for other in earlier if other < number)
-            work.append(VictimWork(name, training, self.generate(spec, count), count, after[name]))
+            efforts[name] = effort
+            work.append(VictimWork(name, training, self.generate(spec, count), count, after[name], effort))
         self.by_id = {truth.unit_id: truth for truth in units}
-        self.model = Model(units, after)
+        self.model = Model(units, after, efforts)
         self.scheduler = Scheduler(work, max_attempts=max_attempts, max_losses=max_losses)
         for worker in sorted(workers):
             self.add(worker)
@@ -145,14 +162,18 @@ class Sweep(RuleBasedStateMachine):
             self.generated.add(unit.unit_id)
             yield unit
 
-    def add(self, worker: str) -> None:
-        self.scheduler.join(worker)
+    def add(self, worker: str, *, strong: bool = True) -> None:
+        self.scheduler.join(worker, strong=strong)
+        self.model.weak -= {worker}
+        self.model.weak |= set() if strong else {worker}
         self.model.workers[worker] = []
         self.model.on[worker] = None
 
     def ask(self, worker: str) -> None:
         model = self.model
+        startable = self.scheduler.startable
         unit = self.scheduler.next_unit(worker)
+        assert (startable > 0) == (unit is not None)
         allowed = [] if self.drained else model.allowed(worker)
         if unit is None:
             assert not allowed, f"{worker} idles, though it could run {allowed}"
@@ -161,6 +182,10 @@ class Sweep(RuleBasedStateMachine):
         truth = self.by_id[unit.unit_id]
         assert isinstance(unit, Training) == truth.trains
         truth.state = "running"
+        self.begin(worker, truth)
+
+    def begin(self, worker: str, truth: Truth) -> None:
+        model = self.model
         model.runs[worker] = truth
         model.on[worker] = truth.victim
         model.workers[worker] = [v for v in model.workers[worker] if v != truth.victim] + [truth.victim]
@@ -168,13 +193,23 @@ class Sweep(RuleBasedStateMachine):
     def check(self, outcome: Outcome | None, truth: Truth, worker: str, *, ok: bool, charged: bool) -> None:
         """Compare an outcome with what it should have been, and update the model."""
         assert outcome is not None
-        assert (outcome.unit.unit_id, outcome.attempt) == (truth.unit_id, truth.charged + 1)
+        assert outcome.unit.unit_id == truth.unit_id
+        others = [other for other, runs in self.model.runs.items() if runs is truth]
+        if truth.state != "running":  # the other was first
+            assert (outcome.state, outcome.also) == ("copy", None)
+            return
+        assert (outcome.attempt, outcome.also) == (truth.charged + 1, others[0] if others else None)
+        if not ok and others:
+            truth.failed_on, truth.blamed = worker, truth.blamed or charged
+            assert (outcome.state, outcome.skipped) == ("copy", 0)
+            return
         skipped = 0
         if ok:
             truth.state = expected = "done"
         else:
-            if charged or truth.losses == self.max_losses:
+            if charged or truth.blamed or truth.losses == self.max_losses:
                 truth.charged += 1
+                truth.blamed = False
             else:
                 truth.losses += 1
             final = truth.charged == self.max_attempts
@@ -186,10 +221,10 @@ class Sweep(RuleBasedStateMachine):
                     skipped += 1
         assert (outcome.state, outcome.skipped) == (expected, skipped)
 
-    @rule(worker=st.sampled_from(NAMES))
-    def join(self, worker: str) -> None:
+    @rule(worker=st.sampled_from(NAMES), strong=st.booleans())
+    def join(self, worker: str, strong: bool) -> None:
         if worker not in self.model.workers:
-            self.add(worker)
+            self.add(worker, strong=strong)
 
     @rule()
     def everybody_asks(self) -> None:
@@ -201,6 +236,20 @@ class Sweep(RuleBasedStateMachine):
     @rule(data=st.data())
     def one_asks(self, data: st.DataObject) -> None:
         self.ask(data.draw(st.sampled_from([w for w in self.model.workers if w not in self.model.runs])))
+
+    @precondition(lambda self: 0 < len(self.model.runs) < len(self.model.workers))
+    @rule(data=st.data())
+    def copies(self, data: st.DataObject) -> None:
+        model = self.model
+        worker = data.draw(st.sampled_from([w for w in model.workers if w not in model.runs]))
+        of = data.draw(st.sampled_from([*model.runs, *NAMES]))
+        unit, truth = self.scheduler.copy(worker, of), model.runs.get(of)
+        pointless = truth is None or truth.state != "running" or truth.trains or self.drained
+        if pointless or list(model.runs.values()).count(truth) > 1 or truth.failed_on == worker:
+            assert unit is None
+        else:
+            assert unit is not None and unit.unit_id == truth.unit_id
+            self.begin(worker, truth)
 
     @precondition(lambda self: self.model.runs)
     @rule(data=st.data(), ok=st.booleans())
@@ -240,7 +289,9 @@ class Sweep(RuleBasedStateMachine):
         for state in ("waiting", "running", "done", "failed"):
             assert getattr(scheduler, state) == model.count(state), state
         assert scheduler.waiting + scheduler.running + scheduler.done + scheduler.failed == scheduler.total
-        assert scheduler.finished == (not model.runs and (self.drained or not model.count("waiting")))
+        assert scheduler.startable == (0 if self.drained else len(model.startable()))
+        idle = not model.count("running")  # what others have done runs on, and nobody waits for it
+        assert scheduler.finished == (idle and (self.drained or not model.count("waiting")))
 
     @invariant()
     def nothing_is_generated_ahead(self) -> None:

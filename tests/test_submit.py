@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -393,6 +394,68 @@ def test_ranges_and_volumes() -> None:
     for wrong in (["a:x"], [":/x"], ["a:/x", "a:/y"], ["a:/x", "b:/x"]):
         with pytest.raises(UserError, match="--volume"):
             parse_volumes(wrong)
+
+
+# -- a job of Ray -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_grid(grid: str) -> str:
+    """A grid that names a module beside it, which imports another one."""
+    Path("my_nets.py").write_text("from my_width import WIDTH\n\ndef build(**options):\n    return WIDTH\n")
+    Path("my_width.py").write_text("WIDTH = 32\n")
+    Path("unrelated.py").write_text("raise AssertionError\n")
+    Path(grid).write_text(yaml.safe_dump({**GRID, "models": [{"name": "own", "factory": "my_nets:build"}]}))
+    return grid
+
+
+def test_a_job_of_ray_has_all_that_it_needs_in_one_folder(
+    own_grid: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{machine.programs}:{os.environ['PATH']}")
+    machine.program("ray", "printf '\\033[32msubmitted\\033[39m'")
+    output = str(machine.folder / "out")
+    words = ["--address", "http://head:8265", "--", "-o", output, "--set", "examples=7"]
+    said = submit("ray", own_grid, *words)
+    assert said.strip() == "wrote robustsweep-mine.job; submitted"
+    (call,) = machine.calls
+    assert call == (
+        "ray job submit --address http://head:8265 --no-wait --working-dir robustsweep-mine.job -- "
+        f"python -m robustsweep run mine.yaml -o {output} --set examples=7 --address auto"
+    )
+    folder = Path("robustsweep-mine.job")
+    there = {path.name for path in folder.iterdir()}
+    assert {"mine.yaml", "my_nets.py", "my_width.py", "workers", "orchestrator", "robustsweep"} <= there
+    assert "unrelated.py" not in there
+    # What runs there is what lies there.
+    planned = subprocess.run(
+        [sys.executable, "-c", "import workers, my_width; print(workers.__path__[0], my_width.WIDTH)"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert planned.stdout.split() == [str(folder.resolve() / "workers"), "32"]
+
+    submit("ray", own_grid, *words)  # again: the folder is this command's own, and is filled anew
+    assert len(machine.calls) == 2
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(own_grid: str) -> None:
+    Path("mine").mkdir()
+    Path("mine", "precious").touch()
+    error = submit("ray", own_grid, "--out", "mine", "--", "-o", "s3://b/x", code=2)
+    assert "--out: mine is there, and no job's folder" in error
+    assert Path("mine", "precious").exists()
+
+
+def test_an_output_that_goes_with_the_job_is_refused(own_grid: str) -> None:
+    assert "--output: found outputs/mine, which goes with the folder of the job" in submit(
+        "ray", own_grid, code=2
+    )
+    printed = submit("ray", own_grid, "--dry-run", "--", "-o", "s3://b/x")
+    assert printed.startswith("ray job submit --no-wait --working-dir robustsweep-mine.job -- python -m")
+    assert not Path("robustsweep-mine.job").exists()
 
 
 # -- deploy/ ----------------------------------------------------------------------------------------------

@@ -18,8 +18,7 @@ import pytest
 from orchestrator.errors import BackendError, StoreError, UserError
 from orchestrator.grid.load import load_grid
 from orchestrator.results.tables import cells_table
-from orchestrator.run.backends import Backend, Event, Notice, make_backend
-from orchestrator.run.options import RunOptions
+from orchestrator.run.backends import Event, Notice
 from orchestrator.run.prepare import prepare
 from orchestrator.run.sweep import Summary
 from orchestrator.store.folder import Store
@@ -227,21 +226,6 @@ def test_what_is_reported_done_but_is_not_in_the_folder_is_not_done(grid: Path, 
     assert times_counted(rows(output)) == {1: 200}
 
 
-@pytest.mark.parametrize(("place", "option"), [("output", "--output"), ("cache", "--cache-dir")])
-def test_a_worker_that_does_not_see_the_drivers_storage_does_not_start(
-    grid: Path, output: Path, place: str, option: str
-) -> None:
-    def misled(options: RunOptions, settings: WorkerSettings, **rest: Any) -> Backend:
-        return make_backend(options, replace(settings, **{place: f"{output}-own"}), **rest)
-
-    message = f"is not the {option} that the driver writes to: name storage that is the same"
-    with pytest.raises(BackendError, match=message):
-        sweep(grid, output, pool=misled)
-    assert not (output / "shards").exists() and list(output.parent.rglob("*.tmp")) == []
-    assert sweep(grid, output).exit_code == 0
-    assert list(output.parent.rglob("*.tmp")) == []
-
-
 def test_a_cache_that_cannot_be_written_to_is_said_before_anything_runs(grid: Path, output: Path) -> None:
     grid.with_name("file").touch()
     with pytest.raises(StoreError, match=r"cannot write to the cache of victims, .*file/victims"):
@@ -333,7 +317,7 @@ def test_a_worker_that_retires_is_replaced_uncharged(scripted, output: Path) -> 
 
 def test_a_unit_that_hangs_is_ended_and_charged(scripted, output: Path) -> None:  # type: ignore[no-untyped-def]
     summary, backend = scripted(
-        lambda u, n, b: None if u.start == 0 and n == 1 else b.runner(u), backend="ray", unit_timeout=60.0
+        lambda u, n, b: None if n == 1 else b.runner(u), ["slice=100"], backend="ray", unit_timeout=60.0
     )
     assert (summary.exit_code, summary.state.retries, len(backend.killed)) == (0, 1, 1)
     [record] = failures(output)

@@ -80,7 +80,7 @@ class Busy:
             return original(folder, name, *rest)
 
         patch.setattr(Folder, what, read)
-        self.slept = pauses(patch, "orchestrator.store.folder")
+        self.slept = pauses(patch, "orchestrator.store.listing")
 
 
 def test_an_error_that_passes_is_waited_for(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,7 @@ def test_what_happens_is_told_in_order(tmp_path: Path) -> None:
     assert failed["error"] == told[9]["reason"] == "its process died" and told[9]["charged"]
     done = [one for one in told if one["event"] == "unit_finished"]
     assert [one["kind"] for one in done] == ["training", "attack", "attack"]
+    assert not any(one["copy"] for one in done)
     assert done[1]["rows"] == 100 and done[1]["phases"] == {} and done[1]["seconds"] >= 0
     last = told[-1]
     assert (last["state"], last["units_done"], last["cells_done"]) == ("finished", 3, 2)

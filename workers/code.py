@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from workers.version import VERSION
-
 _LIBRARIES = ("tensorflow", "keras", "numpy")
+_NAMED = 3  # files that differ are named, so many at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """The version, a hash of the source of `workers`, and the libraries that decide the bits of a result."""
+    """The version, the source of `workers`, and the libraries that decide the bits of a result."""
 
     version: str
-    source: str  # SHA-256
+    source: str  # SHA-256 over `files`
+    files: tuple[tuple[str, str], ...] = ()  # (path below `workers`, SHA-256), sorted
     libraries: tuple[tuple[str, str], ...]  # (name, version)
 
     def differences(self, other: Code) -> list[str]:
@@ -27,7 +28,10 @@ class Code:
         if self.version != other.version:
             found.append(f"robustsweep {self.version}, not {other.version}")
         if self.source != other.source:
-            found.append(f"other source files ({self.source[:8]}, not {other.source[:8]})")
+            files = sorted({name for name, _ in set(self.files) ^ set(other.files)})
+            more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+            named = f": {', '.join(files[:_NAMED])}{more}" if files else ""
+            found.append(f"other source files ({self.source[:8]}, not {other.source[:8]}{named})")
         theirs = dict(other.libraries)
         found += [
             f"{name} {version}, not {theirs.get(name, 'any')}"
@@ -40,21 +44,26 @@ class Code:
 @cache
 def this_code() -> Code:
     """The code of this process; nothing of it is imported for that."""
+    return code_in(Path(__file__).parent)
+
+
+def code_in(folder: Path) -> Code:
+    """The code of a process whose package `workers` lies in a folder.
+
+    A preflight sends this function, as it is here, to machines whose own may be another.
+    """
+    files = tuple(
+        (file.relative_to(folder).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest())
+        for file in sorted(folder.rglob("*.py"))
+    )
+    version = folder / "version.py"
+    declared = re.search(r'^VERSION = "(.*)"', version.read_text(), re.M) if version.is_file() else None
     return Code(
-        version=VERSION,
-        source=_source_hash(Path(__file__).parent),
+        version=declared[1] if declared else "of no version",
+        source=hashlib.sha256("".join(f"{name} {sha256}\n" for name, sha256 in files).encode()).hexdigest(),
+        files=files,
         libraries=tuple((name, _version(name)) for name in _LIBRARIES),
     )
-
-
-def _source_hash(folder: Path) -> str:
-    """Over the names and texts of all Python files below a folder."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.py")):
-        text = file.read_bytes()
-        digest.update(f"{file.relative_to(folder).as_posix()} {len(text)}\n".encode())
-        digest.update(text)
-    return digest.hexdigest()
 
 
 def _version(package: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from workers.pins import Pinned, pin, read_pin
 from workers.probes import find_probes, publish_probes
 from workers.probing import probe
 from workers.runtime import device_name, library_versions, set_up_tensorflow
-from workers.shards import publish_shard
+from workers.shards import device_text, publish_shard
 from workers.storage import Folder
 from workers.transfer import Tried, made_against
 from workers.unit import (
@@ -62,24 +63,30 @@ class Evaluator:
         )
         self._manifests: dict[str, Manifest] = {}  # of victims without a defence that were held here
         self._datasets: LRUCache[str, datasets.Dataset] = LRUCache(_DATASETS)
+        device = device_name()
+        self._device = device_text(device, settings.gpus)
+        self._devices = settings.gpus or float(settings.cpus)
         self._provenance = {
             **settings.provenance,
             "run_id": settings.run_id,
             "host": socket.gethostname(),
-            "device": device_name(),
+            "device": device,
             "cpus": settings.cpus,
             "gpus": settings.gpus,
             "versions": library_versions(),
         }
 
     def __call__(self, unit: Unit) -> Done:
-        """Run a unit.
+        """Run a unit, and say on what.
 
         Of a transfer, what was measured on one target is published before the next is begun.
 
         Raises DatasetError, ArchitectureError, TrainingError, DefenceError, CacheError, DataMismatchError,
         WeightsMismatchError or AttackError, and whatever a user's own code raises.
         """
+        return replace(self._run(unit), device=self._device, devices=self._devices)
+
+    def _run(self, unit: Unit) -> Done:
         clock, begun = Clock(), time.perf_counter()
         victim, trained = self._victim(unit.victim)
         clock.phases["train" if trained else "load"] = time.perf_counter() - begun

@@ -86,6 +86,32 @@ def identity(factory: Factory) -> Identity:
     return {"source": hashlib.sha256(text.encode()).hexdigest()}
 
 
+def needed(named: Iterable[str], places: Sequence[str], *, but: Iterable[str] = ()) -> dict[str, list[Path]]:
+    """By place, the modules and packages there that objects of the user's come from, with all that these
+    import of what lies there: a file or a folder each. What is imported by other means than by `import` is
+    not seen, and names in `but` are left out.
+
+    Raises ValueError as `find` does.
+    """
+    waiting = [factory.partition(":")[0].partition(".")[0] for factory in named if find(factory, places)]
+    every: dict[str, list[Path]] = {}
+    seen = {*waiting, *but}
+    while waiting:
+        top = waiting.pop()
+        spec = PathFinder.find_spec(top, list(places))
+        if spec is None or _elsewhere(top, spec, places):  # it is installed, and no business of ours
+            continue
+        for source in [spec.origin] if spec.origin else spec.submodule_search_locations or []:
+            root = Path(source).parent if Path(source).name == "__init__.py" else Path(source)
+            place = next(place for place in places if root.parent.samefile(place))
+            every.setdefault(place, []).append(root)
+            for file in [root] if root.is_file() else root.rglob("*.py"):
+                new = _imported(file) - seen
+                seen |= new
+                waiting.extend(new)
+    return every
+
+
 # -- in a worker ------------------------------------------------------------------------------------------
 
 
@@ -213,6 +239,17 @@ def _sources(spec: ModuleSpec | None) -> list[str]:
         return []
     paths = [spec.origin] if spec.origin else spec.submodule_search_locations or []
     return [os.path.realpath(path) for path in paths]
+
+
+def _imported(file: Path) -> set[str]:
+    """The top-level names that a file imports, wherever in it; none of one that cannot be read as Python."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return set()
+    names = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.partition(".")[0] for name in [*names, *(node.module or "" for node in froms)]}
 
 
 def _targets(node: ast.stmt) -> list[str]:

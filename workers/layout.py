@@ -4,11 +4,13 @@
 OUTPUT                                                  CACHE
 grid.yaml               the grid as last run            <victim>/<sha256>.weights.h5
 shards/<victim>/<attack>.<start>-<stop>.<uuid>.parquet  <victim>/<sha256>.json   its manifest
+shards/<victim>/merged.<uuid>.parquet   many of them in one
                                                         <victim>/training.npz    how far its training is
 pins/<victim>.<sha256>.json   the weights whose shards count
 probes/<victim>.<sha256>.json what the victim of these weights is like to attack
 index/<uuid>.parquet    what shard footers say, so that they need not be read again
 measured/<uuid>.parquet what cells came to, so that their rows need not be read again
+removals/<uuid>.json    the last time that files were removed from shards/, merged ones
 failures/<run>/<uuid>.json    one record for each attempt that failed
 runs/<run>/             cells.parquet, run.json, grid.yaml, status.json, events.jsonl, logs/, training/
 tables/                 cells.parquet, checks.parquet, robustness.csv, robustness.md
@@ -28,6 +30,7 @@ PINS = "pins"
 PROBES = "probes"
 INDEX = "index"
 MEASURED = "measured"
+REMOVALS = "removals"
 FAILURES = "failures"
 RUNS = "runs"
 TABLES = "tables"
@@ -41,6 +44,15 @@ _CACHED = re.compile(r"([0-9a-f]{64})\.(json|weights\.h5)")
 def new_shard(victim_id: str, attack_id: str, start: int, stop: int) -> str:
     """Below `SHARDS`; never the same twice."""
     return f"{victim_id}/{attack_id}.{start}-{stop}.{uuid.uuid4().hex}.parquet"
+
+
+def new_merged(victim_id: str) -> str:
+    """Below `SHARDS`; never the same twice."""
+    return f"{victim_id}/merged.{uuid.uuid4().hex}.parquet"
+
+
+def new_removal() -> str:
+    return f"{REMOVALS}/{uuid.uuid4().hex}.json"
 
 
 def pin(victim_id: str, weights: str) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from workers import attacks, metrics
 from workers.attacks.base import Attack, AttackError, AttackResult
 from workers.flags import Flag
+from workers.network import TRACING
 from workers.norms import NORMS, Images
 from workers.rounding import rounded_within
 from workers.shards import DIMENSIONS, MEASURES, SCHEMA, dimensions
@@ -35,17 +36,20 @@ Columns = dict[str, "np.ma.MaskedArray[Any, Any]"]
 
 @dataclass
 class Clock:
-    """Seconds per phase of a unit."""
+    """Seconds per phase of a unit; tracing is one, whatever it was traced for."""
 
     phases: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        begun = time.perf_counter()
+        begun, before = time.perf_counter(), TRACING.seconds
         try:
             yield
         finally:
-            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - begun
+            traced = TRACING.seconds - before
+            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - begun - traced
+            if traced:
+                self.phases["trace"] = self.phases.get("trace", 0.0) + traced
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,16 @@ _PROBES = 8
 _CALLS = 5  # by which answers are compared: what is random may not show in two
 _GENERATOR_STATES = ("seed_generator_state", "StateVar")
 """The names of the variables that Keras' and TensorFlow's generators keep their state in."""
+
+
+@dataclass
+class Tracing:
+    """How long this process has traced functions of models."""
+
+    seconds: float = 0.0
+
+
+TRACING = Tracing()
 
 
 class NoGradientError(RuntimeError):
@@ -218,11 +229,12 @@ class Network:
         """Outputs of a traced function for all images; `size`: of every batch, the last one padded to it."""
         import tensorflow as tf
 
-        known = function.experimental_get_tracing_count()
+        known, begun = function.experimental_get_tracing_count(), time.perf_counter()
         # Called without tf.function's own look at its arguments: that is a tenth of a small network's call.
         call = function.get_concrete_function()
         if not known:
             self._limit(call.graph)
+            TRACING.seconds += time.perf_counter() - begun
         total, start, outputs = len(inputs[0]), 0, []
         while start < total:
             most = min(size or self.batch_size, self.batch_size)

@@ -19,6 +19,8 @@ def set_up_tensorflow(*, cpus: int, gpus: float) -> None:
 
     `gpus`: 0 hides all of them; a whole number grows as needed; a fraction is a hard limit on one. A process
     that has used TensorFlow before keeps the settings it has.
+
+    Raises RuntimeError where TensorFlow sees fewer GPUs than the worker was given.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow leaves oneDNN off on processors that it does not know, where convolutions then take up to
@@ -34,6 +36,8 @@ def set_up_tensorflow(*, cpus: int, gpus: float) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(cpus)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         devices = tf.config.list_physical_devices("GPU")
+        if len(devices) < gpus:
+            raise MissingGpuError(_missing_gpus(gpus, len(devices), tf.test.is_built_with_gpu_support()))
         if gpus == 0:
             tf.config.set_visible_devices([], "GPU")
         elif gpus < 1 and devices:
@@ -42,8 +46,27 @@ def set_up_tensorflow(*, cpus: int, gpus: float) -> None:
         else:
             for device in devices:
                 tf.config.experimental.set_memory_growth(device, True)
+    except MissingGpuError:
+        raise
     except RuntimeError:  # TensorFlow is running already
         return
+
+
+class MissingGpuError(RuntimeError):
+    """Ray has given a worker a GPU that TensorFlow does not see."""
+
+
+def _missing_gpus(given: float, seen: int, built_for_gpus: bool) -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+    why = (
+        "its driver or CUDA libraries are missing there (pip install 'tensorflow[and-cuda]', nvidia-smi)"
+        if built_for_gpus
+        else "this TensorFlow is built without GPU support"
+    )
+    return (
+        f"Ray gives this worker {given:g} GPU{'s' if given > 1 else ''}, TensorFlow sees {seen} "
+        f"(CUDA_VISIBLE_DEVICES: {visible}): {why}; --gpus-per-worker 0 does without"
+    )
 
 
 def _keep_freed_memory() -> None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, cast, get_args
 
 import pyarrow as pa
@@ -115,8 +116,16 @@ _SINCE = {
 """The schema version that a column came with, where it was not the first: earlier shards lack it."""
 
 
+SETUP = ("load", "train", "trace")
+"""The phases of a unit that are not work on its examples: they do not grow with them."""
+
+
 class InvalidShardError(Exception):
     """A file among the shards that is not one of ours, whole and readable; the message says why."""
+
+
+class LaterShardError(InvalidShardError):
+    """A file that a later robustsweep wrote: it may be whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,39 @@ class ShardInfo:
     kind: Kind = "attack"
     source_id: str = ""  # of a transfer: the victim that its images were made against, and its weights
     source_weights: str = ""
+    setup: float = 0.0  # of the seconds: to load or train the victim, and to trace its functions
+    visible: float = 0.0  # of the seconds: to measure visibility, which only the first positions have
+    cpus: int = 1  # that the worker had
+    gpus: float = 0.0
+    attacked: int | None = None  # how many examples, where it was not all of them
+    # The file that has its rows since it was merged with others, and how many rows are before its own there;
+    # "" where it is a file by itself.
+    file: str = ""
+    offset: int = 0
+
+    @property
+    def path(self) -> str:
+        """The file that its rows are read from, below the output folder's `shards/`."""
+        return self.file or self.name
+
+    @property
+    def rows(self) -> int:
+        return (self.stop - self.start) * len(self.cells)
+
+    @property
+    def on(self) -> str:
+        """The device, with its kind."""
+        return device_text(self.device, self.gpus)
+
+    @property
+    def devices(self) -> float:
+        """How many of its device the worker had."""
+        return self.gpus or float(self.cpus)
+
+
+def device_text(device: str, gpus: float) -> str:
+    """A device with its kind, as everything that counts hours calls it: "AMD EPYC (CPU)"."""
+    return f"{device or 'unknown'} ({'GPU' if gpus else 'CPU'})"
 
 
 def dimensions(victim: VictimSpec, attack: AttackSpec, cell_id: str, epsilon: float) -> dict[str, Any]:
@@ -237,21 +279,51 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
     Raises InvalidShardError for an empty, truncated or foreign file, a later schema, or a footer that
     disagrees with the file's name or row count; OSError where it cannot be read, which says nothing of it.
     """
+    return shard_of(open_footer(shards, name, size=size), name=name, size=size, mtime_ns=mtime_ns)
+
+
+def open_footer(shards: Folder, name: str, *, size: int) -> pq.ParquetFile:
+    """What the end of a file says of it; its rows are not there. InvalidShardError, OSError."""
     if size == 0:
         raise InvalidShardError("the file is empty")
     metadata = None if shards.is_local else _metadata(shards, name, size)
     tail = b"" if metadata else _parquet_tail(shards, name)
     try:
-        parquet = pq.ParquetFile(pa.BufferReader(tail), metadata=metadata)
-        schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+        return pq.ParquetFile(pa.BufferReader(tail), metadata=metadata)
     except (pa.ArrowException, OSError) as error:  # from memory: it is the bytes that are wrong
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidShardError(f"not a readable Parquet file: {reason}") from error
+
+
+def shard_of(parquet: pq.ParquetFile, *, name: str, size: int, mtime_ns: int) -> ShardInfo:
+    """The shard that is a file by itself, which its footer speaks of; InvalidShardError where it is none."""
+    schema = parquet.schema_arrow
     raw = (schema.metadata or {}).get(FOOTER_KEY)
     if raw is None:
         raise InvalidShardError("a Parquet file, but not one that robustsweep wrote")
     try:
         footer = json.loads(raw)
+    except ValueError as error:
+        raise InvalidShardError(f"its footer lacks or garbles {error}") from error
+    info, version = footer_info(footer, name=name, size=size, mtime_ns=mtime_ns)
+    if not schema.equals(_schema(info.kind, version)):
+        raise InvalidShardError("its columns are not those of a shard")
+    if (rows := parquet.metadata.num_rows) != info.rows:
+        raise InvalidShardError(
+            f"{rows} rows, but its footer promises {info.stop - info.start} × {len(info.cells)}"
+        )
+    return info
+
+
+@cache
+def _schema(kind: Kind, version: int) -> pa.Schema:
+    return pa.schema([column for column in SCHEMAS[kind] if _SINCE.get(column.name, 1) <= version])
+
+
+def footer_info(footer: Any, *, name: str, size: int, mtime_ns: int) -> tuple[ShardInfo, int]:
+    """What the footer of the shard of a name says, and its schema version; InvalidShardError where it lacks
+    something, or cannot be true."""
+    try:
         version = int(footer["schema_version"])
         info = ShardInfo(
             name=name,
@@ -271,23 +343,22 @@ def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Shard
             kind=_kind(footer.get("kind", "attack")),
             source_id=str(footer.get("source_id", "")),
             source_weights=str(footer.get("source_weights", "")),
+            setup=float(sum(footer["phases"].get(phase, 0.0) for phase in SETUP)),
+            visible=float(footer["phases"].get("perceptibility", 0.0)),
+            cpus=int(footer["provenance"].get("cpus", 1)),
+            gpus=float(footer["provenance"].get("gpus", 0.0)),
+            attacked=None if footer.get("attacked") is None else int(footer["attacked"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
     if not 1 <= version <= SCHEMA_VERSION:
-        raise InvalidShardError(f"schema version {version}, this robustsweep reads 1 to {SCHEMA_VERSION}")
-    expected = pa.schema([column for column in SCHEMAS[info.kind] if _SINCE.get(column.name, 1) <= version])
-    if not schema.remove_metadata().equals(expected):
-        raise InvalidShardError("its columns are not those of a shard")
+        kind = LaterShardError if version > SCHEMA_VERSION else InvalidShardError
+        raise kind(f"schema version {version}, this robustsweep reads 1 to {SCHEMA_VERSION}")
     if not (0 <= info.start < info.stop and 0 < len(set(info.cells)) == len(info.cells)):
         raise InvalidShardError(f"its footer promises [{info.start}, {info.stop}) of cells {info.cells}")
-    if rows != (info.stop - info.start) * len(info.cells):
-        raise InvalidShardError(
-            f"{rows} rows, but its footer promises {info.stop - info.start} × {len(info.cells)}"
-        )
     if not name.startswith(f"{info.victim_id}/"):
         raise InvalidShardError(f"it belongs to victim {info.victim_id}, not to this folder")
-    return info
+    return info, version
 
 
 def _kind(recorded: object) -> Kind:

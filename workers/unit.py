@@ -331,6 +331,8 @@ class Done:
     rows: int = 0
     trained: bool = False  # a training that really trained, rather than found its victim cached
     phases: Mapping[str, float] = field(default_factory=dict)  # seconds per phase
+    device: str = ""  # that the worker is on, "AMD EPYC (CPU)", and how many of them it has
+    devices: float = 1.0
     retire: bool = False  # the worker holds more memory than it may: replace it, uncharged
 
 
@@ -366,7 +368,9 @@ class WorkerSettings:
     memory_limit: int | None = None  # bytes of resident memory above which a worker retires
     python_path: tuple[str, ...] = ()  # where the user's own modules are importable from, the first first
     runner: str = DEFAULT_RUNNER
-    token: str = ""  # a file that the driver has left in output and cache, to be found there by every worker
+    token: str = ""  # a file that the driver has left in output and cache, to be found there by every machine
+    paths: tuple[str, ...] = ()  # files and folders that units name: models, weights, data
+    factories: tuple[str, ...] = ()  # "package.module:object": the user's own that units name
 
 
 Runner = Callable[[Unit], Done]

@@ -17,7 +17,7 @@ from pathlib import Path
 from workers import factories
 from workers.code import Code, this_code
 from workers.machine import resident_bytes
-from workers.storage import has_token, redacted
+from workers.storage import redacted
 from workers.unit import Failed, Report, Runner, Unit, WorkerSettings
 
 
@@ -34,7 +34,8 @@ class Worker:
     """Runs one unit after another, keeping its victim between them."""
 
     def __init__(self, settings: WorkerSettings, *, code: Code | None = None, log: str | None = None) -> None:
-        """Raises RuntimeError when this machine runs other code than the driver's, `code`.
+        """Raises RuntimeError when this machine runs other code than the driver's, `code`: a preflight has
+        seen other machines, but a file may be edited while a sweep runs.
 
         `log` is a file that takes everything this process prints from now on, native libraries included.
         """
@@ -45,22 +46,13 @@ class Worker:
             )
         if log:
             _redirect_output(Path(log))
-        factories.look_in(settings.python_path)
+        # What was shipped lies below the working folder, which a unit may leave.
+        factories.look_in([os.path.abspath(place) for place in settings.python_path])
         self.settings = settings
         self._runner: Runner | None = None
 
     def ready(self) -> WorkerInfo:
-        """Import and set up everything slow; units are sent only after this has returned.
-
-        Raises RuntimeError where output or cache are not the driver's.
-        """
-        settings = self.settings
-        for option, place in (("--output", settings.output), ("--cache-dir", settings.cache)):
-            if settings.token and not has_token(place, settings.token):
-                raise RuntimeError(
-                    f"{redacted(place)} on {socket.gethostname()} is not the {option} that the driver writes "
-                    "to: name storage that is the same on every machine"
-                )
+        """Import and set up everything slow; units are sent only after this has returned."""
         self._make_runner()
         return WorkerInfo(socket.gethostname(), os.getpid(), _ray_node_id())
 

@@ -15,6 +15,8 @@ from orchestrator.plan.cells import AttackCells, Cell, VictimCells, count, short
 from workers.defences import gradients
 from workers.unit import AttackSpec, Evaluation, Preparation, Training, Transfer, VictimSpec
 
+_IMAGES = 50_000  # of a dataset that is trained on as a whole
+
 
 class Gap(NamedTuple):
     """Examples that are missing for the same cells of one victim and one attack."""
@@ -167,6 +169,18 @@ class VictimPlan(_Left):
     @property
     def training(self) -> Training:
         return Training(f"{self.victim.victim_id}/train", self.victim)
+
+    @property
+    def effort(self) -> float:
+        """What training its network takes beside that of others: images × epochs × gradients a step.
+
+        How large the network and its images are is not known here; nor how many a whole dataset has.
+        """
+        recipe = self.victim.recipe
+        if recipe is None:
+            return 0.0
+        head = recipe.head_epochs if self.victim.preparation == "fine-tune" else 0
+        return float((recipe.examples or _IMAGES) * (recipe.epochs + head) * gradients(self.victim.defence))
 
 
 @dataclass

@@ -181,6 +181,8 @@ class Results:
     failures: pa.Table  # `FAILURES`
     probes: pa.Table  # `PROBES`
     stronger: Callable[[], pa.Table] = STRONGER.empty_table  # `STRONGER`, read when asked for
+    # Whether files that its rows are read from are not there any more: `compact` has merged them.
+    gone: Callable[[], bool] = lambda: False
     transfers: pa.Table = field(default_factory=WANTED.empty_table)  # `WANTED`, of transfers
     transferred: pads.Dataset = field(
         default_factory=lambda: pads.dataset(SCHEMA.empty_table())

@@ -77,23 +77,25 @@ def witnesses(
     }
 
 
-def with_misplaced(rows: pa.Table, norm: str) -> pa.Table:
+def with_misplaced(rows: pa.Table, norm: str, of: NDArray[np.integer] | None = None) -> pa.Table:
     """Rows of one attack, their kept images replaced by the column `MISPLACED`: which cannot be true.
 
     One that is not of its shape, not finite or not in [0, 1]; and of two successes on the same example,
     those that are farther from each other than both are from the clean image together, as no two images
-    can be. The clean image itself is not needed for that.
+    can be. The clean image itself is not needed for that. `of`: which shard each row is of, where they are
+    several; images are held against those of their own.
     """
     wrong = np.zeros(rows.num_rows, bool)
     places = np.flatnonzero(pc.is_valid(rows["image"]).to_numpy())
-    kept: dict[int, list[tuple[int, NDArray[np.float32], float]]] = defaultdict(list)
+    kept: dict[tuple[int, int], list[tuple[int, NDArray[np.float32], float]]] = defaultdict(list)
     for row in places.tolist():
         data, shape = rows["image"][row].as_py(), rows["image_shape"][row].as_py()
         image = _image(data, shape)
         if image is None:
             wrong[row] = True
         elif rows["success"][row].as_py() and (distance := rows[norm][row].as_py()) is not None:
-            kept[rows["position"][row].as_py()].append((row, image, distance))
+            shard = 0 if of is None else int(of[row])
+            kept[shard, rows["position"][row].as_py()].append((row, image, distance))
     for found in kept.values():
         for (one, first, near), (other, second, far) in pairwise(found):
             apart = float(NORMS[norm].distance(first, second)[0])

@@ -40,6 +40,16 @@ class Estimate:
         """Whether something of all that is left has been done; else `seconds` is a lower bound."""
         return self._left().keys() <= self._known().keys()
 
+    def expected(self, work: Mapping[str, int]) -> float | None:
+        """How many seconds of one worker it takes; None where nothing is known of some of it."""
+        seconds = 0.0
+        for kind, amount in work.items():
+            spent, done = self._rates.get(kind, (0.0, 0))
+            if not done:
+                return None
+            seconds += amount * spent / done
+        return seconds
+
     def seconds(self, workers: int, running: Iterable[tuple[Mapping[str, int], float]] = ()) -> float | None:
         """With so many workers at it; None before anything is known of an attack, and without workers.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -14,21 +14,24 @@ from orchestrator.intervals import subtract
 from orchestrator.plan.units import AnyGap, Plan, SourcePlan, VictimPlan, transfer_kind
 from orchestrator.results.checks import judge_victims
 from orchestrator.results.text.findings import brief
-from orchestrator.run.backends import Backend, Finished, Lost, Notice, Ready
+from orchestrator.run.backends import Backend, Finished, Lost, Notice, Pool, Ready
 from orchestrator.run.events import said_of
 from orchestrator.run.options import RunOptions
 from orchestrator.run.progress import Progress, SweepState, duration
-from orchestrator.run.scheduler import Outcome, Scheduler, VictimWork
+from orchestrator.run.scheduler import Scheduler
 from orchestrator.run.sharing import Share, in_turn
 from orchestrator.run.status import StatusWriter
+from orchestrator.run.stragglers import stragglers
 from orchestrator.run.training import TrainingWatch
 from orchestrator.run.upkeep import Upkeep
 from orchestrator.run.watching import Watching
+from orchestrator.run.work import Outcome, VictimWork
 from orchestrator.store.folder import Store
 from workers.defences import gradients
 from workers.probes import find_probes
 from workers.unit import Done, Evaluation, Failed, Training, Transfer, Unit
 
+_DEMAND_SECONDS = 1.0
 _TICK = 0.5  # seconds: how soon a time limit or a signal is noticed
 
 
@@ -78,6 +81,8 @@ class Loop:
         self.alone_since = self.began  # when the last of them was lost
         self.last_loss = ""  # why
         self.idle: dict[str, None] = {}  # workers without a unit, the longest idle first
+        self.weak: set[str] = set()  # workers beside others that are far faster
+        self.next_demand = self.began
         self.failing: set[str] = set()  # units to be retried; kept only where failures are limited
         self.allowed_failures = options.allowed_failures(self.scheduler.total)
         self.draining = False
@@ -93,7 +98,8 @@ class Loop:
 
         for victim in plan.todo:
             count = victim.count(plan.slice_size)
-            yield VictimWork(victim.victim.victim_id, victim.training, units(victim), count)
+            training = victim.training
+            yield VictimWork(training.victim.victim_id, training, units(victim), count, effort=victim.effort)
         for source in plan.sources:
             count = source.count(plan.slice_size)
             yield VictimWork(source.work_id, None, units(source), count, after=source.needed)
@@ -150,12 +156,16 @@ class Loop:
         while not self.scheduler.finished:
             self._share()
             self._hand_out()
+            self._demand()
             for event in self.backend.wait(_TICK):
                 match event:
                     case Ready():
-                        self.scheduler.join(event.worker)
+                        self.scheduler.join(event.worker, strong=event.strong)
+                        if not event.strong:
+                            self.weak.add(event.worker)
                         self.state.waiting = ""
                         self.joined.add(event.worker)
+                        self.state.usage.began(event.worker, self.clock() - self.began)
                         self.idle[event.worker] = None
                         self.state.workers[event.worker] = ""
                         self.watching.note("worker_joined", worker=event.worker, host=event.host)
@@ -163,6 +173,8 @@ class Loop:
                         self._finished(event)
                     case Lost():
                         self._lost(event.worker, event.reason, charged=event.charged)
+                    case Pool():
+                        self.state.pool = event.text
                     case Notice():
                         self.progress.say(event.text)
                         self.watching.note("notice", text=event.text)
@@ -190,17 +202,42 @@ class Loop:
         """Another run of this grid has its victims in the same order, whatever is left of them."""
         return self.share.takes(self.places[victim_id])
 
+    def _demand(self) -> None:
+        """Have the pool as large as there is work for; not asked for every event, since it takes a while."""
+        if (now := self.clock()) < self.next_demand:
+            return
+        self.next_demand = now + _DEMAND_SECONDS
+        scheduler = self.scheduler
+        self.backend.demand(scheduler.useful, max(0, scheduler.startable - len(self.idle)))
+
     def _hand_out(self) -> None:
-        for worker in list(self.idle):
+        for worker in sorted(self.idle, key=self.weak.__contains__):
             unit = self._next_unit(worker)
             if unit is None:
                 continue
-            del self.idle[worker]
-            self.state.running[worker] = _work(unit), self.clock() - self.began
-            self.state.workers[worker] = unit.label
             self.training.began(worker, unit)
-            self.backend.submit(worker, unit)
-            self.watching.note("unit_started", worker=worker, **said_of(unit))
+            self._submit(worker, unit, unit.label, _work(unit))
+        if self.idle:
+            self._copy_stragglers()
+
+    def _copy_stragglers(self) -> None:
+        """Whoever has nothing to do takes a copy of what takes too long elsewhere."""
+        now = self.clock() - self.began
+        late = stragglers(self.state.running, now, self.state.estimate.expected)
+        for worker, of in zip(list(self.idle), late, strict=False):
+            unit = self.scheduler.copy(worker, of)
+            if unit is not None:
+                self._submit(worker, unit, f"{unit.label}, as {of} takes long", {}, copy_of=of)
+
+    def _submit(
+        self, worker: str, unit: Unit, label: str, work: Mapping[str, int], *, copy_of: str | None = None
+    ) -> None:
+        """`work`: what is not done before this unit is; none of a copy."""
+        del self.idle[worker]
+        self.state.running[worker] = work, self.clock() - self.began
+        self.state.workers[worker] = label
+        self.backend.submit(worker, unit)
+        self.watching.note("unit_started", worker=worker, **said_of(unit), copy_of=copy_of)
 
     def _next_unit(self, worker: str) -> Unit | None:
         """What the worker is to do next; what other runs have done meanwhile counts as done."""
@@ -235,7 +272,7 @@ class Loop:
     def _finished(self, event: Finished) -> None:
         report, worker = event.report, event.worker
         self.training.ended(worker)
-        work, begun = self.state.running.pop(worker)
+        _, begun = self.state.running.pop(worker)
         self.idle[worker] = None
         self.state.workers[worker] = ""
         if isinstance(report, Failed) and report.disk_full:
@@ -244,21 +281,33 @@ class Loop:
             self._drain(f"{report.error}: finishing what is running, then stopping")
             return
         outcome = self.scheduler.finish(worker, ok=isinstance(report, Done))
+        self._of_two(outcome)
         if isinstance(report, Failed):
             self._failed(outcome, worker, report.error, report.traceback)
             return
-        self.watching.finished(worker, outcome.unit, report, self.clock() - self.began - begun)
+        took, copy = self.clock() - self.began - begun, outcome.state == "copy"
+        self.watching.finished(worker, outcome.unit, report, took, copy=copy)
+        if report.device:
+            self.state.usage.learnt(worker, report.device, report.devices)
         for phase, seconds in report.phases.items():
             self.state.phases[phase] = self.state.phases.get(phase, 0.0) + seconds
+        if copy:
+            return
         self._watch_failures(outcome)
         self.state.units_done += 1
-        for kind, amount in work.items():
-            self.state.estimate.done(kind, amount, self.clock() - self.began - begun)
+        for kind, amount in _work(outcome.unit).items():
+            self.state.estimate.done(kind, amount, took)
         if isinstance(outcome.unit, Training):
             self.state.prepared[outcome.unit.victim.preparation] += report.trained
             self._say_what_probes_say(outcome.unit, report.weights)
         else:
             self._cells_done(outcome.unit)
+
+    def _of_two(self, outcome: Outcome) -> None:
+        """What another worker runs too is left to it alone now; or, once it is done, to nobody."""
+        if outcome.also is not None:
+            left = {} if outcome.state == "done" else _work(outcome.unit)
+            self.state.running[outcome.also] = left, self.state.running[outcome.also][1]
 
     def _say_what_probes_say(self, unit: Training, weights: str) -> None:
         """A sick victim is to be known now, not after a night of attacks."""
@@ -277,6 +326,7 @@ class Loop:
 
     def _lost(self, worker: str, reason: str, *, charged: bool) -> None:
         self.idle.pop(worker, None)
+        self.weak.discard(worker)
         self.state.running.pop(worker, None)
         self.training.ended(worker)
         self.state.workers.pop(worker, None)
@@ -285,14 +335,19 @@ class Loop:
         if worker not in self.joined:
             return  # it never became ready, so the scheduler has not heard of it
         self.joined.remove(worker)
+        self.state.usage.ended(worker, self.clock() - self.began)
         if not self.joined:
             self.alone_since = self.clock()
         outcome = self.scheduler.lose(worker, charged=charged)
         if outcome is not None:
+            self._of_two(outcome)
             self._failed(outcome, worker, reason, "")
 
     def _failed(self, outcome: Outcome, worker: str, error: str, traceback: str) -> None:
         final = outcome.state == "failed"
+        self.watching.failed(worker, outcome.unit, error, attempt=outcome.attempt, final=final)
+        if outcome.state == "copy":  # the other run of the unit has done it, or may still
+            return
         self.store.record_failure(
             self.run_id,
             outcome.unit,
@@ -302,7 +357,6 @@ class Loop:
             traceback=traceback,
             worker=worker,
         )
-        self.watching.failed(worker, outcome.unit, error, attempt=outcome.attempt, final=final)
         self._watch_failures(outcome)
         if not final:
             self.state.retries += 1

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.run.estimate import Estimate
+from orchestrator.run.usage import Usage
 from orchestrator.store.records import RunState
 from workers.unit import Preparation
 
@@ -40,6 +41,7 @@ class SweepState:
     state: RunState = "running"
     note: str = ""  # "finishing what is running; Ctrl-C again stops now"
     waiting: str = ""  # why nothing runs: "waiting for workers"
+    pool: str = ""  # how large it is, on a cluster: "2 of 4 workers on 3 machines (2 joined)"
     workers: dict[str, str] = field(default_factory=dict)  # worker -> what it is on
     trainings: dict[str, tuple[str, str]] = field(default_factory=dict)  # worker -> (label, how far)
     failures: deque[str] = field(
@@ -51,6 +53,7 @@ class SweepState:
         default_factory=dict
     )  # worker -> how much of which kind of work it is on, since so many `seconds`
     seconds: float = 0.0
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def seconds_left(self) -> float | None:
@@ -183,6 +186,8 @@ def summary_line(state: SweepState) -> str:
     ]
     if state.state == "running" and state.seconds_left is not None:
         parts.append(time_left(state.seconds_left, at_least=not state.estimate.complete))
+    if state.pool and state.state == "running":
+        parts.append(state.pool)
     if state.retries:
         parts.append(f"{state.retries:,} tried again")
     if state.units_failed:
@@ -205,6 +210,8 @@ def draw(state: SweepState) -> RenderableType:
         left,
     )
     lines: list[RenderableType] = [head]
+    if state.pool:
+        lines.append(Text(f"  {state.pool}", style="dim"))
     workers = Table.grid(padding=(0, 2))
     workers.add_column(no_wrap=True)
     workers.add_column(no_wrap=True, overflow="ellipsis")

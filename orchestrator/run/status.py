@@ -83,9 +83,11 @@ class StatusWriter:
             seconds_left=state.seconds_left,
             at_least=not state.estimate.complete,
             note=state.notes,
+            pool=state.pool if state.state == "running" else "",
             workers=state.on(),
             failures=list(state.failures),
             phases=state.phases.copy(),
+            used=state.usage.hours(state.seconds),
         )
 
 

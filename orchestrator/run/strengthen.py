@@ -14,6 +14,7 @@ from orchestrator.plan.cells import expand
 from orchestrator.plan.only import select
 from orchestrator.plan.strengthen import NOT_OF_GRID, strengthen
 from orchestrator.plan.units import make_plan
+from orchestrator.rereading import again
 from orchestrator.results.placed import Placed
 from orchestrator.results.query import connect
 from orchestrator.results.strengthened import Change, changes
@@ -57,6 +58,7 @@ def kept_grid(store: Store, overrides: Sequence[str] = ()) -> Grid:
         ) from None
 
 
+@again
 def prepare_strengthening(
     store: Store,
     grid: Grid,
@@ -121,10 +123,15 @@ def run_strengthening(
     except OSError as error:
         raise StoreError(f"cannot write to {store.shown}: {redacted(str(error))}") from None
     summary = run_sweep(found.prepared, options, progress, **injected)
+    return summary, _changes(store)
+
+
+@again
+def _changes(store: Store) -> list[Change]:
     with connect(store.results()) as connection:
         rows = connection.sql("FROM input.strengthened").to_arrow_table().to_pylist()
         cells = connection.sql("FROM cells").to_arrow_table()
-    return summary, list(changes(rows, Placed(cells.to_pylist()).place))
+    return list(changes(rows, Placed(cells.to_pylist()).place))
 
 
 _CELLS = "SELECT c.*, m.right_at, m.broken_at FROM cells c LEFT JOIN input.measured m USING (cell_id)"

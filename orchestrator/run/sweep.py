@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval, subtract
 from orchestrator.plan.labels import Labels, labels_of, named_cell
 from orchestrator.plan.units import Plan
+from orchestrator.rereading import again, note
 from orchestrator.results.checks.rule import CHECKS
 from orchestrator.results.files import table_files
 from orchestrator.results.schemas import LABELS, WANTED
@@ -32,6 +34,7 @@ from orchestrator.store.accepted import Accepted
 from orchestrator.store.folder import Store, writable_or_raise
 from orchestrator.store.records import Failure
 from workers.attacks import REGISTRY
+from workers.datasets.named import DATA_VARIABLE
 from workers.storage import absolute, redacted, token_in
 from workers.unit import AttackSpec, VictimSpec, WorkerSettings
 
@@ -88,6 +91,7 @@ def _run_sweep(
         )
     ensure_data(prepared, options)
     writable_or_raise(store)
+    store.remember(prepared.accepted)  # at the end only what is new is to be read
     asked_anew = options.retry_failed or not _as_before(prepared)
     state = SweepState(
         grid=prepared.grid.name,
@@ -117,12 +121,26 @@ def _run_sweep(
     if run_id:
         StatusWriter(store, run_id, state).write()
     # Also when nothing was run: the last run may have been cut off before it came to this.
-    shown = prepared.survivors_of or store
-    judged = judged_tables(shown.results(None if prepared.survivors_of else accepted))
-    shown.write_tables(table_files(*judged))
+    survivors_of = prepared.survivors_of
+    checks = _write_tables(survivors_of or store, None if survivors_of else accepted)
     failures = _lasting_failures(plan, store, missing)
     code = 130 if state.state == "interrupted" else 1 if missing else 0
-    return Summary(state, code, failures, run_id, judged[-1])
+    return Summary(state, code, failures, run_id, checks)
+
+
+def _write_tables(store: Store, accepted: Accepted | None) -> pa.Table:
+    """The files of `tables/`, of what counts; what checks found."""
+    listed = [accepted]
+
+    @again
+    def write() -> pa.Table:
+        results = store.results(listed.pop() if listed else None)
+        note(results)
+        judged = judged_tables(results)
+        store.write_tables(table_files(*judged))
+        return judged[-1]
+
+    return write()
 
 
 def _compute(
@@ -274,15 +292,37 @@ def worker_settings(
 ) -> WorkerSettings:
     """What every worker is told: where everything is, as seen from wherever it runs."""
     output = absolute(prepared.store.location)
+    data_dir = options.data_dir or os.environ.get(DATA_VARIABLE)  # other machines do not have it there
     return WorkerSettings(
         output=output,
         cache=absolute(options.cache_dir) if options.cache_dir else beside(output, "victims"),
         run_id=run_id,
-        data_dir=absolute(options.data_dir) if options.data_dir else None,
+        data_dir=absolute(data_dir) if data_dir else None,
         provenance={key: value for key, value in (record or {}).items() if key not in _OF_THE_RUN},
         python_path=prepared.grid.python_path,
         runner=options.runner,
+        paths=_paths(prepared.plan),
+        factories=_factories(prepared.plan),
     )
+
+
+def _paths(plan: Plan) -> tuple[str, ...]:
+    """What of the user's own is read from elsewhere than the data folder."""
+    found: dict[str, None] = {}
+    for victim, _ in plan.selected:
+        weights = victim.model.weights
+        location = weights.location if weights and weights.sha256 else None
+        found |= dict.fromkeys(filter(None, (victim.model.path, location, victim.dataset.path)))
+    return tuple(found)
+
+
+def _factories(plan: Plan) -> tuple[str, ...]:
+    """What of the user's own the units of a plan name."""
+    found: dict[str, None] = {}
+    for victim, runs in plan.selected:
+        named = (victim.model.factory, *(part.factory for part in victim.defence.each))
+        found |= dict.fromkeys(filter(None, (*named, *(run.attack.factory for run in runs))))
+    return tuple(found)
 
 
 def beside(location: str, name: str) -> str:

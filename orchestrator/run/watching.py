@@ -55,11 +55,11 @@ class Watching:
             units=state.units,
         )
 
-    def finished(self, worker: str, unit: Unit, report: Done, seconds: float) -> None:
-        """A unit is done, so many seconds after the worker was given it."""
+    def finished(self, worker: str, unit: Unit, report: Done, seconds: float, *, copy: bool) -> None:
+        """A unit is done, so many seconds after the worker was given it; `copy`: it was done before."""
         phases = _rounded(report.phases)
         said = {"worker": worker, **said_of(unit), "seconds": round(seconds, 3), "phases": phases}
-        self.note("unit_finished", **said, rows=report.rows)
+        self.note("unit_finished", **said, rows=report.rows, copy=copy)
         if isinstance(unit, Training) and report.trained:
             victim = unit.victim.victim_id
             self.note("victim_trained", victim=victim, weights=report.weights, seconds=phases.get("train"))

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from orchestrator.intervals import Interval, add, subtract
+from orchestrator.results.schemas import COVERAGE
+from orchestrator.store.found import Found, Superseded, at_home
+from orchestrator.store.rows import Piece, Rows
 from workers.pins import Pin
-from workers.shards import SCHEMA, SCHEMAS, ShardInfo, fragment
+from workers.shards import ShardInfo
 from workers.storage import Folder
 from workers.unit import Kind
 
@@ -24,13 +26,8 @@ class SetAside:
 
     name: str
     reason: str
-
-
-class Piece(NamedTuple):
-    """A shard that counts: whole, or only those positions of its cells."""
-
-    info: ShardInfo
-    ranges: Mapping[str, Sequence[Interval]] | None = None
+    file: str = ""  # that it was merged into; "" where it is one by itself
+    later: bool = False  # written by a later robustsweep, which may know better
 
 
 @dataclass
@@ -42,6 +39,8 @@ class Accepted:
     coverage: dict[str, list[Interval]] = field(default_factory=dict)  # by cell id, sorted and disjoint
     set_aside: list[SetAside] = field(default_factory=list)
     twice: list[ShardInfo] = field(default_factory=list)  # all their rows are in shards published earlier
+    found: list[Found] = field(default_factory=list)  # every valid file, superseded ones among them
+    superseded: list[Superseded] = field(default_factory=list)  # all their shards are read from other files
     unreadable: list[SetAside] = field(default_factory=list)  # now; what they hold is not known
     from_footers: int = 0  # how many of them the index did not know, so that their footers had to be read
     _whole: list[ShardInfo] = field(default_factory=list)
@@ -66,68 +65,77 @@ class Accepted:
     def dataset(self, kind: Kind = "attack") -> pads.Dataset:
         """The accepted rows of a kind, each (cell, position) once, read lazily but for shards that count in
         part."""
-        whole = [info for info in self._whole if info.kind == kind]
-        parts = [(info, ranges) for info, ranges in self._parts if info.kind == kind]
-        files = pads.FileSystemDataset(
-            [fragment(self.shards, info.name, info.size) for info in whole],
-            SCHEMAS[kind],
-            pads.ParquetFileFormat(),
-            filesystem=self.shards.filesystem,
-        )
-        if not parts:
-            return files
-        rows = pa.concat_tables([self._part(info, ranges) for info, ranges in parts])
-        return pads.dataset([files, pads.dataset(rows)])
+        merged = {one.file: len(one.shards) for one in self.found if one.generation}
+        return self.rows.dataset(self._pieces(), kind, merged)
 
     def pieces(self) -> dict[tuple[str, str], list[Piece]]:
         """By victim id and attack id, in the order of publication."""
         found: dict[tuple[str, str], list[Piece]] = {}
-        for piece in [*map(Piece, self._whole), *(Piece(info, ranges) for info, ranges in self._parts)]:
+        for piece in self._pieces():
             found.setdefault((piece.info.victim_id, piece.info.attack_id), []).append(piece)
         return found
 
-    def read(self, piece: Piece, columns: Sequence[str]) -> pa.Table:
-        """Those columns of the rows that count; null where an earlier version had no such column."""
-        if piece.ranges is not None:
-            return self._part(piece.info, piece.ranges).select(columns)
-        shard = fragment(self.shards, piece.info.name, piece.info.size)
-        known = set(shard.physical_schema.names)
-        here = [name for name in columns if name in known]
-        table = shard.to_table(columns=here, use_threads=False).replace_schema_metadata(None)
-        for name in set(columns) - set(here):
-            table = table.append_column(SCHEMA.field(name), pa.nulls(table.num_rows, SCHEMA.field(name).type))
-        return table.select(columns)
+    @property
+    def rows(self) -> Rows:
+        """How to read rows of pieces; what it has opened is kept until it is let go."""
+        return Rows(self.shards)
 
-    def _part(self, info: ShardInfo, ranges: Mapping[str, Sequence[Interval]]) -> pa.Table:
-        schema = SCHEMAS[info.kind]
-        table = fragment(self.shards, info.name, info.size).to_table(schema=schema)
-        keep = pa.scalar(False)
-        cell, position = table["cell_id"], table["position"]
-        for cell_id, intervals in ranges.items():
-            for start, stop in intervals:
-                inside = pc.and_(pc.greater_equal(position, start), pc.less(position, stop))
-                keep = pc.or_(keep, pc.and_(pc.equal(cell, cell_id), inside))
-        return table.filter(keep).replace_schema_metadata(None)
+    def gone(self) -> bool:
+        """Whether a file that rows are to be read from is not there any more."""
+        there = {self.shards.relative(file.path) for file in self.shards.files(recursive=True)}
+        return any(piece.info.path not in there for piece in self._pieces())
 
-    def coverage_rows(self) -> list[dict[str, Any]]:
-        """One row for each accepted cell of each shard, as `results.COVERAGE`."""
-        whole = [
-            (info, {cell_id: [(info.start, info.stop)] for cell_id in info.cells}) for info in self._whole
+    def _pieces(self) -> list[Piece]:
+        return [*map(Piece, self._whole), *(Piece(info, ranges) for info, ranges in self._parts)]
+
+    def coverage_table(self) -> pa.Table:
+        """One row for each accepted range of each cell of each shard, `results.COVERAGE`."""
+        infos: list[ShardInfo] = []
+        counts: list[int] = []
+        cells: list[str] = []
+        starts: list[int] = []
+        stops: list[int] = []
+        for info in self._whole:
+            infos.append(info)
+            counts.append(len(info.cells))
+            cells += info.cells
+            starts += [info.start] * len(info.cells)
+            stops += [info.stop] * len(info.cells)
+        for info, ranges in self._parts:
+            here = [(cell, *one) for cell, intervals in ranges.items() for one in intervals]
+            infos.append(info)
+            counts.append(len(here))
+            for cell, start, stop in here:
+                cells.append(cell)
+                starts.append(start)
+                stops.append(stop)
+        of = np.repeat(np.arange(len(infos)), counts)
+        each = np.array([info.seconds / len(info.cells) / (info.stop - info.start) for info in infos])
+        said = [
+            pa.array([getattr(info, name) for info in infos], pa.string()).take(pa.array(of))
+            for name in _SAID
         ]
-        return [
-            {
-                "cell_id": cell_id,
-                "start": start,
-                "stop": stop,
-                "seconds": info.seconds / len(info.cells) * (stop - start) / (info.stop - info.start),
-                "device": info.device,
-                "code": info.code,
-                "versions": info.versions,
-            }
-            for info, ranges in [*whole, *self._parts]
-            for cell_id, intervals in ranges.items()
-            for start, stop in intervals
-        ]
+        seconds = each[of] * (np.array(stops, np.int64) - np.array(starts, np.int64))
+        return pa.table([cells, starts, stops, seconds, *said], schema=COVERAGE)
+
+
+_SAID = ("device", "code", "versions")
+
+
+def accept_found(
+    shards: Folder,
+    found: Sequence[Found],
+    set_aside: Sequence[SetAside],
+    pins: Mapping[str, Pin],
+    *,
+    unreadable: Sequence[SetAside] = (),
+    from_footers: int = 0,
+) -> Accepted:
+    """`accept` of what files hold, each shard once, wherever it lies."""
+    infos, superseded = at_home(found)
+    accepted = accept(shards, infos, set_aside, pins, unreadable=unreadable, from_footers=from_footers)
+    accepted.found, accepted.superseded = list(found), superseded
+    return accepted
 
 
 def accept(
@@ -156,15 +164,22 @@ def accept(
         if strange := [(own, weights[name]) for name, own in _stands_on(info) if own != weights[name]]:
             own, pinned = strange[0]
             reason = f"its victim had weights {own[:12]}…, this folder is pinned to {pinned[:12]}…"
-            result.set_aside.append(SetAside(info.name, reason))
+            result.set_aside.append(SetAside(info.name, reason, info.file))
             continue
+        whole = [(info.start, info.stop)]
         new: dict[str, list[Interval]] = {}
         for cell_id in info.cells:
             covered = result.coverage.get(cell_id, [])
-            if left := subtract([(info.start, info.stop)], covered):
+            if not covered or covered[-1][1] <= info.start:  # as most are: behind what is there
+                new[cell_id] = whole
+                if covered and covered[-1][1] == info.start:
+                    covered[-1] = covered[-1][0], info.stop
+                else:
+                    result.coverage.setdefault(cell_id, covered).append(whole[0])
+            elif left := subtract(whole, covered):
                 new[cell_id] = left
                 result.coverage[cell_id] = add(covered, info.start, info.stop)
-        if len(new) == len(info.cells) and all(left == [(info.start, info.stop)] for left in new.values()):
+        if len(new) == len(info.cells) and all(left == whole for left in new.values()):
             result._whole.append(info)
         elif new:
             result._parts.append((info, new))

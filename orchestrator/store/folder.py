@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import json
-import random
-import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -21,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from orchestrator import rereading
 from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval, add
 from orchestrator.results.schemas import (
-    COVERAGE,
     FAILURES,
     HISTORY,
     LABELS,
@@ -35,8 +33,9 @@ from orchestrator.results.schemas import (
     Results,
     of_kind,
 )
-from orchestrator.store.accepted import Accepted, SetAside, accept
+from orchestrator.store.accepted import Accepted, accept_found
 from orchestrator.store.index import ShardIndex
+from orchestrator.store.listing import listed
 from orchestrator.store.measures import measured_results
 from orchestrator.store.records import Failure, Status, from_json
 from workers import layout
@@ -44,11 +43,9 @@ from workers.datasets.classes import CLASS_NAMES
 from workers.pins import Pin, named_pins, pinned_weights, read_pins
 from workers.probes import read_probes
 from workers.recipe import Recipe, recipe_text
-from workers.shards import InvalidShardError, ShardInfo, read_footer
 from workers.storage import Folder, redacted
 from workers.unit import Kind, Training, Unit
 
-_PAUSES = (0.2, 1.0)  # seconds before footers that could not be read are tried again
 _WITNESSES = ("cell_id", "attacked_at", "broken_at")
 _READERS = 16  # footers and records are read in this many threads: latency, not bandwidth, is what they cost
 
@@ -93,65 +90,16 @@ class Store:
         Validates every file by its footer, applies the pinned weights (by default the folder's own), and
         resolves overlap in favour of what was published first. What does not count is listed with its reason.
         """
-        known = self.index.load()
-        infos: list[ShardInfo] = []
-        unknown: list[tuple[str, int, int]] = []
-        for file in self.shards.files(recursive=True):
-            name, size, mtime = self.shards.relative(file.path), file.size, file.mtime_ns or 0
-            info = known.get(name)
-            if info and info.size == size and info.mtime_ns == mtime:
-                infos.append(info)
-            else:
-                unknown.append((name, size, mtime))
-
-        read, broken, unreadable = self._read_footers(unknown)
-        infos += read
+        found, broken, unreadable, fresh = listed(self.folder, self.index.load())
         pins = named_pins(self.folder) if pins is None else pins
-        return accept(self.shards, infos, broken, pins, unreadable=unreadable, from_footers=len(read))
-
-    def _read_footers(
-        self, files: Sequence[tuple[str, int, int]]
-    ) -> tuple[list[ShardInfo], list[SetAside], list[SetAside]]:
-        """What (name, size, mtime) turn out to be: shards, what is none, and what cannot be read now.
-
-        An error in reading is not a broken file: these are tried again, and only then given up for now.
-        """
-        infos: list[ShardInfo] = []
-        broken: list[SetAside] = []
-        unreadable: list[SetAside] = []
-
-        def read(file: tuple[str, int, int]) -> ShardInfo | InvalidShardError | OSError:
-            name, size, mtime = file
-            try:
-                return read_footer(self.shards, name, size=size, mtime_ns=mtime)
-            except (InvalidShardError, OSError) as error:
-                return error
-
-        for pause in (*_PAUSES, None):
-            failed = []
-            unreadable.clear()
-            with ThreadPoolExecutor(_READERS) as pool:
-                for file, found in zip(files, pool.map(read, files), strict=True):
-                    match found:
-                        case ShardInfo():
-                            infos.append(found)
-                        case InvalidShardError():
-                            broken.append(SetAside(file[0], str(found)))
-                        case FileNotFoundError():
-                            pass  # removed since it was listed
-                        case OSError():
-                            failed.append(file)
-                            unreadable.append(SetAside(file[0], _reason(found)))
-            if not failed or pause is None:
-                break
-            files = failed
-            time.sleep(pause * random.uniform(0.5, 1.5))
-        return infos, broken, unreadable
+        accepted = accept_found(self.shards, found, broken, pins, unreadable=unreadable, from_footers=fresh)
+        rereading.note(accepted)
+        return accepted
 
     def remember(self, accepted: Accepted) -> None:
         """Write what footers said into the index, when enough of them had to be read to be worth a file."""
         if accepted.from_footers:
-            self.index.save([*accepted.infos])
+            self.index.save(accepted.found)
 
     def pins(self) -> dict[str, Pin]:
         return read_pins(self.folder)
@@ -339,12 +287,13 @@ class Store:
             examples=accepted.dataset(),
             wanted=wanted,
             measured=partial(measured_results, accepted, attacks, self.folder.folder(layout.MEASURED)),
-            coverage=pa.Table.from_pylist(accepted.coverage_rows(), schema=COVERAGE),
+            coverage=accepted.coverage_table(),
             victims=pa.Table.from_pylist(victims, schema=VICTIMS),
             history=pa.Table.from_pylist(history, schema=HISTORY),
             failures=pa.Table.from_pylist([asdict(one) for one in self.failures()], schema=FAILURES),
             probes=pa.Table.from_pylist(probes, schema=PROBES),
             stronger=self._stronger,
+            gone=accepted.gone,
             transfers=transfers,
             transferred=accepted.dataset("transfer"),
             certificates=certificates,
@@ -412,11 +361,6 @@ class Store:
         except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}
-
-
-def _reason(error: OSError) -> str:
-    text = str(error).strip()
-    return redacted(text.splitlines()[0]) if text else type(error).__name__
 
 
 def _retried(record: Mapping[str, Any], failure: Failure) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from itertools import groupby, pairwise
+from operator import attrgetter
+from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.store.found import Found
 from orchestrator.store.segments import Segments
 from workers.shards import ShardInfo
 from workers.storage import Folder
 
-_SCHEMA = pa.schema(
+_SHARD = pa.schema(
     [
         ("name", pa.string()),
         ("size", pa.int64()),
@@ -30,8 +34,22 @@ _SCHEMA = pa.schema(
         ("kind", pa.string()),
         ("source_id", pa.string()),
         ("source_weights", pa.string()),
+        ("setup", pa.float64()),
+        ("visible", pa.float64()),
+        ("cpus", pa.int32()),
+        ("gpus", pa.float64()),
+        ("attacked", pa.int32()),
+        ("file", pa.string()),
+        ("offset", pa.int64()),
     ]
 )
+"""The fields of `ShardInfo`, in their order."""
+
+_OF = pa.schema(
+    [("of", pa.string()), ("of_size", pa.int64()), ("of_mtime_ns", pa.int64()), ("generation", pa.int32())]
+)
+_SCHEMA = pa.schema([*_OF, *_SHARD])
+"""One row for each shard in each file; all that a file holds stand one below the other."""
 
 
 class ShardIndex:
@@ -40,13 +58,44 @@ class ShardIndex:
     def __init__(self, folder: Folder) -> None:
         self._segments = Segments(folder, _SCHEMA)
 
-    def load(self) -> dict[str, ShardInfo]:
-        return {
-            row["name"]: ShardInfo(**{**row, "cells": tuple(row["cells"])})
-            for table in self._segments.tables()
-            for row in table.to_pylist()
-        }
+    def load(self) -> dict[str, Found]:
+        """By file."""
+        return {found.file: found for table in self._segments.tables() for found in _files(table)}
 
-    def save(self, infos: Sequence[ShardInfo]) -> None:
+    def save(self, found: Sequence[Found]) -> None:
         """Keep these, and nothing else."""
-        self._segments.replace(pa.Table.from_pylist([asdict(info) for info in infos], schema=_SCHEMA))
+        rows = [
+            (one.file, one.size, one.mtime_ns, one.generation, shard) for one in found for shard in one.shards
+        ]
+        *of, shards = zip(*rows, strict=True) if rows else ((),) * 5
+        columns = [*of, *(list(map(attrgetter(name), shards)) for name in _SHARD.names)]
+        arrays = [pa.array(values, kind) for values, kind in zip(columns, _SCHEMA.types, strict=True)]
+        self._segments.replace(pa.table(arrays, schema=_SCHEMA))
+
+
+assert [field.name for field in fields(ShardInfo)] == _SHARD.names
+
+
+def _files(table: pa.Table) -> Iterator[Found]:
+    of = list(zip(*(_plain(table[name]) for name in _OF.names), strict=True))
+    shards = list(map(ShardInfo, *(_plain(table[name]) for name in _SHARD.names)))
+    first = 0
+    for one, same in groupby(of):
+        file, size, mtime_ns, generation = one
+        stop = first + sum(1 for _ in same)
+        yield Found(file, size, mtime_ns, tuple(shards[first:stop]), generation)
+        first = stop
+
+
+def _plain(column: pa.ChunkedArray) -> list[Any]:
+    """As Python's values, each text and each list once: most columns have few."""
+    if pa.types.is_list(column.type):
+        array = column.combine_chunks()
+        ends = array.offsets.to_pylist()
+        values = _plain(pa.chunked_array([array.values], pa.string()))
+        return [tuple(values[start:stop]) for start, stop in pairwise(ends)]
+    if not pa.types.is_string(column.type):
+        return list(column.to_pylist())
+    coded = column.combine_chunks().dictionary_encode()
+    texts = coded.dictionary.to_pylist()
+    return [texts[i] for i in coded.indices.to_pylist()]

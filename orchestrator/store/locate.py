@@ -59,6 +59,18 @@ def existing_outputs(names: Sequence[str]) -> dict[str, Store]:
     return found
 
 
+def with_strengthened(stores: Mapping[str, Store]) -> dict[str, Store]:
+    """Some folders, and those of attacks on their survivors that are there."""
+    found: dict[str, Store] = {}
+    for sweep, store in stores.items():
+        inside = Store(store.strengthened)
+        found |= {
+            sweep: store,
+            **({f"{sweep}/{layout.STRENGTHENED}": inside} if inside.folder.exists() else {}),
+        }
+    return found
+
+
 def read_results(stores: Mapping[str, Store]) -> tuple[list[Results], list[str]]:
     """What the folders of `existing_outputs` hold, and warnings. Cells are measured once, when asked for."""
     found, warnings = [], []

@@ -16,7 +16,8 @@ from orchestrator.results import witnesses as witnessing
 from orchestrator.results.measured import ATTACKS, MEASURED, measure, needed_columns, summarise
 from orchestrator.results.schemas import Measured
 from orchestrator.results.witnesses import IMAGE_COLUMNS, with_misplaced
-from orchestrator.store.accepted import Accepted, Piece
+from orchestrator.store.accepted import Accepted
+from orchestrator.store.rows import Piece, Rows
 from orchestrator.store.segments import Segments
 from workers.storage import Folder
 
@@ -57,7 +58,8 @@ def measured_results(accepted: Accepted, wanted: pa.Table, kept: Folder) -> Meas
     known = _load(segments)
     whole = known.filter(pc.is_in(known["key"], pa.array(list(groups), pa.string())))
     if missing := groups.keys() - set(whole["key"].to_pylist()):
-        fresh = [_measure(accepted, key, groups[key]) for key in sorted(missing)]
+        rows = accepted.rows  # victim by victim: what is merged lies together
+        fresh = [_measure(rows, key, group) for key, group in groups.items() if key in missing]
         whole = pa.concat_tables([whole, *fresh])
         with suppress(OSError):  # a folder that may only be read
             segments.replace(whole)
@@ -80,11 +82,11 @@ def _groups(accepted: Accepted, wanted: pa.Table) -> list[_Group]:
     return list(groups.values())
 
 
-def _measure(accepted: Accepted, key: str, group: _Group) -> pa.Table:
+def _measure(stored: Rows, key: str, group: _Group) -> pa.Table:
     columns = list(dict.fromkeys((*needed_columns(group.norm), *IMAGE_COLUMNS)))
-    # Images are let go shard by shard: with `keep: all` they are most of a folder.
-    pieces = (with_misplaced(accepted.read(piece, columns), group.norm) for piece in group.pieces)
-    rows = pa.concat_tables(list(pieces))
+    # Images are let go table by table: with `keep: all` they are most of a folder.
+    tables = stored.tables(group.pieces, columns)
+    rows = pa.concat_tables([with_misplaced(table, group.norm, of) for table, of in tables])
     cells = measure(rows, group.wanted, group.norm)
     arrays = {
         "key": pa.array([key]),

@@ -53,9 +53,11 @@ class Status:
     seconds_left: float | None = None
     at_least: bool = False  # of `seconds_left`: some of the work has no rate yet
     note: str = ""
+    pool: str = ""  # workers and machines, on a cluster
     workers: dict[str, str] = field(default_factory=dict)  # worker -> what it is on
     failures: list[str] = field(default_factory=list)  # the latest, in words
     phases: dict[str, float] = field(default_factory=dict)  # seconds of all workers together, by phase
+    used: dict[str, float] = field(default_factory=dict)  # hours that workers were held, by device
 
 
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Failure, Status)}

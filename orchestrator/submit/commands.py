@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.submit.request import Request
 
 app = typer.Typer(
-    help="Run a grid as a job of a queue: Slurm, or Kubernetes with KubeRay. Options of `run` go after --.",
+    help="Run a grid as a job of Slurm, of Kubernetes with KubeRay, or of Ray; options of `run` go after --.",
     no_args_is_help=True,
 )
 
@@ -146,10 +149,53 @@ def kubernetes(
             namespace=namespace,
         )
         pods.check(request)
-        if request.modules:
+        if request.factories:
             warn([f"{grid} names modules of its own: they must be importable in {image}"])
         text = manifest(request, pods, ray_version=importlib.metadata.version("ray"))
         _hand_in(text, out or f"{request.name}.rayjob.yaml", submission, dry_run=dry_run)
+
+
+@app.command()
+def ray(
+    context: typer.Context,
+    grid: GridArgument,
+    arguments: RunArguments = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Of the cluster's dashboard. [default: as RAY_API_SERVER_ADDRESS says]"
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", metavar="FOLDER", help="The working folder to fill. [default: the job's name, here]"
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the command, write nothing, and hand nothing in.")
+    ] = False,
+) -> None:
+    """Fill a working folder for a job of a Ray cluster that runs already, and hand it to `ray job submit`.
+
+    The folder has the grid, robustsweep's own source, and the modules that the grid names.
+    """
+    with user_errors():
+        request = _request(context, grid, arguments)
+        from orchestrator.submit.ray_job import submission, write_folder
+
+        if "://" not in request.output and not Path(request.output).is_absolute():
+            raise UserError(
+                f"--output: found {request.output}, which goes with the folder of the job; a URI such "
+                "as s3://bucket/sweep, or an absolute path that all machines share, is allowed"
+            )
+        folder = out or f"{request.name}.job"
+        command = submission(request, folder, address)
+        if dry_run:
+            print(shlex.join(command))
+            return
+        write_folder(request, folder)
+        _say_handed_in(folder, command)
 
 
 def _request(context: typer.Context, grid: str, arguments: Sequence[str] | None) -> Request:
@@ -168,14 +214,20 @@ def _hand_in(text: str, file: str, submission: Callable[[str], list[str]], *, dr
     from orchestrator.submit.request import write_job
 
     write_job(text, file)
-    command = submission(file)
+    _say_handed_in(file, submission(file))
+
+
+def _say_handed_in(file: str, command: Sequence[str]) -> None:
+    """Hand in what was written, and pass on what the queue says of it; UserError where it refuses."""
     console = make_console()
     if shutil.which(command[0]) is None:
-        said = f"wrote {file}; there is no {command[0]} here: hand it in with `{' '.join(command)}`"
+        said = f"wrote {file}; there is no {command[0]} here: hand it in with `{shlex.join(command)}`"
         console.print(escape(said), highlight=False, soft_wrap=True)
         return
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        why = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        why = " ".join(lines[-3:]) or f"exit code {done.returncode}"
         raise UserError(f"wrote {file}, but {command[0]} does not take it: {why}")
-    console.print(escape(f"wrote {file}; {done.stdout.strip()}"), highlight=False, soft_wrap=True)
+    answer = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).strip()
+    console.print(escape(f"wrote {file}; {answer}"), highlight=False, soft_wrap=True)

@@ -30,7 +30,8 @@ class Request:
     name: str  # of the job: lower-case letters, digits and "-", at most 40 of them
     grid: str  # as the command line has it: a file, or a shipped grid's name
     file: Path | None  # of the grid; None for a shipped one
-    modules: bool  # whether it names factories, whose modules must be wherever it runs
+    factories: tuple[str, ...]  # that it names, whose modules must be wherever it runs
+    python_path: tuple[str, ...]  # where these modules are
     output: str
     cache: str | None
     data: str | None
@@ -63,13 +64,19 @@ def make_request(grid: str, arguments: Sequence[str], run: TyperCommand) -> Requ
             )
     loaded = load_grid(grid, given.params["overrides"] or ())
     name = re.sub(r"[^a-z0-9]+", "-", f"robustsweep-{loaded.name}".lower()).strip("-")[:40].rstrip("-")
-    ours = [part.spec.factory for defence in loaded.defences for part in defence.each]
+    defences = [part.spec for defence in loaded.defences for part in defence.each]
+    named = [
+        *(model.factory for model in loaded.models),
+        *(attack.factory for attack in loaded.attacks),
+        *(defence.factory for defence in defences),
+    ]
     path = Path(grid).expanduser()
     return Request(
         name=name,
         grid=grid,
         file=path if path.exists() else None,
-        modules=any([*(m.factory for m in loaded.models), *(a.factory for a in loaded.attacks), *ours]),
+        factories=tuple(filter(None, named)),
+        python_path=loaded.python_path,
         output=given.params["output"] or f"{OUTPUTS}/{loaded.name}",
         cache=given.params["cache_dir"],
         data=given.params["data_dir"],

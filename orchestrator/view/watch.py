@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from orchestrator import rereading
 from orchestrator.errors import QueryError, StoreError, UserError
 from orchestrator.report.facts import gather
 from orchestrator.report.page import Content, content
@@ -101,9 +102,11 @@ class Watched:
         return found
 
     def _read(self) -> None:
-        results, warnings = read_results(self.stores)
-        facts = gather(self.stores, results, warnings)
-        self._results, self.content = results, content(facts)
+        def read() -> tuple[Sequence[Results], Content]:
+            results, warnings = read_results(self.stores)
+            return results, content(gather(self.stores, results, warnings))
+
+        self._results, self.content = rereading.again(read)()
         self.version += 1
 
     def status(self) -> dict[str, Any]:
@@ -122,7 +125,7 @@ class Watched:
             "grid": status.grid,
             "host": status.host,
             "state": status.state if answer == "ended" else {"live": "running"}.get(answer, answer),
-            "note": status.note,
+            "note": "; ".join(filter(None, (status.pool, status.note))),
             "cells": status.cells,
             "cells_done": status.cells_done,
             "units": status.units,
@@ -151,8 +154,21 @@ class Watched:
     def ask(self, sql: str) -> dict[str, Any]:
         """The answer to one SELECT, as much of it as a page takes; UserError for anything else. Who asks
         holds `asking`: each question may take what memory a query is allowed."""
-        with answering(self._results, sql, memory_limit=MEMORY, seconds=SECONDS, ended=self._stop) as answer:
-            return _first_rows(answer)
+        outdated = False
+
+        def asked() -> dict[str, Any]:
+            nonlocal outdated
+            if outdated:  # files have been merged and removed since
+                self._results, _ = read_results(self.stores)
+            outdated = True
+            for one in self._results:
+                rereading.note(one)
+            with answering(
+                self._results, sql, memory_limit=MEMORY, seconds=SECONDS, ended=self._stop
+            ) as answer:
+                return _first_rows(answer)
+
+        return rereading.again(asked)()
 
 
 def _first_rows(answer: Answer) -> dict[str, Any]:

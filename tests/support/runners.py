@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from workers.pins import pin
+from workers.runtime import set_up_tensorflow
 from workers.shards import CERTIFICATES, SCHEMA, dimensions, publish_shard
 from workers.storage import Folder
 from workers.unit import Done, Evaluation, Training, Transfer, Unit, WorkerSettings, recorded
@@ -57,7 +59,8 @@ class Misbehaving(MadeUp):
     """Does what the attack's `mood` option says: raise, kill, hang, wait, or else work.
 
     A unit that waits says where in a file named by its process id, below the output folder's `waiting/`, and
-    goes on once there is a file `go` beside it.
+    goes on once there is a file `go` beside it; one of the mood "wait_too" once there is `go_too`. One that
+    straggles hangs at 0, the first time.
     """
 
     def __call__(self, unit: Unit) -> Done:
@@ -71,10 +74,14 @@ class Misbehaving(MadeUp):
             time.sleep(0.1)
         if mood == "hang":
             time.sleep(3600)
-        if mood == "wait":
+        if mood == "straggle" and not isinstance(unit, Training) and unit.start == 0:
+            with suppress(FileExistsError):
+                os.close(os.open(self.output.join("straggling"), os.O_CREAT | os.O_EXCL))
+                time.sleep(3600)
+        if mood in ("wait", "wait_too"):
             waiting = self.output.folder("waiting")
             waiting.publish(f"{os.getpid()}.pid", unit.unit_id.encode())
-            while not waiting.exists("go"):
+            while not waiting.exists(mood.replace("wait", "go")):
                 time.sleep(0.02)
         return super().__call__(unit)
 
@@ -112,6 +119,30 @@ class Picky(MadeUp):
         if "TEST_NO_START" in os.environ:
             raise OSError("not here")
         time.sleep(2.0)
+        super().__init__(settings)
+
+
+class Telling(MadeUp):
+    """Says in a file below the output folder's `on/` what its worker has, and waits until three have."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        super().__init__(settings)
+        self.told = f"{settings.cpus} CPUs, {settings.gpus:g} GPUs ({os.environ.get('CUDA_VISIBLE_DEVICES')})"
+
+    def __call__(self, unit: Unit) -> Done:
+        if isinstance(unit, Evaluation):
+            self.output.publish(f"on/{os.getpid()}", self.told.encode())
+            while len(self.output.files("on")) < 3:
+                time.sleep(0.05)
+        return super().__call__(unit)
+
+
+class NeedingGpus(Misbehaving):
+    """Sets TensorFlow up as a real one does, where its worker has a GPU."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        if settings.gpus:
+            set_up_tensorflow(cpus=settings.cpus, gpus=settings.gpus)
         super().__init__(settings)
 
 

@@ -160,9 +160,10 @@ class Scripted:
         self.signalled = False
         self.seconds = 0.0
         self.events: deque[Event] = deque()  # to come before all else
+        self.demanded: list[tuple[int, int]] = []
         self._ready = deque(f"w{i}" for i in range(1, workers + 1))
         self.workers_ever = workers
-        self._running: dict[str, Unit] = {}
+        self._running: dict[str, tuple[Unit, int]] = {}
 
     def clock(self) -> float:
         return self.seconds
@@ -173,7 +174,10 @@ class Scripted:
         assert worker not in self._running
         self.attempts[unit.unit_id] += 1
         self.given.append((unit.unit_id, worker))
-        self._running[worker] = unit
+        self._running[worker] = unit, self.attempts[unit.unit_id]
+
+    def demand(self, useful: int, startable: int) -> None:
+        self.demanded.append((useful, startable))
 
     def wait(self, timeout: float) -> list[Event]:
         if self.events:
@@ -181,8 +185,8 @@ class Scripted:
         if self._ready:
             return [Ready(self._ready.popleft(), "here")]
         self.seconds += 1
-        for worker, unit in self._running.items():
-            answer = self.answer(unit, self.attempts[unit.unit_id])
+        for worker, (unit, attempt) in self._running.items():
+            answer = self.answer(unit, attempt)
             if answer is None:
                 continue
             del self._running[worker]

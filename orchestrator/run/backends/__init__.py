@@ -1,4 +1,4 @@
-"""Where units run. A backend is a pool of workers behind five calls; the sweep never sees more of it.
+"""Where units run. A backend is a pool of workers behind six calls; the sweep never sees more of it.
 
 `registry.BACKENDS` names them; `make_backend` imports the one that is asked for.
 """
@@ -24,6 +24,7 @@ class Ready:
 
     worker: str
     host: str
+    strong: bool = True  # False: the pool has others that are far faster, on GPUs
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,28 @@ class Notice:
     text: str
 
 
-Event = Ready | Finished | Lost | Notice
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The pool has changed, or what it waits for."""
+
+    text: str  # "2 of 4 workers on 3 machines (2 joined)"
+
+
+Event = Ready | Finished | Lost | Notice | Pool
 
 
 class Backend(Protocol):
-    """A pool that keeps its own size: a lost worker is replaced without being asked."""
+    """A pool that keeps its own size: a lost worker is replaced without being asked, and one that there is
+    nothing left for is let go."""
 
     def start(self) -> None:
         """Bring up the pool. BackendError when the machine or cluster cannot carry it."""
 
     def submit(self, worker: str, unit: Unit) -> None:
         """Give a ready worker its one unit."""
+
+    def demand(self, useful: int, startable: int) -> None:
+        """How many workers could still be of use, and how many units could start that nobody is there for."""
 
     def wait(self, timeout: float) -> list[Event]:
         """What happened, waiting at most about `timeout` seconds for the first of it.

@@ -32,6 +32,9 @@ class InlineBackend:
     def submit(self, worker: str, unit: Unit) -> None:
         self._unit = unit
 
+    def demand(self, useful: int, startable: int) -> None:
+        """One worker, whatever there is to do."""
+
     def wait(self, timeout: float) -> list[Event]:
         """Runs the unit that was submitted, however long it takes."""
         if not self._announced:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -11,14 +12,18 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.core.generated import autoscaler_pb2
 from ray.exceptions import RayError
+from ray.experimental.internal_kv import _internal_kv_get
 
 from orchestrator.errors import BackendError
 from orchestrator.run.backends.quiet import stderr_to
@@ -26,6 +31,8 @@ from workers.machine import available_cpus
 
 # Actors exchange only units and reports: Ray's default store would claim a third of the memory.
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
+
+_autoscaler: Any = autoscaler_pb2  # its names are made when it is imported
 
 _LOOK_SECONDS = 2.0
 # A head that was started anew answers within this time; after 60 s without one Ray ends this process itself,
@@ -39,8 +46,9 @@ class Node:
 
     node_id: str
     host: str
-    cpus: float
-    gpus: float
+    resources: Mapping[str, float]  # all that it has, by Ray's names
+    free: Mapping[str, float]  # what nobody uses, as of a moment ago
+    leaving: bool = False  # told to go, as spot machines are before they vanish
 
     @property
     def name(self) -> str:
@@ -63,9 +71,14 @@ class Cluster:
     def local(self) -> bool:
         return self.address == "local"
 
-    def connect(self) -> None:
-        """Start Ray here, or join the cluster; BackendError says why that cannot be."""
+    def connect(self, working_dir: Path | None = None) -> None:
+        """Start Ray here, or join the cluster; BackendError says why that cannot be.
+
+        What lies in `working_dir` is brought to every machine, and is where workers run.
+        """
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if working_dir:
+            options["runtime_env"] = {"working_dir": str(working_dir)}
         if self.local:
             options |= {
                 "num_cpus": available_cpus(),
@@ -114,7 +127,7 @@ class Cluster:
         self._looked = self._clock()
         if self.answers():
             # Workers die with the node that their driver hangs on, and new ones are never started.
-            alive = any(node.node_id == self._here for node in self.nodes())
+            alive = self._here in self.alive()
             return "" if alive else "Ray has given up the node on this machine: its raylet may have died"
         if self._head and self._clock() - (self._silent_since or 0.0) >= _SILENT_SECONDS:
             return f"its head at {self._head[0]}:{self._head[1]} has not answered for {_SILENT_SECONDS:.0f} s"
@@ -133,33 +146,68 @@ class Cluster:
                 self._silent_since = now
         return self._silent_since is None
 
+    def alive(self) -> set[str]:
+        """The ids of the live machines; none while the head does not answer."""
+        return {node["NodeID"] for node in ray.nodes() if node["Alive"]} if self.answers() else set()
+
     def nodes(self) -> list[Node]:
         """The live machines; none while the head does not answer."""
         if not self.answers():
             return []
+        state = ray._private.state.state
+        free, leaving = state.available_resources_per_node(), state.get_draining_nodes()
         return [
             Node(
                 node_id=node["NodeID"],
                 host=node["NodeManagerHostname"],
-                cpus=node["Resources"].get("CPU", 0.0),
-                gpus=node["Resources"].get("GPU", 0.0),
+                resources=node["Resources"],
+                free=free.get(node["NodeID"], {}),
+                leaving=node["NodeID"] in leaving,
             )
             for node in ray.nodes()
             if node["Alive"]
         ]
 
+    def can_bring(self, able: Callable[[Mapping[str, float]], bool]) -> bool | None:
+        """Whether the cluster has an autoscaler that could bring a machine whose resources are `able`; None
+        while nothing is known of one.
+
+        Where an autoscaler has not said which machines it can bring, any might be.
+        """
+        if self.local or not self.answers():
+            return False
+        config = ray._private.state.state.get_cluster_config()
+        if config and config.node_group_configs:
+            groups = config.node_group_configs
+            return any(group.max_count and able(dict(group.resources)) for group in groups)
+        if is_autoscaler_v2(fetch_from_server=True):
+            return True
+        said = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or b"{}")
+        if not (report := said.get("autoscaler_report")):
+            return None
+        # Without an autoscaler, each machine counts as of a type of its own.
+        kinds = {*report["active_nodes"], *(report.get("node_type_mapping") or {}).values()}
+        return any(not kind.startswith("node_") for kind in kinds)
+
+    def refuses(self, needs: Mapping[str, float]) -> bool:
+        """Whether the cluster's autoscaler has said that it has no kind of machine for what was asked for.
+
+        Only the second version of Ray's says so.
+        """
+        if self.local or not self.answers() or not is_autoscaler_v2(fetch_from_server=True):
+            return False
+        worker: Any = ray._private.worker.global_worker
+        try:
+            said = worker.gcs_client.get_cluster_status(timeout_s=_LOOK_SECONDS)
+        except RayError:
+            return False
+        state = _autoscaler.GetClusterStatusReply.FromString(said).autoscaling_state
+        return any(dict(one.resources_bundle) == needs for one in state.infeasible_resource_requests)
+
     def _ended(self) -> dict[str, int]:
         """Ray's processes that were started here and have ended, with their exit codes."""
         node = ray._private.worker._global_node if self.local else None
         return {kind: process.returncode for kind, process in node.dead_processes()} if node else {}
-
-    def node_of(self, actor: Any) -> str:
-        """The id of the machine that an actor is or was on; empty if it never got so far."""
-        if not self.answers():
-            return ""
-        address = ray._private.state.actors(actor._actor_id.hex()).get("Address", {})
-        node_id = str(address.get("NodeID", ""))
-        return "" if set(node_id) <= {"f"} else node_id  # Ray's id of nothing
 
     def _why_not(self, error: Exception, said: str) -> str:
         """One line on why Ray cannot be had, from its error and what it has `said` meanwhile."""

@@ -46,8 +46,11 @@ class RayMetrics:
     def note(self, event: str, fields: dict[str, Any]) -> None:
         """See `orchestrator.run.watching.Metrics`."""
         if outcome := _OUTCOMES.get(event):
-            again = outcome == "failed" and not fields["final"]
-            self.units.inc(1, {"kind": fields["kind"], "outcome": "retry" if again else outcome})
+            if outcome == "failed" and not fields["final"]:
+                outcome = "retry"
+            if fields.get("copy"):
+                outcome = "copy"
+            self.units.inc(1, {"kind": fields["kind"], "outcome": outcome})
         if event == "unit_finished":
             self.seconds.inc(max(fields["seconds"], 1e-9), {"kind": fields["kind"]})
             self.unit_seconds.observe(fields["seconds"], {"kind": fields["kind"]})
