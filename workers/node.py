@@ -18,6 +18,14 @@ def shared(room: str) -> Path:
     return Path(tempfile.gettempdir()) / f"robustsweep-{os.getuid()}" / room
 
 
+def ensure_ours(room: str) -> None:
+    """PermissionError where the folder of a room is of somebody else, who may change what is in it;
+    FileNotFoundError where it is not there."""
+    owner = shared(room).parent
+    if owner.is_symlink() or owner.stat().st_uid != os.getuid():
+        raise PermissionError(f"{owner} belongs to somebody else; point TMPDIR to a folder of your own")
+
+
 @contextmanager
 def locked(room: str, key: str) -> Iterator[Path]:
     """The folder `room`, made, for only one process of this machine and key at a time.
@@ -26,10 +34,8 @@ def locked(room: str, key: str) -> Iterator[Path]:
     OSError where it cannot be made.
     """
     folder = shared(room)
-    owner = folder.parent
-    owner.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if owner.is_symlink() or owner.stat().st_uid != os.getuid():
-        raise PermissionError(f"{owner} belongs to somebody else; point TMPDIR to a folder of your own")
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ensure_ours(room)
     folder.mkdir(exist_ok=True)
     with (folder / f"{key}.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

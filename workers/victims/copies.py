@@ -30,12 +30,14 @@ def content(name: str, read: Callable[[], bytes], holds: Callable[[bytes, str], 
         return held
     with ExitStack() as stack:
         # A full disk, a folder of somebody else's: nothing that keeps a victim from its work.
+        ours = False
         with suppress(OSError):
             stack.enter_context(node.locked(_ROOM, name))
             if held := _held(name, holds):  # another worker has brought it meanwhile
                 return held
+            ours = True
         data = read()
-        if holds(data, name):
+        if ours and holds(data, name):
             with suppress(OSError):
                 _keep(name, data)
     return data
@@ -53,6 +55,7 @@ def _keep(name: str, data: bytes) -> None:
 
 def _held(name: str, holds: Callable[[bytes, str], bool]) -> bytes | None:
     try:
+        node.ensure_ours(_ROOM)
         data = (node.shared(_ROOM) / name).read_bytes()
     except OSError:
         return None
