@@ -165,7 +165,10 @@ class Loop:
                             self.weak.add(event.worker)
                         self.state.waiting = ""
                         self.joined.add(event.worker)
-                        self.state.usage.began(event.worker, self.clock() - self.began)
+                        self.state.seconds = self.clock() - self.began
+                        if self.state.ready_after is None:
+                            self.state.ready_after = self.state.seconds
+                        self.state.usage.began(event.worker, self.state.seconds)
                         self.idle[event.worker] = None
                         self.state.workers[event.worker] = ""
                         self.watching.note("worker_joined", worker=event.worker, host=event.host)

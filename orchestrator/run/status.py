@@ -80,6 +80,7 @@ class StatusWriter:
             units_done=state.units_done,
             units_failed=state.units_failed,
             seconds=state.seconds,
+            ready_after=state.ready_after,
             seconds_left=state.seconds_left,
             at_least=not state.estimate.complete,
             note=state.notes,

@@ -50,6 +50,7 @@ class Status:
     units_done: int
     units_failed: int
     seconds: float
+    ready_after: float | None = None  # seconds until the first worker was ready
     seconds_left: float | None = None
     at_least: bool = False  # of `seconds_left`: some of the work has no rate yet
     note: str = ""
