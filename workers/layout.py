@@ -41,6 +41,14 @@ _PIN = re.compile(r"(.+)\.([0-9a-f]{64})\.json")
 _CACHED = re.compile(r"([0-9a-f]{64})\.(json|weights\.h5)")
 
 
+_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,254}")
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may be an id of ours, and the name of a file or folder: no path, nor a hidden file."""
+    return bool(_NAME.fullmatch(text))
+
+
 def new_shard(victim_id: str, attack_id: str, start: int, stop: int) -> str:
     """Below `SHARDS`; never the same twice."""
     return f"{victim_id}/{attack_id}.{start}-{stop}.{uuid.uuid4().hex}.parquet"

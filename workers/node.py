@@ -12,18 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from workers.machine import own_folder
+
 
 def shared(room: str) -> Path:
     """The folder of this name that a machine's workers share; it may not be there."""
     return Path(tempfile.gettempdir()) / f"robustsweep-{os.getuid()}" / room
 
 
-def ensure_ours(room: str) -> None:
-    """PermissionError where the folder of a room is of somebody else, who may change what is in it;
-    FileNotFoundError where it is not there."""
-    owner = shared(room).parent
-    if owner.is_symlink() or owner.stat().st_uid != os.getuid():
-        raise PermissionError(f"{owner} belongs to somebody else; point TMPDIR to a folder of your own")
+def ensure_ours() -> None:
+    """PermissionError where that folder is of somebody else, who may change what is in it."""
+    own_folder(Path(tempfile.gettempdir()))
 
 
 @contextmanager
@@ -34,8 +33,7 @@ def locked(room: str, key: str) -> Iterator[Path]:
     OSError where it cannot be made.
     """
     folder = shared(room)
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ensure_ours(room)
+    ensure_ours()
     folder.mkdir(exist_ok=True)
     with (folder / f"{key}.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

@@ -6,7 +6,6 @@ weights. Two workers may pin one victim at once: everyone then goes by the small
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workers import layout
+from workers.recorded import as_json
 from workers.storage import Folder
 from workers.victims.manifest import Manifest
 
@@ -92,7 +92,7 @@ def read_pin(output: Folder, victim_id: str, weights: str) -> Pin:
     """The pin of a victim that is pinned to these weights, with what can be read of its manifest."""
     identity = {"victim_id": victim_id, "weights": weights}
     try:
-        content = json.loads(output.read(layout.pin(victim_id, weights)))
+        content = as_json(output.read(layout.pin(victim_id, weights)))
     except (OSError, ValueError):
         content = {}  # the name alone decides which shards count
     return Pin(victim_id, weights, {**content, **identity} if isinstance(content, dict) else identity)

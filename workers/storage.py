@@ -50,6 +50,11 @@ _SECRET_OPTIONS = re.compile(
     r"([?&][a-z_]*(?:secret|token|password|passwd|key|sig|signature|credential)[a-z_]*=)[^&\s\"']+", re.I
 )
 
+_AUTHORISING = re.compile(r"\b((?:bearer|basic)\s+)[A-Za-z0-9+/=_.~-]{8,}", re.I)
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|_KEY$", re.I)
+# No path, switch or word that may stand in a text for something else.
+_SECRET_VALUE = re.compile(r"(?![/.~])(?=.*\d)[^\s:]{16,}")
+
 
 _WITHOUT_FOLDERS = ("s3", "gcs")  # an object's name says all; making a folder would be requests for nothing
 _ATTEMPTS = 8  # at a request; waits between them are random, up to 1, 2, 4, … and at the most 20 seconds
@@ -77,9 +82,15 @@ def _patient(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
 def redacted(text: str) -> str:
     """A text that may hold URIs, without what lets one in: user and password, keys and tokens among options.
 
+    Also without what a header authorises with, and without the secrets of this process's environment.
     Whatever is written down or shown goes through this; only the process that opens a URI needs it whole.
     """
-    return _SECRET_OPTIONS.sub(r"\1***", _CREDENTIALS.sub("***@", text))
+    text = _SECRET_OPTIONS.sub(r"\1***", _CREDENTIALS.sub("***@", text))
+    text = _AUTHORISING.sub(r"\1***", text)
+    for name, value in os.environ.items():
+        if _SECRET_NAME.search(name) and _SECRET_VALUE.fullmatch(value):
+            text = text.replace(value, "***")
+    return text
 
 
 def absolute(location: str) -> str:
@@ -229,6 +240,10 @@ class Folder:
 
     def exists(self, name: str = "") -> bool:
         return bool(self.filesystem.get_file_info(self.join(name)).type != fs.FileType.NotFound)
+
+    def is_link(self, name: str = "") -> bool:
+        """Whether it is a symbolic link, which only local folders have."""
+        return self.is_local and os.path.islink(self.join(name))
 
     def delete(self, name: str) -> None:
         self.filesystem.delete_file(self.join(name))

@@ -55,7 +55,7 @@ def _keep(name: str, data: bytes) -> None:
 
 def _held(name: str, holds: Callable[[bytes, str], bool]) -> bytes | None:
     try:
-        node.ensure_ours(_ROOM)
+        node.ensure_ours()
         data = (node.shared(_ROOM) / name).read_bytes()
     except OSError:
         return None
