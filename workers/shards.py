@@ -298,7 +298,8 @@ def open_footer(shards: Folder, name: str, *, size: int) -> pq.ParquetFile:
     """What the end of a file says of it; its rows are not there. InvalidShardError, OSError."""
     if size == 0:
         raise InvalidShardError("the file is empty")
-    metadata = None if shards.is_local else _metadata(shards, name, size)
+    # Of a small file the tail is all of it, with the rows that are looked at next.
+    metadata = None if shards.is_local or size <= _TAIL_BYTES else _metadata(shards, name, size)
     tail = b"" if metadata else _parquet_tail(shards, name)
     try:
         return pq.ParquetFile(pa.BufferReader(tail), metadata=metadata, page_checksum_verification=True)
