@@ -6,7 +6,7 @@ RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 BENCH := $(VENV)/.bench
 
-.PHONY: demo test fuzz lint format bench clean
+.PHONY: demo test fuzz lint format bench chaos clean
 
 demo: $(RUN)  ## run the shipped digits grid and show its robustness table
 	$(BIN)/robustsweep run digits --output outputs/demo
@@ -30,6 +30,9 @@ format: $(DEV)
 
 bench: $(BENCH)  ## the benchmarks, one after another; each prints what it measured
 	$(BIN)/python -m benchmarks
+
+chaos: $(DEV)  ## sweeps under fire, some half an hour of them; writes docs/reliability.md
+	$(BIN)/python -m benchmarks.chaos --write docs/reliability.md
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

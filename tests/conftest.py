@@ -15,7 +15,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.pop("COLUMNS", None)
 
-STARTING_RAY = ("test_benchmarks.py", "test_ray_backend.py", "test_ray_elastic.py", "test_smoke.py")
+STARTING_RAY = (
+    "test_benchmarks.py",
+    "test_chaos.py",
+    "test_ray_backend.py",
+    "test_ray_elastic.py",
+    "test_smoke.py",
+)
 
 
 LONG = ("test_honesty.py", "test_checks.py", "test_figures.py", "test_strengthen.py", "test_resuming.py")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from itertools import chain, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ from orchestrator.cli import app
 from orchestrator.plan.units import Gap, Units
 from orchestrator.results.tables import cells_table
 from orchestrator.run import upkeep
+from orchestrator.run.loop import Loop
 from orchestrator.run.sharing import Peers, Share, in_turn
 from orchestrator.run.sweep import Summary
 from orchestrator.store.folder import Store
@@ -77,6 +80,42 @@ def test_a_run_that_another_joins_shares_what_is_left(units: Units, alone: int) 
     assert order[:alone] == ids(units)[:alone]
     left = [name for name in ids(units)[alone:] if Share(1, 2).has(name)]
     assert order[alone : alone + len(left)] == left
+
+
+@given(unit_lists(), st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), max_size=6))
+def test_shares_that_change_leave_nothing_out(units: Units, changes: list[tuple[int, int]]) -> None:
+    """Runs come and go: every unit once, and those of the share of the moment first."""
+    shares = chain(*(repeat(Share(rank, 3), times) for rank, times in changes), repeat(Share(0, 2)))
+    now = Share()
+
+    def share() -> Share:
+        nonlocal now
+        now = next(shares)
+        return now
+
+    given_out: list[str] = []
+    left = set(ids(units))
+    for unit in in_turn(units, share):
+        mine = {name for name in left if now.has(name)}
+        assert unit.unit_id in (mine or left)
+        left.remove(unit.unit_id)
+        given_out.append(unit.unit_id)
+    assert sorted(given_out) == sorted(ids(units))
+
+
+def test_a_run_takes_its_share_anew_with_every_run_that_comes() -> None:
+    """Beside a run that has died, it was the second of two; beside the one that took its place, it is the
+    first, since that one counts itself as second."""
+    peers = SimpleNamespace(share=Share(0, 2))
+    loop = SimpleNamespace(
+        upkeep=SimpleNamespace(news=deque([record()]), peers=peers),
+        progress=Quiet(),
+        share=Share(1, 2),
+        scheduler=SimpleNamespace(),
+        _preferred=None,
+    )
+    Loop._share(loop)  # type: ignore[arg-type]
+    assert loop.share == Share(0, 2)
 
 
 @pytest.fixture

@@ -197,9 +197,10 @@ class Loop:
                 f"warning: run {other.run_id} on {other.host} is writing to this folder too; "
                 "what one has done the other leaves out, but some units may be computed twice"
             )
-            if self.share.of == 1:
-                self.share = self.upkeep.peers.share
-                self.scheduler.preferred = self._preferred
+            # Anew with every run that comes: by the order of other runs, of which some have ended since, two
+            # would take the same share.
+            self.share = self.upkeep.peers.share
+            self.scheduler.preferred = self._preferred
 
     def _preferred(self, victim_id: str) -> bool:
         """Another run of this grid has its victims in the same order, whatever is left of them."""

@@ -39,16 +39,28 @@ def in_turn(units: Sequence[_Unit], share: Callable[[], Share]) -> Iterator[_Uni
     """Every unit once: in order while the run is alone; its share first, the others from the end, if not.
 
     Runs that help out each start at another place, so that they meet only as the last units are handed out.
+    A share may change with every run that comes; what is left is then begun anew.
     """
     begin = 0
-    while begin < len(units) and share().of == 1:
+    while begin < len(units) and share().of == 1:  # nothing is held of what is to come
         yield units[begin]
         begin += 1
-    mine, left = share(), range(begin, len(units))
-    turn = len(left) * mine.rank // mine.of
-    yield from (unit for unit in map(units.__getitem__, left) if mine.has(unit.unit_id))
-    others = map(units.__getitem__, chain(left[:turn][::-1], left[turn:][::-1]))
-    yield from (unit for unit in others if not mine.has(unit.unit_id))
+    left = dict.fromkeys(range(begin, len(units)))
+    while left:
+        now = share()
+        for place in _turn(units, list(left), now):
+            del left[place]
+            yield units[place]
+            if share() != now:
+                break
+
+
+def _turn(units: Sequence[_Unit], left: Sequence[int], share: Share) -> Iterator[int]:
+    """The places that are left, as a run with that share takes them."""
+    turn = len(left) * share.rank // share.of
+    mine = {place for place in left if share.has(units[place].unit_id)}
+    yield from (place for place in left if place in mine)
+    yield from (place for place in chain(left[:turn][::-1], left[turn:][::-1]) if place not in mine)
 
 
 class Peers:

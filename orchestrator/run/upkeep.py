@@ -66,18 +66,26 @@ class Upkeep:
             self._store.remember(accepted)
 
     def _loop(self) -> None:
-        far = not self._store.folder.is_local
-        pause = FAR_SECONDS if far else PEER_SECONDS
-        while not self._stop.wait(pause):
+        if self.peers.live:  # what they have done since this run was planned is none of its work
+            self._keep_up_in_turn()
+        while not self._stop.wait(self._pause):
             before = len(self.peers.live)
             self.look()
             live = len(self.peers.live)
-            began = self._clock()
-            if began < self._next and live == before and not (live and self.coverage is None):
+            if self._clock() < self._next and live == before and not (live and self.coverage is None):
                 continue
-            self.keep_up()
-            took = self._clock() - began
-            # A request for each page: as many an hour, however many shards there are to be listed.
-            pages = 1 + self._shards // _PAGE if far else 1
-            least, share = (pause, PEER_SHARE) if live else (INDEX_SECONDS, INDEX_SHARE)
-            self._next = began + max(least * pages, took / share)
+            self._keep_up_in_turn()
+
+    @property
+    def _pause(self) -> float:
+        return PEER_SECONDS if self._store.folder.is_local else FAR_SECONDS
+
+    def _keep_up_in_turn(self) -> None:
+        """And say when the next turn is, by what this one took."""
+        began = self._clock()
+        self.keep_up()
+        took = self._clock() - began
+        # A request for each page: as many an hour, however many shards there are to be listed.
+        pages = 1 if self._store.folder.is_local else 1 + self._shards // _PAGE
+        least, share = (self._pause, PEER_SHARE) if self.peers.live else (INDEX_SECONDS, INDEX_SHARE)
+        self._next = began + max(least * pages, took / share)

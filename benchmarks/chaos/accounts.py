@@ -1,0 +1,139 @@
+"""What a trial came to, counted from what was executed, what was accepted, and what was done to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pyarrow as pa
+
+from benchmarks.chaos.faults import KINDS
+from benchmarks.chaos.reader import Expected, Findings
+from benchmarks.chaos.scene import Execution
+
+NAMED = 3  # units that were computed again for no reason are named
+COPY_SECONDS = 5.0  # `orchestrator.run.stragglers`: no unit is copied sooner
+
+
+@dataclass
+class Happened:
+    """A fault as it befell a trial. `pids`: the processes it ended; None: all that worked for a driver."""
+
+    kind: str
+    at: float
+    pids: frozenset[int] | None
+    until: float = float("inf")  # when what was taken was given back
+    recovery: float | None = None  # seconds; None where nothing was left to be done
+    cost: int = 0  # units that were computed again because of it
+
+
+@dataclass
+class Account:
+    """What a trial came to. `problems` are what may not be, in words."""
+
+    name: str
+    place: str
+    workers: int
+    mutation: str = ""
+    faults: list[Happened] = field(default_factory=list)
+    missed: Counter[str] = field(default_factory=Counter)  # drawn, but the sweep was over or none was there
+    units: int = 0
+    executed: int = 0
+    copies: int = 0  # units that an idle worker ran as well, as they took long
+    unexplained: int = 0  # units computed again for no reason
+    rows: int = 0
+    lost: int = 0
+    doubled: int = 0
+    differing: int = 0
+    codes: list[int] = field(default_factory=list)  # how the drivers ended
+    findings: Findings = field(default_factory=Findings)
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    def judge(self) -> None:
+        """Say what may not be."""
+        for name in ("unexplained", "lost", "doubled", "differing"):
+            if count := getattr(self, name):
+                self.problems.append(f"{count} {'units' if name == 'unexplained' else 'rows'} {name}")
+        for name in ("partial", "doubled", "vanished", "wrong", "errors"):
+            if count := getattr(self.findings, name):
+                self.problems.append(f"a reader saw {count} {name}")
+        for fault in self.faults:
+            takes = KINDS[fault.kind].takes
+            if fault.kind != "drivers" and fault.cost > (self.workers if takes is None else takes):
+                self.problems.append(f"{fault.kind}: {fault.cost} units were computed again")
+
+
+def count_rows(account: Account, rows: pa.Table, expected: Expected) -> None:
+    """What is lost, doubled and different among the rows that count in the end."""
+    places = [place for place in expected.places(rows).tolist() if place >= 0]
+    account.rows = rows.num_rows
+    account.lost = expected.rows.num_rows - len(set(places))
+    account.doubled = len(places) - len(set(places))
+    account.differing = expected.differing(rows)
+
+
+def count_units(account: Account, executions: Sequence[Execution]) -> None:
+    """Every unit that was computed again, laid at the door of the fault that it was lost to."""
+    runs: dict[str, list[Execution]] = {}
+    for one in executions:
+        if not one.unit.startswith("train/"):
+            runs.setdefault(one.unit, []).append(one)
+    account.units, account.executed = len(runs), sum(map(len, runs.values()))
+    for each in runs.values():
+        for earlier, later in pairwise(each):
+            fault = cause(account.faults, earlier, later)
+            if fault is not None:
+                fault.cost += 1
+            elif _overlap(earlier, later) and later.begin - earlier.begin >= COPY_SECONDS:
+                account.copies += 1
+            else:
+                account.unexplained += 1
+                if account.unexplained <= NAMED:
+                    account.problems.append(f"for no reason: {earlier} and {later}")
+
+
+def cause(faults: Sequence[Happened], earlier: Execution, later: Execution) -> Happened | None:
+    """The fault because of which a unit was run once more: the first that hit its process meanwhile, else the
+    first that hit all; else that there were two drivers, of which one did not know of the other's in time.
+
+    What ended well counts as lost until its report can have been, at the latest when it began again.
+    """
+    until = later.begin if earlier.failed is None else earlier.failed
+    meanwhile = [
+        fault for fault in faults if earlier.begin <= fault.at <= until and KINDS[fault.kind].takes != 0
+    ]
+    own = [fault for fault in meanwhile if fault.pids is not None and earlier.pid in fault.pids]
+    every = [fault for fault in meanwhile if fault.pids is None]
+    two = [
+        fault
+        for fault in faults
+        if fault.kind == "drivers" and fault.at <= later.begin and earlier.run_id != later.run_id
+    ]
+    for found in (own, every, two):
+        if found:
+            return found[0]
+    return None
+
+
+def _overlap(earlier: Execution, later: Execution) -> bool:
+    return earlier.end is None or earlier.end > later.begin
+
+
+def time_recoveries(faults: Sequence[Happened], executions: Sequence[Execution]) -> None:
+    """Until a unit was through again: in a process that had begun nothing before the fault, where processes
+    were ended; else in any, once what was taken was given back."""
+    first: dict[int, float] = {}
+    for one in executions:
+        first.setdefault(one.pid, one.begin)
+    for fault in faults:
+        killed = fault.pids is None or fault.pids
+        since = fault.at if fault.until == float("inf") else fault.until
+        ends = [
+            one.end
+            for one in executions
+            if one.end is not None and one.end > since and (not killed or first[one.pid] > fault.at)
+        ]
+        fault.recovery = min(ends) - fault.at if ends else None
