@@ -764,6 +764,6 @@ def test_a_merged_file_is_rubbish_once_all_of_it_is(local: Store, monkeypatch: p
     monkeypatch.setattr("orchestrator.clean.existing_output", lambda name: local)
     mine = {name: replace(pin, weights="3" * 64) for name, pin in PINS.items()}
     for pins, expected in ((PINS, 0), (mine, 2)):
-        monkeypatch.setattr(Store, "pins", lambda self, pins=pins: pins)
+        monkeypatch.setattr("orchestrator.store.folder.named_pins", lambda output, pins=pins: pins)
         found = [one.what for one in removable_output(local.location)]
         assert sum("/merged." in name for name in found) == expected, found

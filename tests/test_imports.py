@@ -64,6 +64,7 @@ ROOMS = (
     "workers.losses",
     "workers.runtime",
     "workers.archives",
+    "workers.node",
     "workers.machine",
     "workers.rounding",
     "workers.metrics",

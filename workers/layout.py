@@ -12,7 +12,7 @@ index/<uuid>.parquet    what shard footers say, so that they need not be read ag
 measured/<uuid>.parquet what cells came to, so that their rows need not be read again
 removals/<uuid>.json    the last time that files were removed from shards/, merged ones
 failures/<run>/<uuid>.json    one record for each attempt that failed
-runs/<run>/             cells.parquet, run.json, grid.yaml, status.json, logs/, training/
+runs/<run>/             cells.parquet, run.json, grid.yaml, status.json, events.jsonl, logs/, training/
 tables/                 cells.parquet, checks.parquet, robustness.csv, robustness.md
 strengthened/           stronger attacks on survivors alone: such a folder, but for index, measured and tables
                         of its own kind, and with survivors.json, which says that it is none by itself
@@ -113,6 +113,11 @@ def run_record(run_id: str) -> str:
 
 def run_status(run_id: str) -> str:
     return f"{RUNS}/{run_id}/status.json"
+
+
+def run_events(run_id: str, part: int | None = None) -> str:
+    """What happened in a run, line by line; on an object store in parts, from 1."""
+    return f"{RUNS}/{run_id}/events{'' if part is None else f'-{part:06d}'}.jsonl"
 
 
 def run_logs(run_id: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, cast, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from workers import layout
@@ -297,9 +298,11 @@ def open_footer(shards: Folder, name: str, *, size: int) -> pq.ParquetFile:
     """What the end of a file says of it; its rows are not there. InvalidShardError, OSError."""
     if size == 0:
         raise InvalidShardError("the file is empty")
-    tail = _parquet_tail(shards, name)
+    # Of a small file the tail is all of it, with the rows that are looked at next.
+    metadata = None if shards.is_local or size <= _TAIL_BYTES else _metadata(shards, name, size)
+    tail = b"" if metadata else _parquet_tail(shards, name)
     try:
-        return pq.ParquetFile(pa.BufferReader(tail), page_checksum_verification=True)
+        return pq.ParquetFile(pa.BufferReader(tail), metadata=metadata, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:  # from memory: it is the bytes that are wrong
         raise InvalidShardError(f"not a readable Parquet file: {_first_line(error)}") from error
 
@@ -427,6 +430,24 @@ def _kind(recorded: object) -> Kind:
 def _versions(recorded: object) -> str:
     pairs = sorted(recorded.items()) if isinstance(recorded, dict) else ()
     return as_text(", ".join(f"{name} {version}" for name, version in pairs))
+
+
+_CHECKED = pads.ParquetFileFormat(
+    default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
+
+
+def fragment(shards: Folder, name: str, size: int) -> pads.ParquetFileFragment:
+    """A shard of so many bytes, to be read in as few requests as can be: nobody has to ask for its size."""
+    return _CHECKED.make_fragment(shards.join(name), shards.filesystem, file_size=size)
+
+
+def _metadata(shards: Folder, name: str, size: int) -> pq.FileMetaData | None:
+    """Of a Parquet file of so many bytes, in one request; None for trouble, the file's or the storage's."""
+    try:
+        return fragment(shards, name, size).metadata
+    except (pa.ArrowException, OSError):
+        return None
 
 
 def _parquet_tail(shards: Folder, name: str) -> bytes:

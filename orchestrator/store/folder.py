@@ -41,7 +41,7 @@ from orchestrator.store.measures import measured_results
 from orchestrator.store.records import Failure, Status, from_json
 from workers import layout
 from workers.datasets.classes import CLASS_NAMES
-from workers.pins import Pin, pinned_weights, read_pins
+from workers.pins import Pin, named_pins, pinned_weights, read_pins
 from workers.probes import read_probes
 from workers.recipe import Recipe, recipe_text
 from workers.recorded import as_json
@@ -93,7 +93,7 @@ class Store:
         resolves overlap in favour of what was published first. What does not count is listed with its reason.
         """
         found, broken, unreadable, fresh = listed(self.folder, self.index.load())
-        pins = self.pins() if pins is None else pins
+        pins = named_pins(self.folder) if pins is None else pins
         accepted = accept_found(self.shards, found, broken, pins, unreadable=unreadable, from_footers=fresh)
         rereading.note(accepted)
         return accepted
@@ -208,6 +208,14 @@ class Store:
         candidates = {name.split("/")[1] for name in names if name.count("/") == 2}
         begun = [run_id for run_id in candidates if layout.run_cells(run_id) in names]
         return sorted(begun, key=lambda run_id: (layout.run_number(run_id), run_id))
+
+    def latest_runs(self, count: int) -> list[str]:
+        """The latest of the runs into this folder, of those too that have not begun, oldest first.
+
+        One listing, however much each run has left behind.
+        """
+        names = self.folder.folders(layout.RUNS)
+        return sorted(names, key=lambda run_id: (layout.run_number(run_id), run_id))[-count:]
 
     def _run(self, run_id: str) -> dict[str, Any]:
         return self._read_json(layout.run_record(run_id))
@@ -419,7 +427,7 @@ def writable_or_raise(store: Store) -> None:
     """Fail before any work starts when the folder cannot be written to."""
     name = f"{layout.RUNS}/.probe-{uuid.uuid4().hex}"
     try:
-        store.folder.publish(name, b"")
+        store.folder.publish(name, b"probe")  # not every server of a protocol takes an empty object
         store.folder.delete(name)
     except OSError as error:
         raise StoreError(f"cannot write to {store.shown}: {error.strerror or error}") from None

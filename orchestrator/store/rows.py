@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval
-from workers.shards import SCHEMAS, ShardInfo
+from workers.shards import SCHEMAS, ShardInfo, fragment
 from workers.storage import Folder, redacted
 from workers.unit import Kind
 
@@ -143,6 +143,13 @@ class Rows:
                 yield from pool.map(partial(self._alone, columns=columns), infos[first : first + _READERS])
 
     def _alone(self, info: ShardInfo, columns: Sequence[str]) -> pa.Table:
+        schema = pa.schema([SCHEMAS[info.kind].field(name) for name in columns])
+        if not self.shards.is_local:
+            # As its size is known, a request less. What is wrong with it, or that it is gone, is said below.
+            with suppress(pa.ArrowException, OSError):
+                shard = fragment(self.shards, info.name, info.size)
+                here = [name for name in columns if name in shard.physical_schema.names]
+                return widened(shard.to_table(columns=here, use_threads=False), schema)
         with (
             _reading(info.name),
             self.shards.filesystem.open_input_file(self.shards.join(info.name)) as source,
@@ -151,7 +158,7 @@ class Rows:
             known = set(parquet.schema_arrow.names)
             here = [name for name in columns if name in known]
             table = parquet.read(here, use_threads=False)
-        return widened(table, pa.schema([SCHEMAS[info.kind].field(name) for name in columns]))
+        return widened(table, schema)
 
 
 def widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
