@@ -6,7 +6,7 @@ RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 BENCH := $(VENV)/.bench
 
-.PHONY: demo test lint format bench chaos clean
+.PHONY: demo test fuzz lint format bench chaos clean
 
 demo: $(RUN)  ## run the shipped digits grid and show its robustness table
 	$(BIN)/robustsweep run digits --output outputs/demo
@@ -15,6 +15,9 @@ demo: $(RUN)  ## run the shipped digits grid and show its robustness table
 # Three processes for two cores: the one whose tests start Ray waits for it most of the time.
 test: $(DEV)  ## run every test
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+fuzz: $(DEV)  ## 2,000 crafted and damaged files of each kind
+	FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/test_fuzz.py tests/test_locked.py
 
 lint: $(DEV)  ## formatting, linting, types
 	$(BIN)/ruff format --check .

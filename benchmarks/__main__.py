@@ -14,6 +14,7 @@ BENCHMARKS = (
     "affinity",
     "orchestration",
     "publishing",
+    "requests",
     "costs",
     "tables",
     "shards",

@@ -85,6 +85,10 @@ def removable_output(output: str) -> list[Removal]:
     store = existing_output(output)
     if runs := live_runs(store):
         raise UserError(f"run {runs[0].run_id} on {runs[0].host} is writing to {output}; wait for it")
+    if store.shards.is_link():
+        raise UserError(
+            f"{output}/shards is a link: what lies behind it is not removed; clean that place itself"
+        )
     accepted = store.accepted_shards()
     sizes = {store.shards.relative(file.path): file.size for file in store.shards.files(recursive=True)}
     useless = {one.name: one.reason for one in accepted.set_aside if not one.later}
@@ -98,7 +102,7 @@ def removable_output(output: str) -> list[Removal]:
         *(
             Removal(f"shards/{file}", useless[names[0]], store.shards, (file,), sizes.get(file, 0))
             for file, names in sorted(read.items())
-            if all(name in useless for name in names)
+            if all(name in useless for name in names) and not _through_a_link(store.shards, file)
         ),
         *_leftovers(store.folder),
     ]
@@ -114,10 +118,17 @@ def remove(removals: Sequence[Removal]) -> None:
                 continue
 
 
+def _through_a_link(folder: Folder, name: str) -> bool:
+    """Whether one of the folders on the way to a file leads elsewhere, where nothing is ours to remove."""
+    parts = name.split("/")[:-1]
+    return any(folder.is_link("/".join(parts[: i + 1])) for i in range(len(parts)))
+
+
 def _leftovers(folder: Folder) -> list[Removal]:
     return [
         Removal(name := folder.relative(file.path), "left behind by a crash", folder, (name,), file.size)
         for file in folder.leftovers(older_than=_GRACE)
+        if not _through_a_link(folder, folder.relative(file.path))
     ]
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from orchestrator import rereading
+from orchestrator.printable import SafeConsole
 
 if TYPE_CHECKING:
     from orchestrator.results.text.base import Format
@@ -45,9 +46,9 @@ def print_record(record: dict[str, Any]) -> None:
 
 def make_console(*, stderr: bool = False) -> Console:
     """Of the terminal's width, or wide where there is none."""
-    console = Console(stderr=stderr)
+    console = SafeConsole(stderr=stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(stderr=stderr, width=160)  # a pipe has no width to fit into
+        console = SafeConsole(stderr=stderr, width=160)  # a pipe has no width to fit into
     return console
 
 

@@ -201,7 +201,9 @@ def summary(console: Console, prepared: Prepared, result: Summary, price: float 
     if state.units:
         parts = [_count(state.units_done, "unit")]
         parts += [f"{_count(n, 'victim')} {_PAST[how]}" for how, n in state.prepared.items() if n]
-        head += f" in {duration(state.seconds)} ({', '.join(parts)})"
+        start = state.ready_after or 0.0
+        began = f", {duration(start)} of it until a worker was ready" if start >= 1 else ""
+        head += f" in {duration(state.seconds)}{began} ({', '.join(parts)})"
     elif not prepared.plan.open_cells and not prepared.plan.failed_cells:
         head += "; nothing was left to run"
     console.print(f"[bold]{escape(state.grid)}[/]: {head}", highlight=False)

@@ -18,6 +18,7 @@ from benchmarks import (
     planning,
     publishing,
     reports,
+    requests,
     scales,
     shards,
     simulation,
@@ -70,6 +71,12 @@ def test_shards() -> None:
     readings = shards.measure(shards=20, size=250, repeats=1, call=call)
     check(readings, 27)
     assert [reading.value for reading in readings if reading.what == "files"] == [10]
+
+
+def test_requests() -> None:
+    readings = requests.measure(units=3, slow=3)
+    check(readings, 10)
+    assert not any(reading.missed for reading in readings)
 
 
 def test_startup() -> None:

@@ -152,7 +152,7 @@ def test_pixel_quantities_are_on_the_grids_scale(tmp_path: Path) -> None:
 def test_what_is_no_defence_is_refused_in_one_sentence(defences: str, message: str, tmp_path: Path) -> None:
     found = problems(tmp_path, GRID, f"defences={defences}", "attacks=[fgsm]")
     assert len(found) == 1 and message in found[0], found
-    assert found[0].startswith("defences") and "ArgsKwargs" not in found[0]
+    assert ": defences" in found[0] and "ArgsKwargs" not in found[0]
 
 
 OWN = """\

@@ -18,6 +18,7 @@ from orchestrator.plan.cost import Basis, Cost, Timed, TimedTraining, estimate, 
 from orchestrator.plan.units import Plan
 from orchestrator.run.history import costs, timed
 from orchestrator.run.prepare import Prepared, prepare
+from orchestrator.run.progress import duration
 from orchestrator.run.usage import UNKNOWN, Usage
 from orchestrator.store.folder import Store
 from tests.support.sweeps import sweep, write_grid
@@ -260,7 +261,12 @@ def test_status_and_summary_say_what_was_used(grid: Path, output: Path) -> None:
     shown = text(console)
     assert "CPU-hours on unknown" in shown and "at 10 an hour" in shown
     show.summary(console, planned(grid, output), summary, 10.0)
-    assert "used " in text(console)
+    said = text(console)
+    assert "used " in said
+    start = summary.state.ready_after
+    assert start and 0 < start < summary.state.seconds
+    assert f", {duration(start)} of it until a worker was ready (" in said
+    assert status_record(store)["ready_after"] == start
     sweep(grid, output, ["examples=200"], clock=lambda: float(next(ticks)))
     both, runs = hours_of_all(store)
     assert runs == 2 and both[UNKNOWN] > used[UNKNOWN]

@@ -99,7 +99,7 @@ def test_oblivious_cells_are_marked_and_no_part_of_the_worst_case(output: Path) 
     text = CliRunner().invoke(app, ["table", str(output)]).stdout
     assert len(re.findall(r"bim \(steps=5\) \(oblivious\)", text)) == 2
     text = CliRunner().invoke(app, ["plan", str(output.parent / "grid.yaml"), "-o", str(output)]).stdout
-    assert len(re.findall(r"linf \(oblivious\)", text)) == 2 and "nothing to run" in text
+    assert len(re.findall(r"\(oblivious\) linf", text)) == 2 and "nothing to run" in text
 
 
 def test_a_success_is_one_on_the_defended_victim(output: Path) -> None:

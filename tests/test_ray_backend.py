@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -25,13 +27,14 @@ from orchestrator.run import stragglers
 from orchestrator.run.backends import Backend, make_backend, ray_cluster, ray_machines
 from orchestrator.run.backends import ray as ray_module
 from orchestrator.run.options import RunOptions
+from orchestrator.run.progress import SweepState
 from orchestrator.store.folder import Store
 from tests.support.sweeps import Quiet, marked, nothing_left_behind, rows, sweep, times_counted, write_grid
 from tests.support.victims import some_victim
 from workers.unit import Training, WorkerSettings
 from workers.worker import Worker
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -71,7 +74,7 @@ def test_every_kind_of_trouble_on_one_machine(
     before = sessions()
     killer = threading.Thread(target=kill_the_waiting)
     killer.start()
-    summary = sweep(grid, output, backend="ray", workers=2, unit_timeout=3.0)
+    summary = sweep(grid, output, backend="ray", workers=2, unit_timeout=6.0)
     killer.join()
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
@@ -80,7 +83,7 @@ def test_every_kind_of_trouble_on_one_machine(
     assert summary.state.retries == 4
     errors = {row.attack_id.split("-")[0]: row.error for row in summary.failures}
     assert errors.pop("raise") == "ValueError: this unit raises"
-    assert errors.pop("hang") == "TimeoutError: not through after 3 s (--unit-timeout)"
+    assert errors.pop("hang") == "TimeoutError: not through after 6 s (--unit-timeout)"
     assert errors.pop("kill").startswith("its process died (ActorDiedError); its output is in ")
     assert errors == {}
     [record] = [row for row in Store(str(output)).failures() if str(row.attack_id).startswith("wait")]
@@ -92,6 +95,9 @@ def test_every_kind_of_trouble_on_one_machine(
     assert "A worker died" in (logs / "driver.log").read_text()
     assert len(killed) == 1
     assert sessions() == before  # nothing is left in the temporary folder
+
+
+RAY_FOLDER = Path(tempfile.gettempdir(), f"robustsweep-{os.getuid()}", "ray")
 
 
 def test_a_straggler_is_overtaken_by_a_copy(
@@ -110,7 +116,51 @@ def test_a_straggler_is_overtaken_by_a_copy(
 
 def sessions() -> set[Path]:
     """The folders of all the Ray that this process has started."""
-    return set(Path(tempfile.gettempdir(), "ray").glob(f"session_*_{os.getpid()}"))
+    return set(RAY_FOLDER.glob(f"session_*_{os.getpid()}"))
+
+
+def ray_settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")}
+
+
+def below_me() -> list[int]:
+    """This process and all that it has started."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [os.getpid()]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def listeners() -> dict[tuple[str, str], str]:
+    """What listens on the network of all that: (address, port) -> its socket's number, from the kernel."""
+    sockets = set()
+    for pid in below_me():
+        with suppress(OSError):
+            sockets |= {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()}
+    found = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                address, _, port = fields[1].partition(":")
+                words = [bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8)]
+                ip = ipaddress.ip_address(b"".join(words))
+                found[str(getattr(ip, "ipv4_mapped", None) or ip), port] = fields[9]
+    return found
+
+
+def stranger(environment: dict[str, str]) -> str:
+    """What a process of this machine is answered that knows where Ray is, but not its token."""
+    address = ray.get_runtime_context().gcs_address
+    script = f"from ray._raylet import GcsClient; print(GcsClient(address={address!r}).get_all_node_info())"
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=others | environment, capture_output=True, text=True, timeout=30)
+    return done.stdout + done.stderr
 
 
 def ray_process(name: str) -> int:
@@ -191,7 +241,19 @@ class Machines:
 def test_workers_import_from_beside_the_grid_first(
     tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although Ray puts the driver's working folder on their path."""
+    """Although Ray puts the driver's working folder on their path. Meanwhile nobody else has a part in it."""
+    listening: dict[tuple[str, str], str] = {}
+    strangers: list[str] = []
+
+    class Looking(Quiet):
+        def show(self, state: SweepState) -> None:
+            if not strangers and ray.is_initialized():
+                listening.update(listeners())
+                wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+                strangers.extend(stranger(environment) for environment in ({}, wrong))
+            super().show(state)
+
+    settings = ray_settings()
     folder = tmp_path / "grids"
     folder.mkdir()
     (folder / "nearby_runner.py").write_text("from tests.support.runners import MadeUp as Runner\n")
@@ -200,10 +262,16 @@ def test_workers_import_from_beside_the_grid_first(
     monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    summary = sweep(
-        write_grid(folder / "g.yaml"), output, backend="ray", runner="nearby_runner:Runner", workers=1
-    )
+    options: dict[str, Any] = {"backend": "ray", "runner": "nearby_runner:Runner", "workers": 1}
+    summary = sweep(write_grid(folder / "g.yaml"), output, progress=Looking(), **options)
     assert (summary.exit_code, summary.state.cells_done) == (0, 2)
+    # Ray's head, its node process twice, its agent, and the driver.
+    assert len(listening) >= 5
+    assert {address for address, _ in listening} == {"127.0.0.1"}
+    assert all("InvalidAuthToken" in said for said in strangers) and len(strangers) == 2
+    assert ray_settings() == settings
+    # Nobody else can take the place of its sockets, or read its logs.
+    assert stat.S_IMODE(RAY_FOLDER.parent.stat().st_mode) == 0o700
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from tests.support.sweeps import Quiet, marked, nothing_left_behind, rows, sweep
 from tests.test_ray_backend import Machines, free_port, until_answered
 from workers.unit import WorkerSettings
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(autouse=True, scope="module")

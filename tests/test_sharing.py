@@ -107,7 +107,9 @@ def test_a_run_takes_its_share_anew_with_every_run_that_comes() -> None:
     """Beside a run that has died, it was the second of two; beside the one that took its place, it is the
     first, since that one counts itself as second."""
     peers = SimpleNamespace(share=Share(0, 2))
+    told: list[str] = []
     loop = SimpleNamespace(
+        watching=SimpleNamespace(note=lambda event, **fields: told.append(event)),
         upkeep=SimpleNamespace(news=deque([record()]), peers=peers),
         progress=Quiet(),
         share=Share(1, 2),
@@ -115,7 +117,7 @@ def test_a_run_takes_its_share_anew_with_every_run_that_comes() -> None:
         _preferred=None,
     )
     Loop._share(loop)  # type: ignore[arg-type]
-    assert loop.share == Share(0, 2)
+    assert loop.share == Share(0, 2) and told == ["other_run"]
 
 
 @pytest.fixture

@@ -150,6 +150,7 @@ def test_sql_is_that_of_query_and_its_answers_have_an_end(
         assert ask(server, 7)[0] == 400
         kind = {"Content_Type": "application/json"}
         assert call(server, "POST", "query", b"{", **kind)[0] == 400
+        assert call(server, "POST", "query", b"[" * 50_000, **kind)[0] == 400
         assert call(server, "POST", "query", b" " * (LONGEST_STATEMENT + 1), **kind)[0] == 413
         assert call(server, "POST", "query", **kind, Content_Length="x")[0] == 411
 

@@ -14,7 +14,7 @@ from cachetools import LRUCache
 from workers import datasets, layout
 from workers.certify import certificate_rows
 from workers.measure import Clock, Measurement
-from workers.pins import find_pin, pin, pinned_weights
+from workers.pins import Pinned, pin, read_pin
 from workers.probes import find_probes, publish_probes
 from workers.probing import probe
 from workers.runtime import device_name, library_versions, set_up_tensorflow
@@ -56,6 +56,7 @@ class Evaluator:
         set_up_tensorflow(cpus=settings.cpus, gpus=settings.gpus)
         self._settings = settings
         self._output = Folder.at(settings.output)
+        self._pinned = Pinned(self._output)
         self._cache = VictimCache(Folder.at(settings.cache))
         self._victims: LRUCache[str, Victim] = LRUCache(
             _VICTIM_BYTES, getsizeof=lambda victim: min(victim.nbytes, _VICTIM_BYTES)
@@ -153,7 +154,7 @@ class Evaluator:
     def _victim(self, spec: VictimSpec) -> tuple[Victim, bool]:
         """The victim with the weights that the output folder is pinned to, and whether it was trained now."""
         victim_id = spec.victim_id
-        pinned = pinned_weights(self._output).get(victim_id)
+        pinned = self._pinned.weights(victim_id)
         held = self._victims.get(victim_id)
         if held and held.weights == pinned:
             return held, False
@@ -180,8 +181,8 @@ class Evaluator:
     def _undefended(self, spec: VictimSpec, pinned: str | None) -> tuple[Victim, Manifest, bool]:
         """A victim without a defence at inference, found, trained or loaded."""
         victim_id, dataset = spec.victim_id, self._dataset(spec.dataset)
-        if before := find_pin(self._output, victim_id):
-            recorded = before.manifest.get("dataset", {})
+        if pinned:
+            recorded = read_pin(self._output, victim_id, pinned).manifest.get("dataset", {})
             _check_data(recorded, dataset, f"{victim_id} in the output folder {self._settings.output}")
         if not spec.recipe:
             return (*victim_as_it_is(spec, dataset), False)

@@ -12,7 +12,7 @@ index/<uuid>.parquet    what shard footers say, so that they need not be read ag
 measured/<uuid>.parquet what cells came to, so that their rows need not be read again
 removals/<uuid>.json    the last time that files were removed from shards/, merged ones
 failures/<run>/<uuid>.json    one record for each attempt that failed
-runs/<run>/             cells.parquet, run.json, grid.yaml, status.json, logs/, training/
+runs/<run>/             cells.parquet, run.json, grid.yaml, status.json, events.jsonl, logs/, training/
 tables/                 cells.parquet, checks.parquet, robustness.csv, robustness.md
 strengthened/           stronger attacks on survivors alone: such a folder, but for index, measured and tables
                         of its own kind, and with survivors.json, which says that it is none by itself
@@ -39,6 +39,14 @@ SURVIVORS = "survivors.json"
 
 _PIN = re.compile(r"(.+)\.([0-9a-f]{64})\.json")
 _CACHED = re.compile(r"([0-9a-f]{64})\.(json|weights\.h5)")
+
+
+_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,254}")
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may be an id of ours, and the name of a file or folder: no path, nor a hidden file."""
+    return bool(_NAME.fullmatch(text))
 
 
 def new_shard(victim_id: str, attack_id: str, start: int, stop: int) -> str:
@@ -105,6 +113,11 @@ def run_record(run_id: str) -> str:
 
 def run_status(run_id: str) -> str:
     return f"{RUNS}/{run_id}/status.json"
+
+
+def run_events(run_id: str, part: int | None = None) -> str:
+    """What happened in a run, line by line; on an object store in parts, from 1."""
+    return f"{RUNS}/{run_id}/events{'' if part is None else f'-{part:06d}'}.jsonl"
 
 
 def run_logs(run_id: str) -> str:

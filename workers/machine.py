@@ -50,3 +50,16 @@ def resident_bytes() -> int:
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def own_folder(temporary: Path) -> Path:
+    """A folder, in one for temporary files, that only this user can read or write; made if it is missing.
+
+    PermissionError where somebody else has taken its name, who could then put there what they like.
+    """
+    folder = temporary / f"robustsweep-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to somebody else; point TMPDIR to a folder of your own")
+    folder.chmod(0o700)
+    return folder

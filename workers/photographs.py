@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from workers.attacks import build
 from workers.datasets import DATASETS
 from workers.datasets.base import scaled
 from workers.datasets.classes import CLASS_NAMES
+from workers.datasets.images import LARGEST, too_large
 from workers.norms import NORMS
 from workers.storage import Folder
 from workers.unit import ModelSpec, Weights
@@ -78,10 +80,14 @@ def read_photograph(path: str, shape: tuple[int, int, int]) -> Photograph:
     height, width, channels = shape
     try:
         with Image.open(Path(path).expanduser()) as opened:
+            if math.prod(opened.size) > LARGEST:
+                raise PhotographError(f"{path} {too_large(opened.size)}")
             whole = ImageOps.exif_transpose(opened)
             image = whole.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no image"
+        if isinstance(error, Image.DecompressionBombError):
+            reason = str(error)
         raise PhotographError(f"cannot read {path}: {reason}") from None
     if (small := image).size != (width, height):
         small = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 
 from workers import layout
+from workers.recorded import as_json, as_number
 from workers.storage import Folder
 
 VERSION = 2
@@ -82,7 +83,7 @@ def publish_probes(output: Folder, probes: Probes) -> None:
 def find_probes(output: Folder, victim_id: str, weights: str) -> Probes | None:
     """A victim's figures; None where there are none, or none of this version."""
     try:
-        values = json.loads(output.read(layout.probes(victim_id, weights)))
+        values = as_json(output.read(layout.probes(victim_id, weights)))
         figures = {name: _figure(values["figures"].get(name)) for name in FIGURES}
         found = Probes(**{**{each.name: values[each.name] for each in fields(Probes)}, "figures": figures})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -99,4 +100,8 @@ def read_probes(output: Folder, weights: Mapping[str, str]) -> list[Probes]:
 
 
 def _figure(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    """None also for what is no finite number: no rule is to be met by one."""
+    try:
+        return as_number(value)
+    except ValueError:
+        return None

@@ -7,17 +7,21 @@ rows are, so that a reader needs no other file to judge it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, cast, get_args
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from workers import layout
 from workers.code import this_code
+from workers.recorded import as_count, as_json, as_list, as_seconds, as_text
 from workers.storage import Folder, redacted
 from workers.unit import AttackSpec, Evaluation, Kind, VictimSpec, recorded
 
@@ -106,6 +110,12 @@ CERTIFICATES = pa.schema(
 """What a shard of certificates holds instead, a row an example."""
 
 SCHEMAS: Mapping[Kind, pa.Schema] = {"attack": SCHEMA, "transfer": SCHEMA, "certificate": CERTIFICATES}
+
+_ALWAYS: Mapping[Kind, tuple[str, ...]] = {
+    **dict.fromkeys(("attack", "transfer"), ("clean_correct", "success", "success_uint8")),
+    "certificate": ("abstained",),
+}
+"""Columns without which a row says nothing."""
 
 _SINCE = {
     "flags": 2,
@@ -273,24 +283,28 @@ def publish_shard(
 
 
 def read_footer(shards: Folder, name: str, *, size: int, mtime_ns: int) -> ShardInfo:
-    """Validate a file among the shards by its footer, without reading its rows.
+    """Validate a file among the shards by its footer, and which rows there are by two of their columns.
 
     Raises InvalidShardError for an empty, truncated or foreign file, a later schema, or a footer that
-    disagrees with the file's name or row count; OSError where it cannot be read, which says nothing of it.
+    disagrees with the file's name or its rows; OSError where it cannot be read, which says nothing of it.
     """
-    return shard_of(open_footer(shards, name, size=size), name=name, size=size, mtime_ns=mtime_ns)
+    parquet = open_footer(shards, name, size=size)
+    info = shard_of(parquet, name=name, size=size, mtime_ns=mtime_ns)
+    check_rows(shards, info, parquet)
+    return info
 
 
 def open_footer(shards: Folder, name: str, *, size: int) -> pq.ParquetFile:
     """What the end of a file says of it; its rows are not there. InvalidShardError, OSError."""
     if size == 0:
         raise InvalidShardError("the file is empty")
-    tail = _parquet_tail(shards, name)
+    # Of a small file the tail is all of it, with the rows that are looked at next.
+    metadata = None if shards.is_local or size <= _TAIL_BYTES else _metadata(shards, name, size)
+    tail = b"" if metadata else _parquet_tail(shards, name)
     try:
-        return pq.ParquetFile(pa.BufferReader(tail))
+        return pq.ParquetFile(pa.BufferReader(tail), metadata=metadata, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:  # from memory: it is the bytes that are wrong
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidShardError(f"not a readable Parquet file: {reason}") from error
+        raise InvalidShardError(f"not a readable Parquet file: {_first_line(error)}") from error
 
 
 def shard_of(parquet: pq.ParquetFile, *, name: str, size: int, mtime_ns: int) -> ShardInfo:
@@ -300,7 +314,7 @@ def shard_of(parquet: pq.ParquetFile, *, name: str, size: int, mtime_ns: int) ->
     if raw is None:
         raise InvalidShardError("a Parquet file, but not one that robustsweep wrote")
     try:
-        footer = json.loads(raw)
+        footer = as_json(raw)
     except ValueError as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
     info, version = footer_info(footer, name=name, size=size, mtime_ns=mtime_ns)
@@ -322,30 +336,30 @@ def footer_info(footer: Any, *, name: str, size: int, mtime_ns: int) -> tuple[Sh
     """What the footer of the shard of a name says, and its schema version; InvalidShardError where it lacks
     something, or cannot be true."""
     try:
-        version = int(footer["schema_version"])
+        version = as_count(footer["schema_version"])
         info = ShardInfo(
             name=name,
             size=size,
             mtime_ns=mtime_ns,
-            victim_id=str(footer["victim_id"]),
-            attack_id=str(footer["attack_id"]),
-            start=int(footer["start"]),
-            stop=int(footer["stop"]),
-            cells=tuple(str(cell) for cell in footer["cells"]),
-            weights=str(footer["weights"]),
-            published_at=str(footer["published_at"]),
-            seconds=float(sum(footer["phases"].values())),
-            device=str(footer["provenance"].get("device", "")),
-            code=str(footer["provenance"].get("code", "")),
+            victim_id=as_text(footer["victim_id"]),
+            attack_id=as_text(footer["attack_id"]),
+            start=as_count(footer["start"]),
+            stop=as_count(footer["stop"]),
+            cells=tuple(map(as_text, as_list(footer["cells"]))),
+            weights=as_text(footer["weights"]),
+            published_at=as_text(footer["published_at"]),
+            seconds=sum(map(as_seconds, footer["phases"].values())),
+            device=as_text(footer["provenance"].get("device", "")),
+            code=as_text(footer["provenance"].get("code", "")),
             versions=_versions(footer["provenance"].get("versions")),
             kind=_kind(footer.get("kind", "attack")),
-            source_id=str(footer.get("source_id", "")),
-            source_weights=str(footer.get("source_weights", "")),
-            setup=float(sum(footer["phases"].get(phase, 0.0) for phase in SETUP)),
-            visible=float(footer["phases"].get("perceptibility", 0.0)),
-            cpus=int(footer["provenance"].get("cpus", 1)),
-            gpus=float(footer["provenance"].get("gpus", 0.0)),
-            attacked=None if footer.get("attacked") is None else int(footer["attacked"]),
+            source_id=as_text(footer.get("source_id", "")),
+            source_weights=as_text(footer.get("source_weights", "")),
+            setup=sum(as_seconds(footer["phases"].get(phase, 0.0)) for phase in SETUP),
+            visible=as_seconds(footer["phases"].get("perceptibility", 0.0)),
+            cpus=as_count(footer["provenance"].get("cpus", 1)),
+            gpus=as_seconds(footer["provenance"].get("gpus", 0.0)),
+            attacked=None if footer.get("attacked") is None else as_count(footer["attacked"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
@@ -359,6 +373,54 @@ def footer_info(footer: Any, *, name: str, size: int, mtime_ns: int) -> tuple[Sh
     return info, version
 
 
+def is_possible(info: ShardInfo) -> bool:
+    """Whether a file may be what this says, as far as it tells by itself."""
+    return (
+        0 <= info.start < info.stop
+        and 0 < len(set(info.cells)) == len(info.cells)
+        and None not in info.cells
+        and info.kind in get_args(Kind)
+        and 0 <= info.seconds < math.inf
+        and info.name.startswith(f"{info.victim_id}/")
+    )
+
+
+def check_rows(shards: Folder, info: ShardInfo, parquet: pq.ParquetFile) -> None:
+    """Hold the rows of a shard against its footer: each cell at each position, once.
+
+    A footer that promises other rows than there are would have some counted twice, or others for them.
+    `parquet` is as of `open_footer`.
+    Raises InvalidShardError; OSError where it cannot be read.
+    """
+    columns = ["cell_id", "position", *_ALWAYS[info.kind]]
+    try:
+        if info.size <= _TAIL_BYTES:  # its footer came with all the rest
+            table = parquet.read(columns, use_threads=False)
+        else:
+            with shards.filesystem.open_input_file(shards.join(info.name)) as source:
+                whole = pq.ParquetFile(source, metadata=parquet.metadata, page_checksum_verification=True)
+                table = whole.read(columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # it is the storage that says so
+        raise InvalidShardError(f"its rows cannot be read: {_first_line(error)}") from error
+    place = {cell: i for i, cell in enumerate(info.cells)}
+    cells = table["cell_id"].combine_chunks().dictionary_encode()
+    known = np.array([place.get(name, -1) for name in cells.dictionary.to_pylist()], np.int64)
+    count = info.stop - info.start
+    if not any(column.null_count for column in table.columns):
+        cell, position = known[cells.indices.to_numpy()], table["position"].to_numpy() - info.start
+        if ((cell >= 0) & (position >= 0) & (position < count)).all():
+            times = np.bincount(cell * count + position, minlength=count * len(place))
+            if (times == 1).all():
+                return
+    raise InvalidShardError("its rows are not those that its footer promises")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def _kind(recorded: object) -> Kind:
     if recorded not in get_args(Kind):
         raise ValueError(f"its kind, {recorded!r}")
@@ -367,7 +429,25 @@ def _kind(recorded: object) -> Kind:
 
 def _versions(recorded: object) -> str:
     pairs = sorted(recorded.items()) if isinstance(recorded, dict) else ()
-    return ", ".join(f"{name} {version}" for name, version in pairs)
+    return as_text(", ".join(f"{name} {version}" for name, version in pairs))
+
+
+_CHECKED = pads.ParquetFileFormat(
+    default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
+
+
+def fragment(shards: Folder, name: str, size: int) -> pads.ParquetFileFragment:
+    """A shard of so many bytes, to be read in as few requests as can be: nobody has to ask for its size."""
+    return _CHECKED.make_fragment(shards.join(name), shards.filesystem, file_size=size)
+
+
+def _metadata(shards: Folder, name: str, size: int) -> pq.FileMetaData | None:
+    """Of a Parquet file of so many bytes, in one request; None for trouble, the file's or the storage's."""
+    try:
+        return fragment(shards, name, size).metadata
+    except (pa.ArrowException, OSError):
+        return None
 
 
 def _parquet_tail(shards: Folder, name: str) -> bytes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 from pyarrow import fs
 
 
@@ -49,13 +50,47 @@ _SECRET_OPTIONS = re.compile(
     r"([?&][a-z_]*(?:secret|token|password|passwd|key|sig|signature|credential)[a-z_]*=)[^&\s\"']+", re.I
 )
 
+_AUTHORISING = re.compile(r"\b((?:bearer|basic)\s+)[A-Za-z0-9+/=_.~-]{8,}", re.I)
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|_KEY$", re.I)
+# No path, switch or word that may stand in a text for something else.
+_SECRET_VALUE = re.compile(r"(?![/.~])(?=.*\d)[^\s:]{16,}")
+
+
+_WITHOUT_FOLDERS = ("s3", "gcs")  # an object's name says all; making a folder would be requests for nothing
+_ATTEMPTS = 8  # at a request; waits between them are random, up to 1, 2, 4, … and at the most 20 seconds
+_CONNECT_SECONDS, _ANSWER_SECONDS = 5.0, 60.0
+
+
+def _patient(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
+    """The same, with settings that a URI has no words for.
+
+    PyArrow by itself tries again at fixed times, so that all workers whom a busy server has turned away come
+    back at once, and gives up after 3 seconds without an answer.
+    """
+    _, (settings,) = filesystem.__reduce__()  # keys of the environment or the machine are not among them
+    changed = {
+        # PyArrow's default opens a multipart upload at once, and closing it after an error would publish
+        # what had been written so far; delayed, a small file is a single PUT.
+        "allow_delayed_open": True,
+        "connect_timeout": _CONNECT_SECONDS,
+        "request_timeout": _ANSWER_SECONDS,
+        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+    }
+    return fs.S3FileSystem(**{**settings, **changed})
+
 
 def redacted(text: str) -> str:
     """A text that may hold URIs, without what lets one in: user and password, keys and tokens among options.
 
+    Also without what a header authorises with, and without the secrets of this process's environment.
     Whatever is written down or shown goes through this; only the process that opens a URI needs it whole.
     """
-    return _SECRET_OPTIONS.sub(r"\1***", _CREDENTIALS.sub("***@", text))
+    text = _SECRET_OPTIONS.sub(r"\1***", _CREDENTIALS.sub("***@", text))
+    text = _AUTHORISING.sub(r"\1***", text)
+    for name, value in os.environ.items():
+        if _SECRET_NAME.search(name) and _SECRET_VALUE.fullmatch(value):
+            text = text.replace(value, "***")
+    return text
 
 
 def absolute(location: str) -> str:
@@ -79,12 +114,10 @@ class Folder:
         text = str(location)
         if "://" not in text:
             return cls(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
-        if text.startswith("s3://") and "allow_delayed_open" not in text:
-            # PyArrow's default opens a multipart upload at once, and closing it after an error would
-            # publish what had been written so far; delayed, a small file is a single PUT.
-            text += ("&" if "?" in text else "?") + "allow_delayed_open=true"
         try:
             filesystem, path = fs.FileSystem.from_uri(text)
+            if isinstance(filesystem, fs.S3FileSystem):
+                filesystem = _patient(filesystem)
         except Exception as error:  # PyArrow raises ValueError, OSError and NotImplementedError alike
             raise ValueError(redacted(f"cannot open {location}: {error}")) from error
         return cls(filesystem, path.rstrip("/"))
@@ -107,10 +140,13 @@ class Folder:
         """
         target = self.join(name)
         if not self.is_local:
-            if not isinstance(self.filesystem, fs.S3FileSystem):  # S3 has no folders to make
+            if self.filesystem.type_name not in _WITHOUT_FOLDERS:
                 self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
-            with self.filesystem.open_output_stream(target, compression=None) as stream:
-                stream.write(data)
+            try:
+                with self.filesystem.open_output_stream(target, compression=None) as stream:
+                    stream.write(data)
+            except pa.ArrowInvalid as error:  # what a server answers that did not like a request
+                raise OSError(str(error)) from error
             return
         parent = os.path.dirname(target)
         # The temporary name says what it is and never looks like a shard or a record.
@@ -136,11 +172,11 @@ class Folder:
             os.close(folder)
 
     def claim(self, name: str) -> bool:
-        """Create an empty file; False where it is there already. On a local disk only one of many can."""
+        """Create a file; False where it is there already. On a local disk only one of many can."""
         if not self.is_local:
             if self.exists(name):
                 return False
-            self.publish(name, b"")
+            self.publish(name, b"claimed")
             return True
         target = self.join(name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -182,6 +218,12 @@ class Folder:
             info for info in found if info.type == fs.FileType.File and not info.base_name.endswith(".tmp")
         ]
 
+    def folders(self, name: str = "") -> list[str]:
+        """The names of the folders in `name`; an empty list when it does not exist."""
+        selector = fs.FileSelector(self.join(name), allow_not_found=True)
+        found = self.filesystem.get_file_info(selector)
+        return [info.base_name for info in found if info.type == fs.FileType.Directory]
+
     def leftovers(self, *, older_than: float) -> list[fs.FileInfo]:
         """Temporary files that a writer never came back to, at any depth: untouched for so many seconds."""
         selector = fs.FileSelector(self.path, recursive=True, allow_not_found=True)
@@ -198,6 +240,10 @@ class Folder:
 
     def exists(self, name: str = "") -> bool:
         return bool(self.filesystem.get_file_info(self.join(name)).type != fs.FileType.NotFound)
+
+    def is_link(self, name: str = "") -> bool:
+        """Whether it is a symbolic link, which only local folders have."""
+        return self.is_local and os.path.islink(self.join(name))
 
     def delete(self, name: str) -> None:
         self.filesystem.delete_file(self.join(name))

@@ -112,6 +112,9 @@ class _Builder:
         if self.values > MAX_VALUES:
             message = f"more than {MAX_VALUES:,} values once its aliases are followed"
             raise GridError(self.source, [Problem("", message, line)])
+        if len(path) > MAX_DEPTH:  # an alias that holds itself has no end
+            message = f"nested too deeply, with its aliases: a grid has at most {MAX_DEPTH} levels"
+            raise GridError(self.source, [Problem("", message, line)])
         self.lines.setdefault(path, line)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(child, (*path, i)) for i, child in enumerate(node.value)]

@@ -20,6 +20,7 @@ from PIL import Image
 from orchestrator.report.facts import Facts
 from orchestrator.results.display import behind, epsilon_text
 from orchestrator.results.kept import Kept, class_names, kept_images
+from orchestrator.results.reading import read_rows
 
 EACH = 4
 """Images of an attack on a victim, at the most."""
@@ -73,7 +74,7 @@ def _chosen(facts: Facts) -> list[dict[str, Any]]:
     kept: dict[tuple[str, str], int] = {}
     for results in facts.results:
         successes = pc.field("image").is_valid() & pc.field("success")
-        found = results.examples.to_table(columns=["cell_id"], filter=successes)
+        found = read_rows(results.examples, ["cell_id"], successes)
         for row in found.group_by("cell_id").aggregate([([], "count_all")]).to_pylist():
             kept[results.sweep, row["cell_id"]] = min(EACH, row["count_all"])
     best: dict[tuple[str, str, str], dict[str, Any]] = {}

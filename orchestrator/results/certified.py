@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.results.reading import read_rows
 from orchestrator.results.schemas import VICTIM_COLUMNS, WANTED, Results
 from workers.statistics import binomial_tail
 
@@ -98,7 +99,7 @@ def _rows(results: Results, wanted: Mapping[str, int]) -> list[tuple[str, int, b
     """Cell, position, whether the answer is the label, and radius, of wanted cells."""
     if not wanted:
         return []
-    rows = results.certified.to_table(columns=["cell_id", "position", "label", "answer", "radius"])
+    rows = read_rows(results.certified, ["cell_id", "position", "label", "answer", "radius"])
     columns = (rows[name].to_pylist() for name in rows.column_names)
     return [
         (cell, position, answer == label, radius)

@@ -19,6 +19,7 @@ from orchestrator.results.export import replacing
 from orchestrator.results.kept import Kept, class_names, kept_images
 from orchestrator.results.schemas import Results
 from orchestrator.results.text import text_format
+from workers.layout import is_name
 from workers.norms import NORMS
 from workers.rounding import rounded_within
 
@@ -92,6 +93,8 @@ def export_images(
             own = [cell for sweep, cell in cells if sweep == one.sweep]
             for first in range(0, len(own), _AT_ONCE):
                 for cell, kept in _all_kept(one, own[first : first + _AT_ONCE]):
+                    if not is_name(cell):
+                        raise UserError(f"{cell!a} is no name of a cell, and no folder is made of it")
                     values = found.cells[one.sweep, cell]
                     place = Path(one.sweep.replace("/", "_"), cell) if several else Path(cell)
                     rows += _written(folder, place, kept, values, class_names(one, values["victim_id"]))

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.errors import UserError
+from orchestrator.results.reading import read_rows
 from orchestrator.results.schemas import Results
 from workers.datasets.base import scaled
 from workers.norms import NORMS
@@ -65,7 +66,7 @@ def kept_images(
     of_cells = pc.field("cell_id").isin(list(cells)) & pc.field("clean_correct")
     # Pixels are read of what is shown alone.
     columns = ["cell_id", "position", "success", "image_shape"]
-    found = results.examples.to_table(columns=columns, filter=of_cells).sort_by("position")
+    found = read_rows(results.examples, columns, of_cells).sort_by("position")
     examples = dict(
         zip(results.wanted["cell_id"].to_pylist(), results.wanted["examples"].to_pylist(), strict=True)
     )
@@ -86,7 +87,7 @@ def kept_images(
             first.setdefault(cell, []).append(position)
     positions = sorted({position for some in first.values() for position in some})
     which = of_cells & pc.field("position").isin(positions) & pc.field("image").is_valid()
-    rows = results.examples.to_table(columns=list(_COLUMNS), filter=which).sort_by("position")
+    rows = read_rows(results.examples, _COLUMNS, which).sort_by("position")
     return {cell: Kept(_of(rows, cell, first.get(cell, [])), shape) for cell, shape in shapes.items()}
 
 

@@ -14,6 +14,7 @@ from orchestrator.results.chosen import chosen, epsilon_of, no_epsilon
 from orchestrator.results.kept import class_names
 from orchestrator.results.metrics import WITH_TRANSFER, WORST_CASE
 from orchestrator.results.pairing import Outcome, outcomes
+from orchestrator.results.reading import read_rows
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Entry, Place, RobustnessTable, Row
 from orchestrator.results.wilson import wilson
@@ -110,8 +111,10 @@ class ByClass:
         """By position: the label, and whether the victim is right on the clean image."""
         if (sweep, cell) not in self._known:
             within = pc.field("position") < self._cells[sweep, cell]["examples"]
-            rows = self._results[sweep].examples.to_table(
-                columns=["position", "label", "clean_correct"], filter=(pc.field("cell_id") == cell) & within
+            rows = read_rows(
+                self._results[sweep].examples,
+                ["position", "label", "clean_correct"],
+                (pc.field("cell_id") == cell) & within,
             )
             rows = rows.sort_by("position")
             self._known[sweep, cell] = (

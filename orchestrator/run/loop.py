@@ -15,6 +15,7 @@ from orchestrator.plan.units import AnyGap, Plan, SourcePlan, VictimPlan, transf
 from orchestrator.results.checks import judge_victims
 from orchestrator.results.text.findings import brief
 from orchestrator.run.backends import Backend, Finished, Lost, Notice, Pool, Ready
+from orchestrator.run.events import said_of
 from orchestrator.run.options import RunOptions
 from orchestrator.run.progress import Progress, SweepState, duration
 from orchestrator.run.scheduler import Scheduler
@@ -23,6 +24,7 @@ from orchestrator.run.status import StatusWriter
 from orchestrator.run.stragglers import stragglers
 from orchestrator.run.training import TrainingWatch
 from orchestrator.run.upkeep import Upkeep
+from orchestrator.run.watching import Watching
 from orchestrator.run.work import Outcome, VictimWork
 from orchestrator.store.folder import Store
 from workers.defences import gradients
@@ -87,6 +89,7 @@ class Loop:
         self.disk_full = ""  # what a worker said of it
         self.signals = 0
         self.training = TrainingWatch(store.folder, run_id, state)
+        self.watching = Watching(store, run_id, options, state.grid)
 
     def _work(self, plan: Plan) -> Iterator[VictimWork]:
         def units(of: VictimPlan | SourcePlan) -> Iterator[Evaluation | Transfer]:
@@ -107,7 +110,7 @@ class Loop:
         Raises BackendError when no worker can be had, and StoreError when a worker's disk is full; before
         `begin` has returned, nothing is written.
         """
-        status = StatusWriter(self.store, self.run_id, self.state, self.training.look)
+        status = StatusWriter(self.store, self.run_id, self.state, self._now_and_then)
         try:
             with self.progress:
                 self.state.waiting = "starting workers"
@@ -115,6 +118,7 @@ class Loop:
                 with self._signals():
                     self.backend.start()
                     begin()
+                    self.watching.started(self.state)
                     status.start()
                     # After that: of two runs that begin at once, at least one sees the other.
                     self.upkeep.start()
@@ -122,6 +126,11 @@ class Loop:
                     self._run(status)
         finally:
             self.backend.stop()
+
+    def _now_and_then(self) -> None:
+        """In the thread that writes the status."""
+        self.training.look()
+        self.watching.log.flush()
 
     def _run(self, status: StatusWriter) -> None:
         try:
@@ -141,6 +150,7 @@ class Loop:
             self.progress.show(self.state)
             self.upkeep.close()
             status.close()
+            self.watching.ended(self.state, self.scheduler.waiting)
 
     def _loop(self) -> None:
         while not self.scheduler.finished:
@@ -155,9 +165,13 @@ class Loop:
                             self.weak.add(event.worker)
                         self.state.waiting = ""
                         self.joined.add(event.worker)
-                        self.state.usage.began(event.worker, self.clock() - self.began)
+                        self.state.seconds = self.clock() - self.began
+                        if self.state.ready_after is None:
+                            self.state.ready_after = self.state.seconds
+                        self.state.usage.began(event.worker, self.state.seconds)
                         self.idle[event.worker] = None
                         self.state.workers[event.worker] = ""
+                        self.watching.note("worker_joined", worker=event.worker, host=event.host)
                     case Finished():
                         self._finished(event)
                     case Lost():
@@ -166,16 +180,19 @@ class Loop:
                         self.state.pool = event.text
                     case Notice():
                         self.progress.say(event.text)
+                        self.watching.note("notice", text=event.text)
                         if not self.draining:
                             self.state.note = event.text
             self._limits()
             self.state.seconds = self.clock() - self.began
             self.progress.show(self.state)
+            self.watching.look(self.state, self.scheduler.waiting)
 
     def _share(self) -> None:
         """With the runs that have come since the last look."""
         while self.upkeep.news:
             other = self.upkeep.news.popleft()
+            self.watching.note("other_run", run=other.run_id, host=other.host)
             self.progress.say(
                 f"warning: run {other.run_id} on {other.host} is writing to this folder too; "
                 "what one has done the other leaves out, but some units may be computed twice"
@@ -214,20 +231,24 @@ class Loop:
         for worker, of in zip(list(self.idle), late, strict=False):
             unit = self.scheduler.copy(worker, of)
             if unit is not None:
-                self._submit(worker, unit, f"{unit.label}, as {of} takes long", {})
+                self._submit(worker, unit, f"{unit.label}, as {of} takes long", {}, copy_of=of)
 
-    def _submit(self, worker: str, unit: Unit, label: str, work: Mapping[str, int]) -> None:
+    def _submit(
+        self, worker: str, unit: Unit, label: str, work: Mapping[str, int], *, copy_of: str | None = None
+    ) -> None:
         """`work`: what is not done before this unit is; none of a copy."""
         del self.idle[worker]
         self.state.running[worker] = work, self.clock() - self.began
         self.state.workers[worker] = label
         self.backend.submit(worker, unit)
+        self.watching.note("unit_started", worker=worker, **said_of(unit), copy_of=copy_of)
 
     def _next_unit(self, worker: str) -> Unit | None:
         """What the worker is to do next; what other runs have done meanwhile counts as done."""
         unit = self.scheduler.next_unit(worker)
         while unit is not None and self._done_elsewhere(unit):
             self.scheduler.finish(worker, ok=True)
+            self.watching.note("unit_elsewhere", **said_of(unit))
             self.state.units_done += 1
             self.state.units_elsewhere += 1
             self.state.estimate.dropped(_work(unit))
@@ -268,16 +289,18 @@ class Loop:
         if isinstance(report, Failed):
             self._failed(outcome, worker, report.error, report.traceback)
             return
+        took, copy = self.clock() - self.began - begun, outcome.state == "copy"
+        self.watching.finished(worker, outcome.unit, report, took, copy=copy)
         if report.device:
             self.state.usage.learnt(worker, report.device, report.devices)
         for phase, seconds in report.phases.items():
             self.state.phases[phase] = self.state.phases.get(phase, 0.0) + seconds
-        if outcome.state == "copy":
+        if copy:
             return
         self._watch_failures(outcome)
         self.state.units_done += 1
         for kind, amount in _work(outcome.unit).items():
-            self.state.estimate.done(kind, amount, self.clock() - self.began - begun)
+            self.state.estimate.done(kind, amount, took)
         if isinstance(outcome.unit, Training):
             self.state.prepared[outcome.unit.victim.preparation] += report.trained
             self._say_what_probes_say(outcome.unit, report.weights)
@@ -311,6 +334,7 @@ class Loop:
         self.state.running.pop(worker, None)
         self.training.ended(worker)
         self.state.workers.pop(worker, None)
+        self.watching.note("worker_lost", worker=worker, reason=reason, charged=charged)
         self.last_loss = reason
         if worker not in self.joined:
             return  # it never became ready, so the scheduler has not heard of it
@@ -324,9 +348,10 @@ class Loop:
             self._failed(outcome, worker, reason, "")
 
     def _failed(self, outcome: Outcome, worker: str, error: str, traceback: str) -> None:
+        final = outcome.state == "failed"
+        self.watching.failed(worker, outcome.unit, error, attempt=outcome.attempt, final=final)
         if outcome.state == "copy":  # the other run of the unit has done it, or may still
             return
-        final = outcome.state == "failed"
         self.store.record_failure(
             self.run_id,
             outcome.unit,
@@ -396,6 +421,7 @@ class Loop:
         if not self.draining:
             self.draining = True
             self.state.note = note
+            self.watching.note("draining", why=note)
             self.scheduler.drain()
 
     def _conclude(self) -> None:

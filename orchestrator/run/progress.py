@@ -53,6 +53,7 @@ class SweepState:
         default_factory=dict
     )  # worker -> how much of which kind of work it is on, since so many `seconds`
     seconds: float = 0.0
+    ready_after: float | None = None  # seconds until the first worker was ready
     usage: Usage = field(default_factory=Usage)
 
     @property

@@ -77,7 +77,7 @@ class Peers:
         """See who lives; those that have come since the last look. Costs a listing and a few small files."""
         before = {status.run_id for status in self.live}
         self.live = []
-        for run_id in self._store.run_ids()[-_LAST:]:
+        for run_id in self._store.latest_runs(_LAST):
             status = None if run_id in self._over else self._store.read_status(run_id)
             if status and self._lives(status):
                 self.live.append(status)

@@ -16,7 +16,13 @@ from orchestrator.store.folder import Store
 from orchestrator.store.records import Status
 
 WRITE_SECONDS = 3.0
+FAR_SECONDS = 10.0  # the same on an object store, where each time is a request or two that are paid for
 SILENT_SECONDS = 20.0  # a run that has written nothing for this long is presumed dead
+
+
+def between(store: Store) -> float:
+    """Seconds from one writing to the next, or from one look at what others write."""
+    return WRITE_SECONDS if store.folder.is_local else FAR_SECONDS
 
 
 class StatusWriter:
@@ -47,7 +53,7 @@ class StatusWriter:
         self.write()
 
     def _loop(self) -> None:
-        while not self._stop.wait(WRITE_SECONDS):
+        while not self._stop.wait(between(self._store)):
             self._look()
             self.write()
 
@@ -74,6 +80,7 @@ class StatusWriter:
             units_done=state.units_done,
             units_failed=state.units_failed,
             seconds=state.seconds,
+            ready_after=state.ready_after,
             seconds_left=state.seconds_left,
             at_least=not state.estimate.complete,
             note=state.notes,
@@ -110,7 +117,7 @@ def settled_life(store: Store, status: Status, *, wait: Callable[[float], object
     answer = life(status)
     if answer != "unknown":
         return answer
-    wait(2 * WRITE_SECONDS)
+    wait(2 * between(store))
     after = store.read_status(status.run_id)
     return "live" if after and after.sequence != status.sequence else "dead"
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from orchestrator.intervals import Interval
 from orchestrator.run.sharing import Peers
+from orchestrator.run.status import FAR_SECONDS
 from orchestrator.store.folder import Store
 from orchestrator.store.records import Status
 
@@ -19,6 +20,7 @@ PEER_SECONDS = 3.0  # between two looks at who else is writing here
 INDEX_SECONDS = 30.0  # at least, between two writings of the index
 INDEX_SHARE = 0.02  # of the time, at most, goes into the index
 PEER_SHARE = 0.1  # and this much while another run is writing here, whose shards are to be known soon
+_PAGE = 1000  # names that an object store lists in one request
 _PATIENCE = 5.0  # seconds: storage that does not answer must not keep a run from its end
 
 
@@ -36,6 +38,7 @@ class Upkeep:
         self._store = store
         self._clock = clock
         self._next = clock() + INDEX_SECONDS
+        self._shards = 0  # when they were last listed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="upkeep", daemon=True)
 
@@ -57,6 +60,7 @@ class Upkeep:
         """Write what is new into the index, and know what is there; where reading fails, the next time."""
         with suppress(OSError, pa.ArrowException):
             accepted = self._store.accepted_shards()
+            self._shards = len(accepted.infos)
             if self.peers.live or self.coverage is not None:
                 self.coverage = accepted.coverage
             self._store.remember(accepted)
@@ -64,7 +68,7 @@ class Upkeep:
     def _loop(self) -> None:
         if self.peers.live:  # what they have done since this run was planned is none of its work
             self._keep_up_in_turn()
-        while not self._stop.wait(PEER_SECONDS):
+        while not self._stop.wait(self._pause):
             before = len(self.peers.live)
             self.look()
             live = len(self.peers.live)
@@ -72,11 +76,16 @@ class Upkeep:
                 continue
             self._keep_up_in_turn()
 
+    @property
+    def _pause(self) -> float:
+        return PEER_SECONDS if self._store.folder.is_local else FAR_SECONDS
+
     def _keep_up_in_turn(self) -> None:
         """And say when the next turn is, by what this one took."""
         began = self._clock()
         self.keep_up()
         took = self._clock() - began
-        self._next = began + (
-            took / PEER_SHARE if self.peers.live else max(INDEX_SECONDS, took / INDEX_SHARE)
-        )
+        # A request for each page: as many an hour, however many shards there are to be listed.
+        pages = 1 if self._store.folder.is_local else 1 + self._shards // _PAGE
+        least, share = (self._pause, PEER_SHARE) if self.peers.live else (INDEX_SECONDS, INDEX_SHARE)
+        self._next = began + max(least * pages, took / share)

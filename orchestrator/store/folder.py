@@ -34,15 +34,17 @@ from orchestrator.results.schemas import (
     of_kind,
 )
 from orchestrator.store.accepted import Accepted, accept_found
+from orchestrator.store.foreign import epochs, fitting, impossible
 from orchestrator.store.index import ShardIndex
 from orchestrator.store.listing import listed
 from orchestrator.store.measures import measured_results
 from orchestrator.store.records import Failure, Status, from_json
 from workers import layout
 from workers.datasets.classes import CLASS_NAMES
-from workers.pins import Pin, pinned_weights, read_pins
+from workers.pins import Pin, named_pins, pinned_weights, read_pins
 from workers.probes import read_probes
 from workers.recipe import Recipe, recipe_text
+from workers.recorded import as_json
 from workers.storage import Folder, redacted
 from workers.unit import Kind, Training, Unit
 
@@ -91,7 +93,7 @@ class Store:
         resolves overlap in favour of what was published first. What does not count is listed with its reason.
         """
         found, broken, unreadable, fresh = listed(self.folder, self.index.load())
-        pins = self.pins() if pins is None else pins
+        pins = named_pins(self.folder) if pins is None else pins
         accepted = accept_found(self.shards, found, broken, pins, unreadable=unreadable, from_footers=fresh)
         rereading.note(accepted)
         return accepted
@@ -163,7 +165,7 @@ class Store:
                 continue
             if failure.attack_id is None:
                 victims.add(failure.victim_id)
-            for cell_id in failure.cells:
+            for cell_id in failure.cells if failure.start < failure.stop else ():
                 cells[cell_id] = add(cells.get(cell_id, []), failure.start, failure.stop)
         return cells, frozenset(victims)
 
@@ -193,7 +195,7 @@ class Store:
     def start_run(self, run_id: str, *, grid_text: str, wanted: pa.Table, record: Mapping[str, Any]) -> None:
         """Write down what this run was asked for (`results.schemas.WANTED`), before any of it runs."""
         sink = pa.BufferOutputStream()
-        pq.write_table(wanted.cast(WANTED), sink, compression="zstd")
+        pq.write_table(wanted.cast(WANTED), sink, compression="zstd", write_page_checksum=True)
         self._publish_json(layout.run_record(run_id), record)
         for name in (layout.run_grid(run_id), layout.GRID):
             self.folder.publish(name, redacted(grid_text).encode())
@@ -207,6 +209,14 @@ class Store:
         begun = [run_id for run_id in candidates if layout.run_cells(run_id) in names]
         return sorted(begun, key=lambda run_id: (layout.run_number(run_id), run_id))
 
+    def latest_runs(self, count: int) -> list[str]:
+        """The latest of the runs into this folder, of those too that have not begun, oldest first.
+
+        One listing, however much each run has left behind.
+        """
+        names = self.folder.folders(layout.RUNS)
+        return sorted(names, key=lambda run_id: (layout.run_number(run_id), run_id))[-count:]
+
     def _run(self, run_id: str) -> dict[str, Any]:
         return self._read_json(layout.run_record(run_id))
 
@@ -215,7 +225,10 @@ class Store:
         return [Run(run_id, self._run(run_id), self.read_status(run_id)) for run_id in self.run_ids()]
 
     def grid_text(self) -> str:
-        """The grid as last run; an empty text where it cannot be read."""
+        """The grid as last run; an empty text where it cannot be read, or is a link: reports show it, and a
+        folder that somebody has sent may have set one on a file that is nobody's business."""
+        if self.folder.is_link(layout.GRID):
+            return ""
         try:
             return self.folder.read(layout.GRID).decode()
         except (OSError, UnicodeDecodeError):
@@ -245,11 +258,24 @@ class Store:
 
     def _asked(self, run_id: str) -> pa.Table:
         data = self.folder.read(layout.run_cells(run_id))
-        wanted = pq.read_table(pa.BufferReader(data), schema=WANTED)
+        try:
+            wanted = pq.read_table(pa.BufferReader(data), schema=WANTED, page_checksum_verification=True)
+            wanted.validate(full=True)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            reason = f"{error}".partition("\n")[0]
+            raise self._no_cells(run_id, reason or type(error).__name__) from None
+        if why := impossible(wanted):
+            raise self._no_cells(run_id, why)
         for name in LABELS.names:  # which runs of earlier versions have not written down
             place = wanted.schema.get_field_index(name)
             wanted = wanted.set_column(place, LABELS.field(name), pc.fill_null(wanted[name], ""))
         return wanted
+
+    def _no_cells(self, run_id: str, why: str) -> StoreError:
+        return StoreError(
+            f"{self.shown}/{layout.run_cells(run_id)}, which says what was asked for, is damaged: {why}; "
+            "`run` with the grid writes it anew and computes nothing twice"
+        )
 
     def results(self, accepted: Accepted | None = None, *, sweep: str | None = None) -> Results:
         """Everything that tables, figures and SQL are made from; `sweep` is what to call it.
@@ -267,7 +293,9 @@ class Store:
             for figure, value in each.figures.items()
         ]
         history = [
-            {"victim_id": pin["victim_id"], **epoch} for pin in pins for epoch in pin.get("history", [])
+            fitting({**epoch, "victim_id": pin["victim_id"]}, HISTORY)
+            for pin in pins
+            for epoch in epochs(pin)
         ]
         every = self.wanted()
         wanted, transfers, certificates = (of_kind(every, kind) for kind in get_args(Kind))
@@ -349,7 +377,7 @@ class Store:
     def _read_json(self, name: str) -> dict[str, Any]:
         """A record of ours; an empty one when it is missing or garbled, as a record is never load-bearing."""
         try:
-            value = json.loads(self.folder.read(name))
+            value = as_json(self.folder.read(name))
         except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}
@@ -360,25 +388,27 @@ def _retried(record: Mapping[str, Any], failure: Failure) -> bool:
     only = record.get("only")
     if not isinstance(only, Mapping):
         return True
+    victims, cells = only.get("victims"), only.get("cells")
     if failure.attack_id is None:
-        return failure.victim_id in only.get("victims", ())
-    return set(failure.cells) <= set(only.get("cells", ()))
+        return isinstance(victims, list) and failure.victim_id in victims
+    return isinstance(cells, list) and all(cell_id in cells for cell_id in failure.cells)
 
 
 def _victim_row(manifest: Mapping[str, Any], recipes: Mapping[str, str]) -> dict[str, Any]:
     """`recipes` are those of the victims that the grid still has."""
-    last = (manifest.get("history") or [{}])[-1]
+    last = (epochs(manifest) or [{}])[-1]
     row = {name: manifest.get(name, last.get(name)) for name in VICTIMS.names}
     row["recipe"] = recipes.get(manifest["victim_id"], _recipe_text(manifest))
     dataset = manifest.get("dataset")
     data = dataset if isinstance(dataset, Mapping) else {}
     row["data"] = data.get("fingerprint")
     # Pins of earlier versions do not say, but of a known dataset it is known.
-    row["class_names"] = data.get("class_names") or CLASS_NAMES.get(str(data.get("name"))) or None
+    known = CLASS_NAMES.get(name) if isinstance(name := data.get("name"), str) else None
+    row["class_names"] = data.get("class_names") or known or None
     for name in ("model", "dataset", "defence"):
         spec = manifest.get(name)
         row[name] = spec.get("name") if isinstance(spec, Mapping) else spec
-    return row
+    return fitting(row, VICTIMS)
 
 
 def _recipe_text(manifest: Mapping[str, Any]) -> str | None:
@@ -388,7 +418,7 @@ def _recipe_text(manifest: Mapping[str, Any]) -> str | None:
         return None
     try:
         trained = Recipe(**recipe) if recipe else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return recipe_text(trained, pretrained=bool(model.get("path") or model.get("weights")))
 
@@ -397,7 +427,7 @@ def writable_or_raise(store: Store) -> None:
     """Fail before any work starts when the folder cannot be written to."""
     name = f"{layout.RUNS}/.probe-{uuid.uuid4().hex}"
     try:
-        store.folder.publish(name, b"")
+        store.folder.publish(name, b"probe")  # not every server of a protocol takes an empty object
         store.folder.delete(name)
     except OSError as error:
         raise StoreError(f"cannot write to {store.shown}: {error.strerror or error}") from None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from orchestrator.store.merged import read_merged
-from workers.shards import ShardInfo, open_footer, shard_of
+from workers.shards import ShardInfo, check_rows, open_footer, shard_of
 from workers.storage import Folder
 
 
@@ -38,11 +38,16 @@ class Superseded(NamedTuple):
 
 
 def read_file(shards: Folder, name: str, *, size: int, mtime_ns: int) -> Found:
-    """What a file among the shards holds, by its footer. InvalidShardError, OSError: as `read_footer`."""
+    """What a file among the shards holds, by its footer and, of a shard by itself, which rows there are.
+
+    InvalidShardError, OSError: as `workers.shards.read_footer`.
+    """
     parquet = open_footer(shards, name, size=size)
     if merged := read_merged(parquet, name):
         return Found(name, size, mtime_ns, merged.members, merged.generation)
-    return Found(name, size, mtime_ns, (shard_of(parquet, name=name, size=size, mtime_ns=mtime_ns),))
+    info = shard_of(parquet, name=name, size=size, mtime_ns=mtime_ns)
+    check_rows(shards, info, parquet)
+    return Found(name, size, mtime_ns, (info,))
 
 
 def at_home(found: Sequence[Found]) -> tuple[list[ShardInfo], list[Superseded]]:

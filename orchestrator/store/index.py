@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from orchestrator.store.found import Found
 from orchestrator.store.segments import Segments
-from workers.shards import ShardInfo
+from workers.shards import ShardInfo, is_possible
 from workers.storage import Folder
 
 _SHARD = pa.schema(
@@ -56,7 +56,7 @@ class ShardIndex:
     """What footers said when they were last read. Never trusted without the file's size and time."""
 
     def __init__(self, folder: Folder) -> None:
-        self._segments = Segments(folder, _SCHEMA)
+        self._segments = Segments(folder, _SCHEMA, optional=("attacked",))
 
     def load(self) -> dict[str, Found]:
         """By file."""
@@ -83,7 +83,8 @@ def _files(table: pa.Table) -> Iterator[Found]:
     for one, same in groupby(of):
         file, size, mtime_ns, generation = one
         stop = first + sum(1 for _ in same)
-        yield Found(file, size, mtime_ns, tuple(shards[first:stop]), generation)
+        if all(map(is_possible, shards[first:stop])):
+            yield Found(file, size, mtime_ns, tuple(shards[first:stop]), generation)
         first = stop
 
 

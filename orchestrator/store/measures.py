@@ -54,7 +54,7 @@ def measured_results(accepted: Accepted, wanted: pa.Table, kept: Folder) -> Meas
     """What the wanted cells (`results.schemas.WANTED`) come to; `kept` is a folder for what was measured
     before, which can be deleted at any time."""
     groups = {group.key: group for group in _groups(accepted, wanted)}
-    segments = Segments(kept, _SCHEMA)
+    segments = Segments(kept, _SCHEMA, optional=("targeted", "minimum_norm"))
     known = _load(segments)
     whole = known.filter(pc.is_in(known["key"], pa.array(list(groups), pa.string())))
     if missing := groups.keys() - set(whole["key"].to_pylist()):
@@ -103,8 +103,29 @@ def _load(kept: Segments) -> pa.Table:
     tables = [_SCHEMA.empty_table()]
     seen: set[str] = set()
     for table in kept.tables():
+        if not _possible(table):
+            continue
         keys = set(table["key"].to_pylist())
         twice = pa.array(sorted(keys & seen), pa.string())
         tables.append(table.filter(pc.invert(pc.is_in(table["key"], twice))))
         seen |= keys
     return pa.concat_tables(tables)
+
+
+def _possible(table: pa.Table) -> bool:
+    """Whether counts of cells may be what they say, as far as they tell by themselves."""
+    cells = pa.chunked_array([chunk.flatten() for chunk in table["cells"].chunks], pa.struct(list(MEASURED)))
+    if cells.null_count:
+        return False
+    counts = pa.Table.from_arrays(cells.flatten(), schema=MEASURED).select(("cell_id", *_FALLING))
+    if any(column.null_count for column in counts.columns):
+        return False
+    pairs = zip(_FALLING, (*_FALLING[1:], None), strict=True)
+    return all(
+        pc.all(pc.greater_equal(counts[more], counts[fewer] if fewer else 0), min_count=0).as_py()
+        for more, fewer in pairs
+    )
+
+
+_FALLING = ("n", "correct", "robust")
+"""Counts of examples, none more than the one before it."""

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from workers.recorded import as_count, as_json, as_size, as_text
 from workers.shards import (
     DIMENSIONS,
     FOOTER_KEY,
@@ -130,7 +131,7 @@ def read_merged(parquet: pq.ParquetFile, file: str) -> Merged | None:
         return None
     try:
         inflate = zlib.decompressobj()
-        footer = json.loads(inflate.decompress(base64.b64decode(packed), _MOST))
+        footer = as_json(inflate.decompress(base64.b64decode(packed), _MOST))
         if (version := footer["version"]) != MERGED_VERSION:
             raise LaterShardError(
                 f"merged by a later robustsweep (version {version}; this one reads {MERGED_VERSION})"
@@ -138,16 +139,16 @@ def read_merged(parquet: pq.ParquetFile, file: str) -> Merged | None:
         members, groups, footers, offset = [], [], [], 0
         for name, size, mtime_ns, group, place, own in footer["members"]:
             each = {**footer["shared"][place], **own}
-            info, _ = footer_info(each, name=str(name), size=int(size), mtime_ns=int(mtime_ns))
+            info, _ = footer_info(each, name=as_text(name), size=as_size(size), mtime_ns=as_size(mtime_ns))
             if info.kind != footer["kind"]:
                 raise ValueError(f"the kind of {name}")
             members.append(replace(info, file=file, offset=offset))
-            groups.append(int(group))
+            groups.append(as_count(group))
             footers.append(each)
             offset += info.rows
-        digests = tuple(str(one) for one in footer["digests"])
-        generation = int(footer["generation"])
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, zlib.error, RecursionError) as error:
+        digests = tuple(map(as_text, footer["digests"]))
+        generation = as_count(footer["generation"])
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, zlib.error) as error:
         raise InvalidShardError(f"its footer lacks or garbles {error}") from error
     victims = {info.victim_id for info in members}
     if len({info.name for info in members}) != len(members) or len(victims) != 1:

@@ -6,9 +6,14 @@ As JSON in the output folder. Nothing hangs on them but what is shown, so that a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
+
+from workers.recorded import LARGEST
+
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 RunState = Literal["running", "finished", "interrupted", "failed"]
 
@@ -24,9 +29,9 @@ class Failure:
     victim_id: str
     attack_id: str | None  # None for a training
     cells: list[str]
-    start: int  # positions [start, stop) of the evaluation order
-    stop: int
-    attempt: int
+    start: Count  # positions [start, stop) of the evaluation order
+    stop: Count
+    attempt: Count
     final: bool  # no attempt was left: the unit counts as failed until --retry-failed
     error: str
     traceback: str
@@ -39,25 +44,26 @@ class Status:
 
     run_id: str
     host: str
-    pid: int
-    sequence: int  # raised with every writing
+    pid: Annotated[int, Field(gt=0, le=LARGEST)]
+    sequence: Count  # raised with every writing
     updated_at: str  # ISO 8601, UTC
     grid: str
     state: RunState
-    cells: int
-    cells_done: int
-    units: int
-    units_done: int
-    units_failed: int
-    seconds: float
-    seconds_left: float | None = None
+    cells: Count
+    cells_done: Count
+    units: Count
+    units_done: Count
+    units_failed: Count
+    seconds: Seconds
+    ready_after: Seconds | None = None  # until the first worker was ready
+    seconds_left: Seconds | None = None
     at_least: bool = False  # of `seconds_left`: some of the work has no rate yet
     note: str = ""
     pool: str = ""  # workers and machines, on a cluster
     workers: dict[str, str] = field(default_factory=dict)  # worker -> what it is on
     failures: list[str] = field(default_factory=list)  # the latest, in words
-    phases: dict[str, float] = field(default_factory=dict)  # seconds of all workers together, by phase
-    used: dict[str, float] = field(default_factory=dict)  # hours that workers were held, by device
+    phases: dict[str, Seconds] = field(default_factory=dict)  # seconds of all workers together, by phase
+    used: dict[str, Seconds] = field(default_factory=dict)  # hours that workers were held, by device
 
 
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Failure, Status)}

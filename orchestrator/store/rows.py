@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -15,13 +16,19 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval
-from workers.shards import SCHEMAS, ShardInfo
-from workers.storage import Folder
+from workers.shards import SCHEMAS, ShardInfo, fragment
+from workers.storage import Folder, redacted
 from workers.unit import Kind
 
 _READERS = 16
 _OPEN = 4  # merged files that are kept in mind, each with a row group
+
+# What a disk changes is an error, and no other number: pages have carried their checksums from the start.
+_CHECKED = pads.ParquetFileFormat(
+    default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 
 
 class Piece(NamedTuple):
@@ -70,7 +77,7 @@ class Rows:
     def dataset(self, pieces: Sequence[Piece], kind: Kind, whole: Mapping[str, int]) -> pads.Dataset:
         """All rows of the pieces of a kind, read lazily but for those that lie in one row group with rows
         that do not count. `whole`: how many shards each merged file holds."""
-        form = pads.ParquetFileFormat()
+        form = _CHECKED
         paths, fragments, tables = [], [], []
         merged: dict[str, list[Piece]] = {}
         for piece in pieces:
@@ -136,12 +143,22 @@ class Rows:
                 yield from pool.map(partial(self._alone, columns=columns), infos[first : first + _READERS])
 
     def _alone(self, info: ShardInfo, columns: Sequence[str]) -> pa.Table:
-        with self.shards.filesystem.open_input_file(self.shards.join(info.name)) as source:
-            parquet = pq.ParquetFile(source)
+        schema = pa.schema([SCHEMAS[info.kind].field(name) for name in columns])
+        if not self.shards.is_local:
+            # As its size is known, a request less. What is wrong with it, or that it is gone, is said below.
+            with suppress(pa.ArrowException, OSError):
+                shard = fragment(self.shards, info.name, info.size)
+                here = [name for name in columns if name in shard.physical_schema.names]
+                return widened(shard.to_table(columns=here, use_threads=False), schema)
+        with (
+            _reading(info.name),
+            self.shards.filesystem.open_input_file(self.shards.join(info.name)) as source,
+        ):
+            parquet = pq.ParquetFile(source, page_checksum_verification=True)
             known = set(parquet.schema_arrow.names)
             here = [name for name in columns if name in known]
             table = parquet.read(here, use_threads=False)
-        return widened(table, pa.schema([SCHEMAS[info.kind].field(name) for name in columns]))
+        return widened(table, schema)
 
 
 def widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -155,7 +172,7 @@ class _File:
     """A merged file that is read row group by row group, mostly one after the other."""
 
     def __init__(self, shards: Folder, name: str) -> None:
-        with shards.filesystem.open_input_file(shards.join(name)) as source:
+        with _reading(name), shards.filesystem.open_input_file(shards.join(name)) as source:
             self._metadata = pq.read_metadata(source)
         counts = [self._metadata.row_group(i).num_rows for i in range(self._metadata.num_row_groups)]
         self._ends = np.cumsum(counts)
@@ -179,11 +196,29 @@ class _File:
         """A row group. The last one is kept: attacks with few rows share one."""
         wanted = tuple(columns)
         if self._last is None or self._last[:2] != (number, wanted):
-            with self._shards.filesystem.open_input_file(self._shards.join(self._name)) as source:
-                parquet = pq.ParquetFile(source, metadata=self._metadata)
+            with (
+                _reading(self._name),
+                self._shards.filesystem.open_input_file(self._shards.join(self._name)) as source,
+            ):
+                parquet = pq.ParquetFile(source, metadata=self._metadata, page_checksum_verification=True)
                 table = parquet.read_row_group(number, list(wanted), use_threads=False)
             self._last = number, wanted, table.replace_schema_metadata(None).select(wanted)
         return self._last[2]
+
+
+@contextmanager
+def _reading(file: str) -> Iterator[None]:
+    """StoreError for rows that cannot be read: a disk has changed them since they were published."""
+    try:
+        yield
+    except FileNotFoundError:  # it was merged into another meanwhile, and who asked looks again
+        raise
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreError(
+            f"cannot read the rows of shards/{file}: {redacted(reason)}; if the file is damaged, delete "
+            "it, and the same command computes its rows again"
+        ) from None
 
 
 def _follows(info: ShardInfo, file: str, reach: int, end: int) -> bool:

@@ -19,6 +19,7 @@ from orchestrator.errors import UserError
 from orchestrator.report.page import page, policy
 from orchestrator.view import watch
 from orchestrator.view.watch import Watched
+from workers.recorded import as_json
 from workers.storage import redacted
 from workers.version import VERSION
 
@@ -115,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         else:
             try:
-                found = json.loads(self.rfile.read(int(length)))
+                found = as_json(self.rfile.read(int(length)))
             except ValueError:
                 found = None
             if isinstance(found, dict) and isinstance(found.get("sql"), str):

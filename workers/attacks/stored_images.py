@@ -11,20 +11,18 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.archives import BROKEN, array_header, ensure_sound
 from workers.datasets import checks
 from workers.rounding import moved_by_saving
 from workers.storage import Folder
 
 _NEEDED = ("images", "example_index")
-# What zip files and NumPy's headers raise when they are not what they should be.
-_BROKEN = (ValueError, EOFError, KeyError, OSError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _CLOSE = 1e-4  # channels this close are the same, whatever they were scaled by and back
 _SAME = 1e-6  # epsilons this close, relatively, are the same: a file may hold them in float32
 
@@ -117,9 +115,9 @@ def read_stored(path: str, content: str | None = None) -> StoredImages:
             f"{found[:12]}…; run the command again, for results of their own"
         )
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (*_BROKEN, AttributeError, TypeError) as error:  # the latter two: a lone array, not an archive
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            arrays = dict(_arrays(archive))
+    except BROKEN as error:
         raise StoredImagesError(f"{path} is not a readable .npz: {error}") from error
     if missing := [name for name in _NEEDED if name not in arrays]:
         has = ", ".join(arrays) or "nothing"
@@ -142,6 +140,16 @@ def read_stored(path: str, content: str | None = None) -> StoredImages:
         clean,
         moved_by_saving(images),
     )
+
+
+def _arrays(archive: zipfile.ZipFile) -> Iterator[tuple[str, np.ndarray]]:
+    ensure_sound(archive)
+    for member in archive.infolist():
+        with archive.open(member) as stream:
+            array_header(stream, member.file_size)
+        with archive.open(member) as stream:
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+        yield member.filename.removesuffix(".npy"), array
 
 
 def _images_problems(images: np.ndarray, epsilons: np.ndarray | None) -> list[str]:

@@ -28,6 +28,9 @@ _CHANNELS = {"1": 1, "L": 1, "P": 3, "RGB": 3}  # Pillow's modes that have an un
 _SPLITS: tuple[Split, Split] = ("train", "test")
 _THREADS = 8
 
+LARGEST = 89_478_485
+"""Pixels of an image, by its header, above which it is not decoded: Pillow's bound, of a quarter of a GiB."""
+
 _T = TypeVar("_T")
 
 
@@ -120,6 +123,8 @@ class ImageFolderReader:
         except Exception as error:  # whatever Pillow's decoders make of a broken file
             reason = "no PNG or JPEG" if "cannot identify" in str(error) else str(error)
             return _Look(digest, problem=f"{file.name} cannot be decoded: {reason}")
+        if size[0] * size[1] > LARGEST:
+            return _Look(digest, problem=f"{file.name} {too_large(size)}")
         if not channels:
             return _Look(
                 digest,
@@ -211,6 +216,11 @@ class ImageFolderReader:
     def _each(self, work: Callable[[Any], _T], items: Iterable[Any]) -> list[_T]:
         with ThreadPoolExecutor(_THREADS) as pool:
             return list(pool.map(work, items))
+
+
+def too_large(size: tuple[int, int]) -> str:
+    """What is said of an image of this (W, H)."""
+    return f"has {size[0]:,} × {size[1]:,} pixels; at most {LARGEST:,} are allowed"
 
 
 def resized(image: np.ndarray, size: int | None) -> np.ndarray:

@@ -6,26 +6,26 @@ be deleted at any time.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from workers import node
 from workers.datasets.base import ARRAYS, DatasetError, DatasetInfo, Reader
 
 SMALL = 32 * 2**20
 """Bytes of images below which every worker simply holds its own."""
 
 _LAYOUT = 1  # raised when what lies in the folder changes
+_ROOM = f"datasets-{_LAYOUT}"
 _META = "meta.json"
 
 
@@ -89,20 +89,17 @@ def build(key: str, info: DatasetInfo, reader: Reader) -> Mapped:
 
 @contextmanager
 def locked(key: str) -> Iterator[None]:
-    """Only one process of this machine at a time. A process that ends, however it ends, lets go."""
-    folder = _path(key).parent
-    owner = folder.parent
-    owner.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if owner.is_symlink() or owner.stat().st_uid != os.getuid():
-        raise DatasetError(f"{owner} belongs to somebody else; point TMPDIR to a folder of your own")
-    folder.mkdir(exist_ok=True)
-    with (folder / f"{key}.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    """Only one process of this machine at a time. DatasetError where the folder belongs to somebody else."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(node.locked(_ROOM, key))
+        except PermissionError as error:
+            raise DatasetError(str(error)) from None
         yield
 
 
 def _path(key: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"robustsweep-{os.getuid()}" / f"datasets-{_LAYOUT}" / key
+    return node.shared(_ROOM) / key
 
 
 def _write(folder: Path, info: DatasetInfo, reader: Reader) -> None:

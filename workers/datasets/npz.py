@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from workers.archives import BROKEN, array_header, ensure_memory, ensure_sound
 from workers.datasets import checks
 from workers.datasets.base import ARRAYS, Allocate, DatasetError, DatasetInfo
 from workers.datasets.classes import CLASS_NAMES
@@ -22,17 +22,6 @@ NPZ_VERSION = 1
 
 _BLOCK = 32 * 2**20  # bytes
 _PEEK = 64  # images whose values are looked at before any work starts
-# What zip files and NumPy's headers raise when they are not what they should be.
-_BROKEN = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,22 +128,20 @@ class NpzReader:
                 self.file.filesystem.open_input_file(path) as stream,
                 zipfile.ZipFile(stream) as archive,
             ):
+                ensure_sound(archive, at_once=False)
                 yield archive
-        except _BROKEN as error:
+        except DatasetError:
+            raise
+        except BROKEN as error:
             raise DatasetError(f"{path} is not a readable .npz: {error}") from error
 
 
 @contextmanager
 def _member(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[IO[bytes], _Header]]:
     """An array of the archive as a stream, its header read already."""
-    with archive.open(f"{name}.npy") as stream:
-        version = np.lib.format.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{name} is in version {version} of NumPy's format")
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        yield stream, _Header(*read(stream))
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as stream:
+        yield stream, _Header(*array_header(stream, member.file_size))
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> _Header:
@@ -163,7 +150,10 @@ def _header(archive: zipfile.ZipFile, name: str) -> _Header:
 
 
 def _whole(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    with archive.open(f"{name}.npy") as stream:
+    _header(archive, name)
+    member = archive.getinfo(f"{name}.npy")
+    ensure_memory(member.file_size)
+    with archive.open(member) as stream:
         array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
         return array
 

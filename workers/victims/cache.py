@@ -18,6 +18,7 @@ from workers import layout
 from workers.runtime import library_versions
 from workers.storage import Folder
 from workers.unit import VictimSpec, recorded
+from workers.victims import copies
 from workers.victims.base import CacheError
 from workers.victims.manifest import CleanAccuracy, History, Manifest
 from workers.victims.resuming import Keeper
@@ -121,7 +122,7 @@ class VictimCache:
         for (victim_id, weights), files in sorted(found.items()):
             names = sorted((self._folder.relative(file.path) for file in files), key=len)
             try:
-                manifest = self._whole(victim_id, weights)
+                manifest = self._whole(victim_id, weights, itself=True)
                 state: CacheState = "whole" if manifest else "broken"
             except OSError:
                 manifest, state = None, "unreadable"
@@ -156,7 +157,7 @@ class VictimCache:
 
     def load_into(self, model: keras.Model, manifest: Manifest) -> None:
         """Give a model, built as the manifest says, its weights. CacheError unless they are what it says."""
-        data = self._folder.read(layout.cached_weights(manifest.victim_id, manifest.weights))
+        data = self._content(manifest)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "victim.weights.h5"
             path.write_bytes(data)
@@ -196,20 +197,37 @@ class VictimCache:
         self._folder.publish(layout.cached_manifest(victim.victim_id, manifest.weights), manifest.to_json())
         return manifest
 
-    def _whole(self, victim_id: str, weights: str) -> Manifest | None:
-        """The manifest of an entry, if all of it is there. OSError where it cannot be read."""
+    def _whole(self, victim_id: str, weights: str, *, itself: bool = False) -> Manifest | None:
+        """The manifest of an entry, if all of it is there; `itself`: in the cache, whatever this machine has
+        a copy of. OSError where it cannot be read."""
         try:
-            described = self._folder.read(layout.cached_manifest(victim_id, weights))
-            data = self._folder.read(layout.cached_weights(victim_id, weights))
+            manifest = Manifest.from_json(self._folder.read(layout.cached_manifest(victim_id, weights)))
+            if (manifest.victim_id, manifest.weights) != (victim_id, weights):
+                return None
+            data = self._read(manifest) if itself else self._content(manifest)
         except FileNotFoundError:
             return None
-        try:
-            manifest = Manifest.from_json(described)
-            content = _content_hash(data)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # as HDF5 has it of broken files
+        except (ValueError, KeyError, TypeError):
             return None
-        names = (manifest.victim_id, manifest.weights, manifest.content)
-        return manifest if names == (victim_id, weights, content) else None
+        return manifest if _holds(data, manifest.content) else None
+
+    def _content(self, manifest: Manifest) -> bytes:
+        """The weights file of an entry, which of a cache elsewhere is copied to this machine once."""
+        if self._folder.is_local:
+            return self._read(manifest)
+        return copies.content(manifest.content, lambda: self._read(manifest), _holds)
+
+    def _read(self, manifest: Manifest) -> bytes:
+        return self._folder.read(layout.cached_weights(manifest.victim_id, manifest.weights))
+
+
+def _holds(data: bytes, content: str) -> bool:
+    """Whether a file holds arrays of this hash."""
+    try:
+        return _content_hash(data) == content
+    # As HDF5 has it of broken files; and one may promise more than there is memory.
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError):
+        return False
 
 
 def _content_hash(data: bytes) -> str:
@@ -224,6 +242,8 @@ def _content_hash(data: bytes) -> str:
 
     def add(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual or item.id.get_storage_size() < item.nbytes:
+                raise ValueError(f"{name} is not all in this file")  # but in another, or a promise
             array = np.ascontiguousarray(item[()])
             digest.update(f"{name} {array.shape} {array.dtype.str}\n".encode())
             digest.update(array.tobytes())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
+from workers.recorded import as_json
 from workers.storage import redacted
 
 
@@ -62,5 +63,5 @@ class Manifest:
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Raises ValueError, KeyError or TypeError for anything but a manifest; unknown keys are ignored."""
-        values = json.loads(data)
+        values = as_json(data)
         return cls(**{field.name: values[field.name] for field in fields(cls)})

@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from workers.layout import training_progress
+from workers.recorded import as_json
 from workers.storage import Folder
 
-_SECONDS = 1.0  # between two writes
+_SECONDS, _FAR_SECONDS = 1.0, 10.0  # between two writes; to an object store
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,14 @@ Listener = Callable[[TrainingProgress], None]
 
 
 def progress_writer(output: Folder, run_id: str, victim_id: str) -> Listener:
-    """A `Listener` that leaves what it is told in the output folder, at most once a second."""
+    """A `Listener` that leaves what it is told in the output folder, at most once a second or ten."""
     written = float("-inf")
+    seconds = _SECONDS if output.is_local else _FAR_SECONDS
 
     def listen(progress: TrainingProgress) -> None:
         nonlocal written
         now = time.monotonic()
-        if now - written < _SECONDS:
+        if now - written < seconds:
             return
         written = now
         with suppress(OSError):  # nothing to stop a training for
@@ -48,7 +50,7 @@ def progress_writer(output: Folder, run_id: str, victim_id: str) -> Listener:
 def progress_text(output: Folder, run_id: str, victim_id: str) -> str:
     """ "head, epoch 3/10, accuracy 0.91", or "" when nothing is known."""
     try:
-        progress = TrainingProgress(**json.loads(output.read(training_progress(run_id, victim_id))))
+        progress = TrainingProgress(**as_json(output.read(training_progress(run_id, victim_id))))
         parts = [progress.phase.replace("_", " "), f"epoch {progress.epoch}/{progress.epochs}"]
         if progress.validation_accuracy is not None:
             parts.append(f"validation accuracy {progress.validation_accuracy:.2f}")

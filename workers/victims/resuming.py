@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers import layout
+from workers.archives import BROKEN, ensure_sound
 from workers.storage import Folder
 
 _VERSION = 1  # of what is kept, and of the trainings that can go on from it
@@ -54,14 +55,17 @@ class Keeper:
     def find(self) -> Halfway | None:
         """What an earlier attempt has kept; None where there is nothing that this one can go on from."""
         try:
-            with np.load(io.BytesIO(self._folder.read(self._name)), allow_pickle=False) as file:
+            data = io.BytesIO(self._folder.read(self._name))
+            with zipfile.ZipFile(data) as archive:
+                ensure_sound(archive)
+            with np.load(data, allow_pickle=False) as file:
                 said = json.loads(str(file["said"]))
                 if said.pop("of") != json.loads(json.dumps(self._of)):
                     return None
                 counts = said.pop("counts")
                 arrays = {name: [file[f"{name}.{i}"] for i in range(n)] for name, n in counts.items()}
                 return Halfway(arrays=arrays, **said)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        except (*BROKEN, TypeError, AttributeError):
             return None
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workers.archives import BROKEN, ensure_sound
+from workers.recorded import as_json
 from workers.victims.base import ArchitectureError, Shape
 from workers.victims.pixels import PixelScale
 from workers.victims.weights import read_file
@@ -52,9 +53,10 @@ def describe_saved(data: bytes) -> SavedModel:
     """Raises ArchitectureError for anything but a `.keras` file."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            ensure_sound(archive)
             names = set(archive.namelist())
-            config = json.loads(archive.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            config = as_json(archive.read("config.json"))
+    except BROKEN as error:
         raise ArchitectureError(f"it is not a {SUFFIX} file as keras.Model.save writes it: {error}") from None
     if "model.weights.h5" not in names:
         raise ArchitectureError("it holds no model.weights.h5: it is cut short, or of another layout")
@@ -120,6 +122,7 @@ def load_saved(
     import keras
 
     data = read_file(path, sha256=sha256)
+    describe_saved(data)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"model{SUFFIX}"
         file.write_bytes(data)

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-_GAP = "   "
+from orchestrator.printable import MOVING
 
-_REMOVED = dict.fromkeys((7, 8, 11, 12, 13, 27))
-"""Control codes that would move a terminal's cursor or change its colours."""
+_GAP = "   "
 
 Line = str | Text
 """A line as it is, or with styles."""
@@ -69,7 +68,7 @@ def wrapped(text: str, width: int | None) -> list[str]:
 
 def clean(text: str) -> str:
     """A text without tabs and control codes."""
-    return text.translate(_REMOVED).expandtabs()
+    return MOVING.sub("", text).expandtabs()
 
 
 def _widths(columns: Sequence[Column], width: int | None) -> list[int] | None:

@@ -6,9 +6,9 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from rich.console import Console
 from rich.text import Text
 
+from orchestrator.printable import SafeConsole, printable
 from orchestrator.results.metrics import ROBUST_ACCURACY
 from orchestrator.results.tables import Entry, RobustnessTable, Row
 from orchestrator.results.text import layout
@@ -68,7 +68,7 @@ class Terminal(Format):
 
     def _text(self, lines: Iterable[Line]) -> str:
         stream = io.StringIO()
-        console = Console(
+        console = SafeConsole(
             file=stream,
             color_system="standard" if self.colour else None,
             force_terminal=self.colour,
@@ -78,7 +78,7 @@ class Terminal(Format):
             if isinstance(line, Text):
                 console.print(line, soft_wrap=True)
             else:
-                stream.write(f"{line}\n")
+                stream.write(f"{printable(line)}\n")
         return stream.getvalue()
 
 

@@ -27,6 +27,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from orchestrator.errors import BackendError
 from orchestrator.run.backends.quiet import stderr_to
+from orchestrator.run.backends.ray_local import kept_to_ourselves, read_settings
 from workers.machine import available_cpus
 
 # Actors exchange only units and reports: Ray's default store would claim a third of the memory.
@@ -82,7 +83,6 @@ class Cluster:
         if self.local:
             options |= {
                 "num_cpus": available_cpus(),
-                "include_dashboard": False,
                 "object_store_memory": _OBJECT_STORE_BYTES,
             }
         head = _host_and_port(self.address)
@@ -92,8 +92,12 @@ class Cluster:
         with tempfile.TemporaryDirectory(prefix="robustsweep-") as folder:
             said = Path(folder) / "ray"
             try:
-                with stderr_to(said), _own_sigterm():
+                with stderr_to(said), _own_sigterm(), ExitStack() as alone:
+                    if self.local:
+                        options |= alone.enter_context(kept_to_ourselves())
                     ray.init(self.address, **options)
+            except BackendError:
+                raise
             except Exception as error:  # a start that took too long is a bare Exception
                 raise BackendError(self._why_not(error, said.read_text(errors="replace"))) from None
         self._quiet.enter_context(_ray_prints_to_stderr())
@@ -114,6 +118,8 @@ class Cluster:
                 if latest.readlink() == session:
                     latest.unlink()
             shutil.rmtree(session, ignore_errors=True)
+        if self.local:
+            read_settings()
         self._quiet.close()
 
     def lost(self) -> str:

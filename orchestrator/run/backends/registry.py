@@ -12,13 +12,18 @@ class BackendEntry:
 
     target: str  # "module:Class", a `MakeBackend`
     unit_timeout: float | None = None  # seconds a unit may take where nothing else is asked for
+    metrics: str | None = None  # "module:Class", an `orchestrator.run.watching.Metrics`
     refused: Mapping[str, str] = field(default_factory=dict)  # options without a meaning there, and why
 
 
 _ONE_WORKER = "it is one worker in this process"
 
 BACKENDS: dict[str, BackendEntry] = {
-    "ray": BackendEntry(target="orchestrator.run.backends.ray:RayBackend", unit_timeout=6 * 3600.0),
+    "ray": BackendEntry(
+        target="orchestrator.run.backends.ray:RayBackend",
+        unit_timeout=6 * 3600.0,
+        metrics="orchestrator.run.backends.ray_metrics:RayMetrics",
+    ),
     "inline": BackendEntry(
         target="orchestrator.run.backends.inline:InlineBackend",
         refused={
