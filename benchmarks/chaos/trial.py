@@ -231,9 +231,7 @@ class Performance:
         if code == 1 and finals and self.since_start:
             allowed.add(1)
         if code not in allowed:
-            account.problems.append(
-                f"a driver ended with {code} after {self.since_start or 'nothing'}; see {self.folder}"
-            )
+            account.problems.append(f"a driver ended with {code} after {self.since_start or 'nothing'}")
             if len(account.problems) > 3:
                 return False
         if code == 0 and not given_back:
@@ -264,7 +262,7 @@ class Performance:
         for name in ("drivers", "reader", "compact"):
             log = self.folder / f"{name}.log"
             if log.exists() and "Traceback" in log.read_text(errors="replace"):
-                account.problems.append(f"a traceback was left in {log}")
+                account.problems.append(f"a traceback was left in {name}.log")
         if codes := [code for process in self.compacting if (code := process.returncode) not in (0, 1)]:
             account.problems.append(f"compact ended with {codes}")
         account.judge()
