@@ -84,6 +84,16 @@ def test_what_is_computed_again_is_laid_to_the_fault_that_took_it(
     assert (found.unexplained == 0) == explained == (not found.problems)
 
 
+def test_a_line_that_is_being_written_is_none_yet(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    with scene.executing("u", "r"), (tmp_path / "executed.log").open("a") as log:
+        log.write("begin v r 12")
+        log.flush()
+        assert [one.unit for one in scene.executions()] == ["u"]
+        log.write(" 3.5\n")
+    assert [(one.unit, one.end is None) for one in scene.executions()] == [("u", False), ("v", True)]
+
+
 def test_a_copy_of_a_slow_unit_is_none_of_it() -> None:
     late = replace(AGAIN, begin=16.0, end=17.0)
     assert counted([], replace(FIRST, end=18.0), late).copies == 1

@@ -66,8 +66,10 @@ class Scene:
         self.log("end", unit, run_id)
 
     def lines(self) -> list[list[str]]:
+        """Those that are whole: of one that is being written, a reader may see the beginning."""
         with suppress(FileNotFoundError):
-            return [line.split() for line in (self.path / "executed.log").read_text().splitlines()]
+            text = (self.path / "executed.log").read_text()
+            return [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
         return []
 
     def executions(self) -> list[Execution]:
