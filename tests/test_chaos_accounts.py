@@ -67,6 +67,10 @@ AGAIN = Execution("u", 2, "a", 13.0, 14.0)
         (Happened("worker", 12.5, frozenset([1])), replace(FIRST, end=12.0), True),  # the report was lost
         (Happened("worker", 12.5, frozenset([1])), replace(FIRST, failed=12.0), False),  # it failed before
         (Happened("gcs", 11.0, None), FIRST, True),
+        (Happened("gcs", 9.0, None), FIRST, True),  # it was on its way
+        (Happened("gcs", 7.0, None), FIRST, False),
+        (Happened("full", 7.0, None, until=12.0), replace(FIRST, failed=11.0), True),  # which lasts
+        (Happened("full", 7.0, None, until=9.5), replace(FIRST, failed=11.0), False),
         (Happened("clock", 11.0, None), FIRST, False),  # which may cost nothing
         (Happened("drivers", 9.0, frozenset()), replace(FIRST, run_id="b", end=12.0), True),
         (Happened("drivers", 9.0, frozenset()), replace(FIRST, end=12.0), False),  # of the same driver
@@ -83,6 +87,7 @@ def test_what_is_computed_again_is_laid_to_the_fault_that_took_it(
 def test_a_copy_of_a_slow_unit_is_none_of_it() -> None:
     late = replace(AGAIN, begin=16.0, end=17.0)
     assert counted([], replace(FIRST, end=18.0), late).copies == 1
+    assert counted([], replace(FIRST, failed=12.0), late).unexplained == 1
     assert counted([], replace(FIRST, end=15.0), late).unexplained == 1  # it was through by then
 
 
@@ -99,8 +104,10 @@ def test_recovery_is_until_a_new_process_has_done_something() -> None:
     here = Execution("v", 3, "a", 9.0, 20.0)  # goes on all along
     killed, full = Happened("worker", 11.0, frozenset([1])), Happened("full", 11.0, None, until=12.0)
     clock, last = Happened("clock", 11.0, frozenset()), Happened("worker", 30.0, frozenset([2]))
-    time_recoveries([killed, full, clock, last], [here, FIRST, AGAIN])
-    assert [fault.recovery for fault in (killed, full, clock, last)] == [3.0, 3.0, 3.0, None]
+    write = Happened("write", 14.5, frozenset([3]))  # of a process that lives
+    faults = [killed, full, clock, last, write]
+    time_recoveries(faults, [here, FIRST, AGAIN])
+    assert [fault.recovery for fault in faults] == [3.0, 3.0, 3.0, None, 5.5]
 
 
 # -- the reader --------------------------------------------------------------

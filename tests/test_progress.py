@@ -143,6 +143,13 @@ def test_a_line_says_how_far_it_is() -> None:
     )
 
 
+def test_a_line_has_no_hole_where_no_time_is_left() -> None:
+    nearly = Estimate({"fgsm": 1000})
+    nearly.done("fgsm", 999, 10.0)
+    line = summary_line(state(seconds=60.0, estimate=nearly, workers={"w1": "fgsm"}, retries=1))
+    assert line == "digits: 6/24 cells, 0/10 units, 1 min 00 s so far, 1 tried again"
+
+
 def test_plain_lines_come_now_and_then_and_at_the_end() -> None:
     out, now = io.StringIO(), [0.0]
     progress = PlainProgress(Console(file=out, width=200), clock=lambda: now[0])

@@ -14,6 +14,7 @@ from benchmarks.chaos.reader import Expected, Findings
 from benchmarks.chaos.scene import Execution
 
 NAMED = 3  # units that were computed again for no reason are named
+LAG_SECONDS = 2.0  # a unit that was on its way to a worker may begin after what it hangs on was killed
 COPY_SECONDS = 5.0  # `orchestrator.run.stragglers`: no unit is copied sooner
 
 
@@ -103,7 +104,9 @@ def cause(faults: Sequence[Happened], earlier: Execution, later: Execution) -> H
     """
     until = later.begin if earlier.failed is None else earlier.failed
     meanwhile = [
-        fault for fault in faults if earlier.begin <= fault.at <= until and KINDS[fault.kind].takes != 0
+        fault
+        for fault in faults
+        if fault.at <= until and earlier.begin <= _last(fault) and KINDS[fault.kind].takes != 0
     ]
     own = [fault for fault in meanwhile if fault.pids is not None and earlier.pid in fault.pids]
     every = [fault for fault in meanwhile if fault.pids is None]
@@ -118,7 +121,16 @@ def cause(faults: Sequence[Happened], earlier: Execution, later: Execution) -> H
     return None
 
 
+def _last(fault: Happened) -> float:
+    """When the last unit may have begun that is lost to a fault: what hits all does so until it is over."""
+    if fault.pids is not None:
+        return fault.at
+    return fault.at + LAG_SECONDS if fault.until == float("inf") else fault.until
+
+
 def _overlap(earlier: Execution, later: Execution) -> bool:
+    if earlier.failed is not None:
+        return False
     return earlier.end is None or earlier.end > later.begin
 
 
@@ -129,7 +141,7 @@ def time_recoveries(faults: Sequence[Happened], executions: Sequence[Execution])
     for one in executions:
         first.setdefault(one.pid, one.begin)
     for fault in faults:
-        killed = fault.pids is None or fault.pids
+        killed = fault.kind != "write" and (fault.pids is None or bool(fault.pids))
         since = fault.at if fault.until == float("inf") else fault.until
         ends = [
             one.end

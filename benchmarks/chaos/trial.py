@@ -231,9 +231,7 @@ class Performance:
         if code == 1 and finals and self.since_start:
             allowed.add(1)
         if code not in allowed:
-            account.problems.append(
-                f"a driver ended with {code} after {self.since_start or 'nothing'}; see {self.folder}"
-            )
+            account.problems.append(f"a driver ended with {code} after {self.since_start or 'nothing'}")
             if len(account.problems) > 3:
                 return False
         if code == 0 and not given_back:
@@ -261,9 +259,10 @@ class Performance:
         findings = json.loads((self.folder / "reader.json").read_text())
         account.findings = Findings(**findings)
         account.problems += account.findings.notes[:3]
-        for log in self.folder.glob("*.log"):
-            if "Traceback" in log.read_text(errors="replace"):
-                account.problems.append(f"a traceback was left in {log}")
+        for name in ("drivers", "reader", "compact"):
+            log = self.folder / f"{name}.log"
+            if log.exists() and "Traceback" in log.read_text(errors="replace"):
+                account.problems.append(f"a traceback was left in {name}.log")
         if codes := [code for process in self.compacting if (code := process.returncode) not in (0, 1)]:
             account.problems.append(f"compact ended with {codes}")
         account.judge()
@@ -433,8 +432,8 @@ class Performance:
         return happened if process.wait(timeout=LIMIT) == -signal.SIGKILL else None
 
     def _start_compacting(self, *, steps: int = 0) -> subprocess.Popen[bytes]:
-        # What is merged goes soon, not after an hour, so that readers have it removed under them.
-        command = ["Light", "compact", self.output, "--grace", "2s"]
+        # What is merged goes at once, not after an hour, so that readers have it removed under them.
+        command = ["Light", "compact", self.output, "--grace", "0"]
         own = {**self.environment, STEPS: str(steps)}
         with (self.folder / "compact.log").open("ab") as log:
             module = [sys.executable, "-m", "benchmarks.chaos.driver"]

@@ -195,7 +195,7 @@ def summary_line(state: SweepState) -> str:
         parts.append(f"{state.units_failed:,} failed")
     if state.notes:
         parts.append(state.notes)
-    return f"{state.grid}: {', '.join(parts)}"
+    return f"{state.grid}: {', '.join(filter(None, parts))}"  # of the time left nothing may be known
 
 
 def draw(state: SweepState) -> RenderableType:
