@@ -169,19 +169,25 @@ def test_a_store_that_is_gone_for_good_ends_a_run_that_resumes(
     assert rows(output).equals(expected)
 
 
-def test_requests_of_a_unit(s3: Proxy, tmp_path: Path) -> None:
+def test_requests_of_a_unit(s3: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A PUT for its shard, a HEAD and a GET to check it, two GETs for the rows. What a run needs beside that
-    does not depend on how many units it has."""
+    does not depend on how many units it has, but for what is asked for now and then."""
+    for place in (
+        *("workers.pins.FRESH_SECONDS", "orchestrator.run.status.FAR_SECONDS"),
+        *("orchestrator.run.upkeep.FAR_SECONDS", "orchestrator.run.upkeep.INDEX_SECONDS"),
+        "orchestrator.run.events.FAR_SECONDS",
+    ):
+        monkeypatch.setattr(place, 1e6)
     counts = {}
-    for units in (20, 60):
+    for units in (5, 15):
         s3.forget()
         assert sweep(moods(tmp_path, units), s3.uri(f"count{units}")).exit_code == 0
         counts[units] = s3.counts()
-    more = {name: counts[60][name] - counts[20][name] for name in counts[60]}
-    assert more == {"PUT": 40, "GET": 120, "HEAD": 40, "LIST": 0, "DELETE": 0}
-    assert sum(counts[60].values()) <= 5 * 60 + 80
+    more = {name: counts[15][name] - counts[5][name] for name in counts[15]}
+    assert more == {"PUT": 10, "GET": 30, "HEAD": 10, "LIST": 0, "DELETE": 0}
+    assert sum(counts[15].values()) <= 5 * 15 + 80
     s3.forget()
-    assert sweep(moods(tmp_path, 60), s3.uri("count60")).state.units == 0
+    assert sweep(moods(tmp_path, 15), s3.uri("count15")).state.units == 0
     assert sum(s3.counts().values()) <= 65  # what is done is known from the index
 
 

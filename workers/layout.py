@@ -41,7 +41,7 @@ _PIN = re.compile(r"(.+)\.([0-9a-f]{64})\.json")
 _CACHED = re.compile(r"([0-9a-f]{64})\.(json|weights\.h5)")
 
 
-_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,254}")
+_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+~-]{0,254}")
 
 
 def is_name(text: str) -> bool:
