@@ -272,7 +272,8 @@ class Performance:
         drivers = {int(line[3]) for line in self.scene.lines() if line[0] == "driver"}
         for line in self.scene.lines():
             if line[0] == "broken":
-                whole = int(line[3]) in drivers
+                # The driver's own end takes all with it; in one process it is a unit's write as any other.
+                whole = int(line[3]) in drivers and self.trial.place != "inline"
                 pids = None if whole else frozenset([int(line[3])])
                 self.account.faults.append(Happened("write", float(line[4]), pids))
             if line[0] == "mood":
