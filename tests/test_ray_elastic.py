@@ -337,6 +337,7 @@ def autoscaling(folder: Path, mark: str) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.alone
 def test_a_cluster_is_asked_for_machines_and_nothing_is_asked_for_at_the_end(
     tmp_path: Path, output: Path, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
