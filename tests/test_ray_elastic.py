@@ -43,8 +43,10 @@ def mark() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def machines() -> Iterator[Machines]:
-    """One machine of one CPU; tests add others."""
-    machines = Machines()
+    """One machine of one CPU; tests add others. It has these tests, as a job would bring them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        machines = Machines()
     yield machines
     machines.cluster.shutdown()  # type: ignore[no-untyped-call]
 
