@@ -125,16 +125,11 @@ SMOKE: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = 
         {},
     ),
     ("disk", "inline", 40, {"full": 1, "read-only": 1}, {"disk": True}),
-    (
-        "one machine",
-        "ray",
-        60,
-        {"worker": 1, "driver": 1, "hang": 1, "memory": 1, "drivers": 1, "raylet": 1, "gcs": 1},
-        {},
-    ),
-    ("machines", "cluster", 60, {"node": 1, "node raylet": 1, "removed": 1, "added": 3, "head": 1}, {}),
+    ("one machine", "ray", 60, {"worker": 1, "driver": 1, "hang": 1, "memory": 1, "drivers": 1}, {}),
+    ("machines", "cluster", 60, {"node": 1, "removed": 1, "added": 2}, {}),
 )
-"""Every kind once, but for the cache, which takes TensorFlow."""
+"""Every kind once, but for the cache, which takes TensorFlow, and for Ray's own processes, whose deaths
+`tests/test_ray_backend.py` and `tests/test_ray_elastic.py` are about."""
 
 BROKEN: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = (
     ("a file appears before it is whole", "inline", 40, {}, {"mutation": "torn"}),
