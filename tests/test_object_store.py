@@ -174,8 +174,7 @@ def test_requests_of_a_unit(s3: Proxy, tmp_path: Path, monkeypatch: pytest.Monke
     does not depend on how many units it has, but for what is asked for now and then."""
     for place in (
         *("workers.pins.FRESH_SECONDS", "orchestrator.run.status.FAR_SECONDS"),
-        *("orchestrator.run.upkeep.FAR_SECONDS", "orchestrator.run.upkeep.INDEX_SECONDS"),
-        "orchestrator.run.events.FAR_SECONDS",
+        *("orchestrator.run.upkeep.INDEX_SECONDS", "orchestrator.run.events.FAR_SECONDS"),
     ):
         monkeypatch.setattr(place, 1e6)
     counts = {}

@@ -21,7 +21,7 @@ from orchestrator.clean import removable_output, remove
 from orchestrator.cli import app
 from orchestrator.plan.units import Gap, Units
 from orchestrator.results.tables import cells_table
-from orchestrator.run import upkeep
+from orchestrator.run import status, upkeep
 from orchestrator.run.loop import Loop
 from orchestrator.run.sharing import Peers, Share, in_turn
 from orchestrator.run.sweep import Summary
@@ -122,7 +122,7 @@ def test_a_run_takes_its_share_anew_with_every_run_that_comes() -> None:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "PEER_SECONDS", 0.05)
+    monkeypatch.setattr(status, "WRITE_SECONDS", 0.05)
     monkeypatch.setattr(upkeep, "PEER_SHARE", 1.0)
 
 

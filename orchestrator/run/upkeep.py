@@ -12,11 +12,10 @@ import pyarrow as pa
 
 from orchestrator.intervals import Interval
 from orchestrator.run.sharing import Peers
-from orchestrator.run.status import FAR_SECONDS
+from orchestrator.run.status import between
 from orchestrator.store.folder import Store
 from orchestrator.store.records import Status
 
-PEER_SECONDS = 3.0  # between two looks at who else is writing here
 INDEX_SECONDS = 30.0  # at least, between two writings of the index
 INDEX_SHARE = 0.02  # of the time, at most, goes into the index
 PEER_SHARE = 0.1  # and this much while another run is writing here, whose shards are to be known soon
@@ -68,17 +67,13 @@ class Upkeep:
     def _loop(self) -> None:
         if self.peers.live:  # what they have done since this run was planned is none of its work
             self._keep_up_in_turn()
-        while not self._stop.wait(self._pause):
+        while not self._stop.wait(between(self._store)):
             before = len(self.peers.live)
             self.look()
             live = len(self.peers.live)
             if self._clock() < self._next and live == before and not (live and self.coverage is None):
                 continue
             self._keep_up_in_turn()
-
-    @property
-    def _pause(self) -> float:
-        return PEER_SECONDS if self._store.folder.is_local else FAR_SECONDS
 
     def _keep_up_in_turn(self) -> None:
         """And say when the next turn is, by what this one took."""
@@ -87,5 +82,6 @@ class Upkeep:
         took = self._clock() - began
         # A request for each page: as many an hour, however many shards there are to be listed.
         pages = 1 if self._store.folder.is_local else 1 + self._shards // _PAGE
-        least, share = (self._pause, PEER_SHARE) if self.peers.live else (INDEX_SECONDS, INDEX_SHARE)
+        shared = (between(self._store), PEER_SHARE)
+        least, share = shared if self.peers.live else (INDEX_SECONDS, INDEX_SHARE)
         self._next = began + max(least * pages, took / share)
