@@ -84,7 +84,7 @@ def test_what_a_manifest_says_becomes_no_path(machine: Path, name: str) -> None:
 def test_without_a_place_the_cache_is_read(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = Cache()
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", _full)
+        patch.setattr(os, "fsync", _full)
         assert copies.content(NAME, cache, holds) == DATA and copied() == []
     folder = machine / f"robustsweep-{os.getuid()}"
     moved = machine / "elsewhere"
@@ -96,7 +96,7 @@ def test_without_a_place_the_cache_is_read(machine: Path, monkeypatch: pytest.Mo
     assert cache.times == 3
 
 
-def _full(self: Path, data: bytes) -> int:
+def _full(descriptor: int) -> None:
     raise OSError(28, "No space left on device")
 
 

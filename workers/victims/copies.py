@@ -6,13 +6,12 @@ with it or with the disk, the cache itself is read.
 
 from __future__ import annotations
 
-import os
 import re
-import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from workers import node
+from workers.storage import Folder
 
 _ROOM = "victims-1"
 _HASH = re.compile("[0-9a-f]{64}")
@@ -39,18 +38,8 @@ def content(name: str, read: Callable[[], bytes], holds: Callable[[bytes, str], 
         data = read()
         if ours and holds(data, name):
             with suppress(OSError):
-                _keep(name, data)
+                Folder.at(node.shared(_ROOM)).publish(name, data)
     return data
-
-
-def _keep(name: str, data: bytes) -> None:
-    copy = node.shared(_ROOM) / name
-    temporary = copy.with_name(f"{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, copy)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _held(name: str, holds: Callable[[bytes, str], bool]) -> bytes | None:
