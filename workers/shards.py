@@ -432,14 +432,16 @@ def _versions(recorded: object) -> str:
     return as_text(", ".join(f"{name} {version}" for name, version in pairs))
 
 
-_CHECKED = pads.ParquetFileFormat(
+CHECKED = pads.ParquetFileFormat(
     default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
+"""How rows are read: what a disk changes is an error, and no other number. Pages have carried their checksums
+from the start."""
 
 
 def fragment(shards: Folder, name: str, size: int) -> pads.ParquetFileFragment:
     """A shard of so many bytes, to be read in as few requests as can be: nobody has to ask for its size."""
-    return _CHECKED.make_fragment(shards.join(name), shards.filesystem, file_size=size)
+    return CHECKED.make_fragment(shards.join(name), shards.filesystem, file_size=size)
 
 
 def _metadata(shards: Folder, name: str, size: int) -> pq.FileMetaData | None:

@@ -18,17 +18,12 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval
-from workers.shards import SCHEMAS, ShardInfo, fragment
+from workers.shards import CHECKED, SCHEMAS, ShardInfo, fragment
 from workers.storage import Folder, redacted
 from workers.unit import Kind
 
 _READERS = 16
 _OPEN = 4  # merged files that are kept in mind, each with a row group
-
-# What a disk changes is an error, and no other number: pages have carried their checksums from the start.
-_CHECKED = pads.ParquetFileFormat(
-    default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
-)
 
 
 class Piece(NamedTuple):
@@ -77,7 +72,7 @@ class Rows:
     def dataset(self, pieces: Sequence[Piece], kind: Kind, whole: Mapping[str, int]) -> pads.Dataset:
         """All rows of the pieces of a kind, read lazily but for those that lie in one row group with rows
         that do not count. `whole`: how many shards each merged file holds."""
-        form = _CHECKED
+        form = CHECKED
         paths, fragments, tables = [], [], []
         merged: dict[str, list[Piece]] = {}
         for piece in pieces:
