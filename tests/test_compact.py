@@ -235,7 +235,7 @@ def test_nobody_can_tell_at_any_moment(first: list[Made], later: list[list[Made]
             steps.append(method)
             assert seen(store) == before
 
-        with after_each(step), patch("orchestrator.store.listing._READERS", 1):
+        with after_each(step), patch("orchestrator.store.listing.READERS", 1):
             done = compact_pinned(store, limits)
         assert not done.left and seen(store) == before
         accepted = store.accepted_shards(PINS)
@@ -297,7 +297,7 @@ def test_it_goes_on_from_wherever_it_was_killed(local: Store, tmp_path: Path) ->
             if left[0] == 0:
                 raise Killed
 
-        with after_each(step), patch("orchestrator.store.listing._READERS", 1), pytest.raises(Killed):
+        with after_each(step), patch("orchestrator.store.listing.READERS", 1), pytest.raises(Killed):
             compact_pinned(store)
         assert seen(store) == before
         compact_pinned(store)
@@ -572,7 +572,7 @@ def test_a_shard_that_goes_before_its_footer_is_read_is_looked_for(local: Store,
             compact_pinned(Store(local.location), grace=grace)
         return read(shards, name, **of)
 
-    with patch.object(listing, "read_file", late), patch.object(listing, "_READERS", 1):
+    with patch.object(listing, "read_file", late), patch.object(listing, "READERS", 1):
         assert seen(fresh(local)) == before
     assert len(asked) > 9 or grace
 

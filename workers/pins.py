@@ -14,12 +14,10 @@ from typing import Any
 
 from workers import layout
 from workers.recorded import as_json
-from workers.storage import Folder
+from workers.storage import READERS, Folder
 from workers.victims.manifest import Manifest
 
 FRESH_SECONDS = 20.0
-
-_READERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Pin:
 def read_pins(output: Folder) -> dict[str, Pin]:
     """Every victim's pin, by victim id."""
     pinned = pinned_weights(output)
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         pins = pool.map(lambda item: read_pin(output, *item), pinned.items())
         return {pin.victim_id: pin for pin in pins}
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from workers import layout
 from workers.code import this_code
 from workers.recorded import as_count, as_json, as_list, as_seconds, as_text
-from workers.storage import Folder, redacted
+from workers.storage import Folder, first_line, redacted
 from workers.unit import AttackSpec, Evaluation, Kind, VictimSpec, recorded
 
 SCHEMA_VERSION = 4
@@ -304,7 +304,7 @@ def open_footer(shards: Folder, name: str, *, size: int) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(pa.BufferReader(tail), metadata=metadata, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:  # from memory: it is the bytes that are wrong
-        raise InvalidShardError(f"not a readable Parquet file: {_first_line(error)}") from error
+        raise InvalidShardError(f"not a readable Parquet file: {first_line(error)}") from error
 
 
 def shard_of(parquet: pq.ParquetFile, *, name: str, size: int, mtime_ns: int) -> ShardInfo:
@@ -403,7 +403,7 @@ def check_rows(shards: Folder, info: ShardInfo, parquet: pq.ParquetFile) -> None
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None) is not None:
             raise  # it is the storage that says so
-        raise InvalidShardError(f"its rows cannot be read: {_first_line(error)}") from error
+        raise InvalidShardError(f"its rows cannot be read: {first_line(error)}") from error
     place = {cell: i for i, cell in enumerate(info.cells)}
     cells = table["cell_id"].combine_chunks().dictionary_encode()
     known = np.array([place.get(name, -1) for name in cells.dictionary.to_pylist()], np.int64)
@@ -415,10 +415,6 @@ def check_rows(shards: Folder, info: ShardInfo, parquet: pq.ParquetFile) -> None
             if (times == 1).all():
                 return
     raise InvalidShardError("its rows are not those that its footer promises")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _kind(recorded: object) -> Kind:

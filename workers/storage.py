@@ -42,6 +42,9 @@ def has_token(location: str, name: str) -> bool:
         return False
 
 
+READERS = 16
+"""So many threads read small files, or remove them: latency, not bandwidth, is what these cost."""
+
 _PAUSES = (0.1, 0.5, 2.0)  # seconds before another try to read
 _LASTING = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
@@ -91,6 +94,12 @@ def redacted(text: str) -> str:
         if _SECRET_NAME.search(name) and _SECRET_VALUE.fullmatch(value):
             text = text.replace(value, "***")
     return text
+
+
+def first_line(error: Exception) -> str:
+    """An error in one line: the first of its message, or what it is called where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def absolute(location: str) -> str:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from orchestrator.errors import StoreError
-from workers.storage import redacted
+from workers.storage import first_line, redacted
 
 
 def read_rows(dataset: pads.Dataset, columns: Sequence[str], where: pc.Expression | None = None) -> pa.Table:
@@ -23,5 +23,4 @@ def read_rows(dataset: pads.Dataset, columns: Sequence[str], where: pc.Expressio
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StoreError(f"cannot read the rows of some shard: {redacted(reason)}") from None
+        raise StoreError(f"cannot read the rows of some shard: {redacted(first_line(error))}") from None

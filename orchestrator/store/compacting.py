@@ -27,7 +27,7 @@ from orchestrator.store.merged import DamagedError, Member, Merger, Stored, veri
 from orchestrator.store.rows import widened
 from workers import layout
 from workers.shards import FOOTER_KEY, SCHEMAS, InvalidShardError, ShardInfo, shard_of
-from workers.storage import redacted
+from workers.storage import READERS, redacted
 from workers.unit import Kind
 
 GRACE = 3600.0
@@ -35,7 +35,6 @@ GRACE = 3600.0
 
 _GROUP_ROWS, _GROUP_BYTES = 65_536, 2**24  # of a row group, at the most where it has more than one shard
 _LEAST_ROWS = 2_000  # from so many on, another attack begins another row group
-_READERS = 16
 _BATCH = 256  # shards that are read ahead
 
 
@@ -298,7 +297,7 @@ def _members(store: Store, group: Group, left: list[SetAside]) -> Iterator[Membe
         except OSError as error:
             return error
 
-    with ExitStack() as stack, ThreadPoolExecutor(_READERS) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(READERS) as pool:
         for some in _batches(group.shards):
             for info, data in zip(some, pool.map(fetch, some), strict=True):
                 if info.path in damaged:

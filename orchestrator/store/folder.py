@@ -45,11 +45,10 @@ from workers.pins import Pin, named_pins, pinned_weights, read_pins
 from workers.probes import read_probes
 from workers.recipe import Recipe, recipe_text
 from workers.recorded import as_json
-from workers.storage import Folder, redacted
+from workers.storage import READERS, Folder, first_line, redacted
 from workers.unit import Kind, Training, Unit
 
 _WITNESSES = ("cell_id", "attacked_at", "broken_at")
-_READERS = 16  # footers and records are read in this many threads: latency, not bandwidth, is what they cost
 
 
 class Run(NamedTuple):
@@ -145,7 +144,7 @@ class Store:
         retries = [(run, record) for run in place if (record := self._run(run)).get("retry_failed")]
         files = self.folder.files(layout.FAILURES, recursive=True)
         names = [self.folder.relative(file.path) for file in files]
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             read = pool.map(lambda name: from_json(Failure, self._read_json(name)), names)
             failures = [failure for failure in read if failure]
         settled = [
@@ -262,8 +261,7 @@ class Store:
             wanted = pq.read_table(pa.BufferReader(data), schema=WANTED, page_checksum_verification=True)
             wanted.validate(full=True)
         except (OSError, ValueError, pa.ArrowException) as error:
-            reason = f"{error}".partition("\n")[0]
-            raise self._no_cells(run_id, reason or type(error).__name__) from None
+            raise self._no_cells(run_id, first_line(error)) from None
         if why := impossible(wanted):
             raise self._no_cells(run_id, why)
         for name in LABELS.names:  # which runs of earlier versions have not written down

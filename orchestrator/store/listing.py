@@ -17,10 +17,9 @@ from orchestrator.store.accepted import SetAside
 from orchestrator.store.found import Found, read_file
 from workers import layout
 from workers.shards import InvalidShardError, LaterShardError
-from workers.storage import Folder, redacted
+from workers.storage import READERS, Folder, first_line, redacted
 
 _PAUSES = (0.2, 1.0)  # seconds before footers that could not be read are tried again
-_READERS = 16  # of footers, and of what removes files: latency, not bandwidth, is what they cost
 
 _File = tuple[str, int, int]
 """The name of a file below `shards/`, its size in bytes, and when it was written, in ns since the epoch."""
@@ -70,7 +69,7 @@ def remove(output: Folder, files: Sequence[str], record: Mapping[str, Any]) -> N
     before = _removals(output)
     said = {"files": len(files), **record}
     output.publish(layout.new_removal(), json.dumps(said, indent=1, sort_keys=True).encode())
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(partial(_remove, output.folder(layout.SHARDS)), files))
     for name in before:  # the last is enough to tell that something has been removed
         with suppress(OSError):
@@ -121,7 +120,7 @@ def _read(
     for pause in (*_PAUSES, None):
         failed = []
         unreadable.clear()
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             for file, found in zip(files, pool.map(read, files), strict=True):
                 match found:
                     case Found():
@@ -133,14 +132,9 @@ def _read(
                         gone.add(file)
                     case OSError():
                         failed.append(file)
-                        unreadable.append(SetAside(file[0], _reason(found)))
+                        unreadable.append(SetAside(file[0], redacted(first_line(found))))
         if not failed or pause is None:
             break
         files = failed
         time.sleep(pause * random.uniform(0.5, 1.5))
     return unreadable, gone
-
-
-def _reason(error: OSError) -> str:
-    text = str(error).strip()
-    return redacted(text.splitlines()[0]) if text else type(error).__name__

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval
 from workers.shards import CHECKED, SCHEMAS, ShardInfo, fragment
-from workers.storage import Folder, redacted
+from workers.storage import READERS, Folder, first_line, redacted
 from workers.unit import Kind
 
-_READERS = 16
 _OPEN = 4  # merged files that are kept in mind, each with a row group
 
 
@@ -133,9 +132,9 @@ class Rows:
         if self.shards.is_local or len(infos) < 2:
             yield from (self._alone(info, columns) for info in infos)
             return
-        with ThreadPoolExecutor(_READERS) as pool:  # it is the way there and back that takes time
-            for first in range(0, len(infos), _READERS):
-                yield from pool.map(partial(self._alone, columns=columns), infos[first : first + _READERS])
+        with ThreadPoolExecutor(READERS) as pool:  # it is the way there and back that takes time
+            for first in range(0, len(infos), READERS):
+                yield from pool.map(partial(self._alone, columns=columns), infos[first : first + READERS])
 
     def _alone(self, info: ShardInfo, columns: Sequence[str]) -> pa.Table:
         schema = pa.schema([SCHEMAS[info.kind].field(name) for name in columns])
@@ -209,10 +208,9 @@ def _reading(file: str) -> Iterator[None]:
     except FileNotFoundError:  # it was merged into another meanwhile, and who asked looks again
         raise
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(
-            f"cannot read the rows of shards/{file}: {redacted(reason)}; if the file is damaged, delete "
-            "it, and the same command computes its rows again"
+            f"cannot read the rows of shards/{file}: {redacted(first_line(error))}; if the file is damaged, "
+            "delete it, and the same command computes its rows again"
         ) from None
 
 

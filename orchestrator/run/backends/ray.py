@@ -36,6 +36,7 @@ from orchestrator.run.options import RunOptions
 from workers.code import this_code
 from workers.machine import physical_memory
 from workers.runtime import MissingGpuError
+from workers.storage import first_line
 from workers.unit import Failed, Unit, WorkerSettings
 from workers.worker import Worker, WorkerInfo
 
@@ -344,7 +345,7 @@ class RayBackend:
             self._events.append(Lost(worker, "it held more memory than its share", charged=False))
 
     def _lost(self, worker: str, actor: _Actor, error: RayError) -> None:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         if isinstance(error, RayTaskError) and actor.unit is not None:
             # The worker lives: the unit or its report could not be sent.
             report = Failed(unit_id=actor.unit.unit_id, error=reason, traceback=str(error))
