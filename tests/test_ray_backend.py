@@ -176,8 +176,9 @@ def ray_process(name: str) -> int:
     return int(process)
 
 
-def killed(names: Iterable[str], output: Path) -> threading.Thread:
-    """Kills one of this process's Ray processes by name, one after another, each once units wait."""
+def killed(names: Iterable[str], output: Path, *, then: bool = True) -> threading.Thread:
+    """Kills one of this process's Ray processes by name, one after another, each once units wait; `then` those
+    that wait go on."""
 
     def kill() -> None:
         for name in names:
@@ -185,8 +186,9 @@ def killed(names: Iterable[str], output: Path) -> threading.Thread:
             for path in (output / "waiting").glob("*.pid"):
                 path.unlink()
             os.kill(ray_process(name), signal.SIGKILL)
-        when_one_waits(output)
-        (output / "waiting" / "go").touch()
+        if then:
+            when_one_waits(output)
+            (output / "waiting" / "go").touch()
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
@@ -213,7 +215,7 @@ def test_when_ray_dies_here_again_and_again_the_sweep_ends(
 ) -> None:
     monkeypatch.setattr(ray_module, "_MAX_RESTARTS", 1)
     grid = write_grid(tmp_path / "g.yaml", ["wait"])
-    killed(["/raylet", "/raylet"], output)
+    killed(["/raylet", "/raylet"], output, then=False)
     with pytest.raises(BackendError, match=r"Ray on this machine died 2 times, .* raylet ended with SIGKILL"):
         sweep(grid, output, backend="ray", workers=1)
     store = Store(str(output))

@@ -368,7 +368,8 @@ class RayBackend:
             raised = getattr(error, "cause", None)
             cause = _last_line(f"{type(raised).__name__}: {raised}" if raised else str(error))
             lasting = isinstance(raised, MissingGpuError)
-            self._start_failed(actor, cause + self._log_hint(worker), for_good=lasting)
+            hint = self._cluster.token_hint(cause) + self._log_hint(worker)
+            self._start_failed(actor, cause + hint, for_good=lasting)
 
     def _start_failed(self, actor: _Actor, cause: str, *, for_good: bool = False) -> None:
         """Leave a machine out where none starts; BackendError when there is no other and no worker lives."""

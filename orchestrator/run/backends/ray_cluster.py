@@ -95,6 +95,8 @@ class Cluster:
                 with stderr_to(said), _own_sigterm(), ExitStack() as alone:
                     if self.local:
                         options |= alone.enter_context(kept_to_ourselves())
+                    elif not ray.is_initialized():
+                        read_settings()  # Ray has those of the first cluster that this process has joined
                     ray.init(self.address, **options)
             except BackendError:
                 raise
@@ -210,6 +212,16 @@ class Cluster:
         state = _autoscaler.GetClusterStatusReply.FromString(said).autoscaling_state
         return any(dict(one.resources_bundle) == needs for one in state.infeasible_resource_requests)
 
+    def token_hint(self, cause: str) -> str:
+        """What to try, where workers die of a cause as when this process asks for a token and the cluster has
+        none: the head cannot ask this process whether it lives, and takes it for dead."""
+        if self.local or "cancelled before it started" not in cause or not _asks_for_a_token():
+            return ""
+        return (
+            " This process has RAY_AUTH_MODE=token, as any has that started a Ray of its own before; "
+            "where the cluster has no token, set RAY_AUTH_MODE=disabled"
+        )
+
     def _ended(self) -> dict[str, int]:
         """Ray's processes that were started here and have ended, with their exit codes."""
         node = ray._private.worker._global_node if self.local else None
@@ -232,6 +244,11 @@ class Cluster:
         if self.local:
             return f"Ray does not start on this machine: {reason}"
         return f"cannot reach Ray at --address {self.address}: {reason}"
+
+
+def _asks_for_a_token() -> bool:
+    native: Any = ray._raylet
+    return bool(native.get_authentication_mode() == native.AuthenticationMode.TOKEN)
 
 
 def _host_and_port(address: str) -> tuple[str, int] | None:
