@@ -177,8 +177,8 @@ def ray_process(name: str) -> int:
 
 
 def killed(names: Iterable[str], output: Path, *, then: bool = True) -> threading.Thread:
-    """Kills one of this process's Ray processes by name, one after another, each once units wait; `then` those
-    that wait go on."""
+    """Kills one of this process's Ray processes by name, one after another, each once units wait; `then`
+    those that wait go on."""
 
     def kill() -> None:
         for name in names:

@@ -280,8 +280,8 @@ def test_a_machine_with_a_gpu_has_one_worker_on_it_and_others_beside(
 def test_a_token_that_the_cluster_does_not_have_is_named(
     machines: Machines, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a `ray.init()` of one's own, which leaves RAY_AUTH_MODE=token behind. Ray lets such a driver in,
-    and then takes it for dead."""
+    """As after a `ray.init()` of one's own, which leaves RAY_AUTH_MODE=token behind. Ray lets such a driver
+    in, and then takes it for dead."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     with pytest.raises(BackendError, match=r"never ran.* RAY_AUTH_MODE=token, .* RAY_AUTH_MODE=disabled"):
