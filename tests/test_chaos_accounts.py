@@ -85,6 +85,13 @@ def test_what_is_computed_again_is_laid_to_the_fault_that_took_it(
     assert (found.unexplained == 0) == explained == (not found.problems)
 
 
+def test_what_befell_a_unit_goes_before_what_befell_the_driver_before() -> None:
+    """A driver that is killed is soon started again, and its next unit may meet a full disk at once."""
+    driver, full = Happened("driver", 9.0, None), Happened("full", 10.5, None, until=12.0)
+    counted([driver, full], replace(FIRST, failed=11.0), AGAIN)
+    assert (driver.cost, full.cost) == (0, 1)
+
+
 def test_a_line_that_is_being_written_is_none_yet(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     with scene.executing("u", "r"), (tmp_path / "executed.log").open("a") as log:
