@@ -110,7 +110,7 @@ def cause(faults: Sequence[Happened], earlier: Execution, later: Execution) -> H
     ]
     own = [fault for fault in meanwhile if fault.pids is not None and earlier.pid in fault.pids]
     every = [fault for fault in meanwhile if fault.pids is None]
-    # One that came while the unit ran goes before one whose lag it falls into: a driver is soon started again.
+    # What came while the unit ran goes before that whose lag it falls into: a driver is soon started again.
     every.sort(key=lambda fault: earlier.begin > (fault.at if fault.until == float("inf") else fault.until))
     two = [
         fault
