@@ -178,7 +178,7 @@ def test_a_model_that_is_not_there(photo: str, tmp_path: Path) -> None:
 
 
 def test_the_command_on_a_machine_without_a_gpu(photo: str, tmp_path: Path) -> None:
-    """In a process of its own, which sets TensorFlow up: the tests' has used it before, and keeps what it has."""
+    """In a process of its own, which sets TensorFlow up: that of the tests has used it before."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "KERAS_HOME": str(tmp_path)}
     command = ["image", photo, "-o", "x.png", "--model", "mobilenet_v2", "--model-set", "alpha=7"]
     command = [sys.executable, "-c", "from orchestrator.cli import main; main()", *command]
