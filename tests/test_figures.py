@@ -23,6 +23,7 @@ from orchestrator.errors import UserError
 from orchestrator.plots import Plots
 from orchestrator.results.chosen import chosen
 from orchestrator.results.figures import KINDS, Choice, draw, save
+from orchestrator.results.figures.curves import mark
 from orchestrator.results.figures.gallery import change
 from orchestrator.results.figures.page import image_bytes, wrapped
 from orchestrator.results.figures.style import DASHES, MARKERS, PALETTE, contrast, looks
@@ -109,6 +110,12 @@ def test_nothing_is_drawn_across_a_hole() -> None:
         assert all(not line[0, 0] < hole.epsilon < line[-1, 0] for line in lines(figure, PALETTE[0]))
         assert said in texts(figure) and "not done" in texts(figure)
         assert f"at {hole.epsilon:g}" in texts(figure) and faults(figure) == []
+
+
+def test_the_mark_of_a_hole_is_a_question_mark() -> None:
+    """Names are no formulas here, and so "$?$" would be three letters, wider than high."""
+    marker = mark("missing", PALETTE[0])["marker"]
+    assert 1.3 < marker.get_extents().height / marker.get_extents().width < 2.5
 
 
 def test_a_number_that_a_check_calls_wrong_is_not_drawn() -> None:
@@ -319,6 +326,11 @@ def test_small_images_have_no_ssim() -> None:
     at = [{**row, "ssim": None} for row in rows(5)]
     figure = draw("perceptibility", [results_of([Cell(examples=20, rows=at)])], Choice())
     assert "no SSIM of images\nbelow 11 pixels" in texts(figure)
+
+
+def test_where_nothing_is_measured_nothing_is_said_of_sizes() -> None:
+    figure = draw("perceptibility", [results_of([Cell(examples=20)])], Choice())
+    assert "not measured" in texts(figure) and "below 11" not in texts(figure)
 
 
 def test_classes_add_up_to_the_table() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.path import Path
+from matplotlib.textpath import TextPath
 
 from orchestrator.results.chosen import Chosen, chosen
 from orchestrator.results.display import epsilon_text
@@ -178,8 +180,14 @@ def handle(style: Look) -> Line2D:
 
 def mark(why: str, colour: str) -> dict[str, Any]:
     """How it is shown that there is no number: by a cross where it is wrong, else by a question mark."""
-    marker = "x" if why == "wrong" else "$?$"
-    return {"marker": marker, "color": colour, "linestyle": "none", "markersize": 3.5, "markeredgewidth": 0.9}
+    look: dict[str, Any] = {"color": colour, "linestyle": "none"}
+    if why == "wrong":
+        return {**look, "marker": "x", "markersize": 3.5, "markeredgewidth": 0.9}
+    # As a path: where `$` in names means nothing, "$?$" is no question mark either. An edge would fill it.
+    path = TextPath((0, 0), "?")
+    low, high = path.get_extents().get_points()
+    centred = Path(path.vertices - (low + high) / 2, path.codes)
+    return {**look, "marker": centred, "markersize": 5.0, "markeredgewidth": 0.0}
 
 
 def _explain(page: Page, drawn: Sequence[Panel]) -> None:

@@ -109,8 +109,9 @@ def _row(
     ssim.set_ylim(min(0.8, np.floor(5 * ssim.get_ylim()[0]) / 5), 1.02)
     l2.set_ylim(bottom=0)
     if not seen:
+        # Where there is no image either, nothing is known of their size.
         ssim.text(
-            *(0.5, 0.5, "no SSIM of images\nbelow 11 pixels"),
+            *(0.5, 0.5, "no SSIM of images\nbelow 11 pixels" if counts - {0} else "not measured"),
             ha="center",
             va="center",
             transform=ssim.transAxes,
