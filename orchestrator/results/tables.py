@@ -53,10 +53,9 @@ def judged_tables(results: Several) -> tuple[pa.Table, pa.Table, pa.Table, pa.Ta
     """The views `cells`, `worst_case`, `transfer`, `certified_accuracy` and `checks` as tables."""
     found: list[list[pa.Table]] = []
     for one in [results] if isinstance(results, Results) else results:
-        with connect(one) as connection:
+        with connect(one, named=_JUDGED) as connection:
             cells, worst, transfer, certified, checks = (
-                connection.sql(f"FROM {view}").to_arrow_table()
-                for view in ("cells", "worst_case", "transfer", "certified_accuracy", "checks")
+                connection.sql(f"FROM {view}").to_arrow_table() for view in _JUDGED
             )
         certified = _in_order(certified.sort_by("epsilon"), one.certificates)
         transfer = _in_order(transfer, one.transfers)
@@ -65,6 +64,9 @@ def judged_tables(results: Several) -> tuple[pa.Table, pa.Table, pa.Table, pa.Ta
         pa.concat_tables(tables) for tables in zip(*found, strict=True)
     )
     return cells, worst, transfer, certified, checks
+
+
+_JUDGED = ("cells", "worst_case", "transfer", "certified_accuracy", "checks")
 
 
 def _in_order(cells: pa.Table, wanted: pa.Table) -> pa.Table:
