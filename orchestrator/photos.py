@@ -57,7 +57,7 @@ def photo_figure(
     with TemporaryDirectory() as folder, stderr_to(Path(folder) / "log"):
         from workers.runtime import set_up_tensorflow
 
-        set_up_tensorflow(cpus=available_cpus(), gpus=1)
+        set_up_tensorflow(cpus=available_cpus(), gpus=None)
         from workers.photographs import PhotographError, attack_photographs, classifier, read_photograph
         from workers.victims.base import ArchitectureError, CacheError
 

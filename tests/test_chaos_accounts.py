@@ -67,6 +67,8 @@ AGAIN = Execution("u", 2, "a", 13.0, 14.0)
         (Happened("worker", 15.0, frozenset([1])), FIRST, False),  # after it was begun again
         (Happened("worker", 12.5, frozenset([1])), replace(FIRST, end=12.0), True),  # the report was lost
         (Happened("worker", 12.5, frozenset([1])), replace(FIRST, failed=12.0), False),  # it failed before
+        (Happened("removed", 9.0, frozenset([1])), FIRST, True),  # its worker lived on for a moment
+        (Happened("removed", 7.0, frozenset([1])), FIRST, False),
         (Happened("gcs", 11.0, None), FIRST, True),
         (Happened("gcs", 9.0, None), FIRST, True),  # it was on its way
         (Happened("gcs", 7.0, None), FIRST, False),

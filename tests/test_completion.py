@@ -14,6 +14,9 @@ from orchestrator import completion
 ROOT = Path(__file__).parents[1]
 
 
+POSTER = ["poster", "poster_defences", "poster_pretrained", "poster_small"]
+
+
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -26,7 +29,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("offered", "incomplete", "expected"),
     [
-        (completion.grids, "", ["digits", "dim.yml", "mine.yaml", "robust_mnist"]),
+        (completion.grids, "", ["digits", "dim.yml", "mine.yaml", *POSTER, "robust_mnist"]),
         (completion.grids, "di", ["digits", "dim.yml"]),
         (completion.grids, "deep/", ["deep/grid.yaml"]),
         (completion.grids, "./mi", ["./mine.yaml"]),

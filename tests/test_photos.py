@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +175,16 @@ def test_a_model_that_is_not_there(photo: str, tmp_path: Path) -> None:
         classifier("small_cnn-mnist-s1", {}, cache)
     with pytest.raises(PhotographError, match="options of the model are those of an ImageNet classifier"):
         classifier("small_cnn", {"alpha": 1}, cache)
+
+
+def test_the_command_on_a_machine_without_a_gpu(photo: str, tmp_path: Path) -> None:
+    """In a process of its own, which sets TensorFlow up: that of the tests has used it before."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "KERAS_HOME": str(tmp_path)}
+    command = ["image", photo, "-o", "x.png", "--model", "mobilenet_v2", "--model-set", "alpha=7"]
+    command = [sys.executable, "-c", "from orchestrator.cli import main; main()", *command]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("error: ") and "alpha" in done.stderr, "it got as far as the network"
 
 
 @pytest.mark.tf

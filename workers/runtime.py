@@ -14,11 +14,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _KEPT_BYTES = 2**30
 
 
-def set_up_tensorflow(*, cpus: int, gpus: float) -> None:
+def set_up_tensorflow(*, cpus: int, gpus: float | None) -> None:
     """Import TensorFlow with its thread pools and GPU memory sized for this worker.
 
-    `gpus`: 0 hides all of them; a whole number grows as needed; a fraction is a hard limit on one. A process
-    that has used TensorFlow before keeps the settings it has.
+    `gpus`: 0 hides all of them; a whole number grows as needed; a fraction is a hard limit on one; None: as
+    many as there are, if any. A process that has used TensorFlow before keeps the settings it has.
 
     Raises RuntimeError where TensorFlow sees fewer GPUs than the worker was given.
     """
@@ -36,11 +36,11 @@ def set_up_tensorflow(*, cpus: int, gpus: float) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(cpus)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         devices = tf.config.list_physical_devices("GPU")
-        if len(devices) < gpus:
+        if gpus is not None and len(devices) < gpus:
             raise MissingGpuError(_missing_gpus(gpus, len(devices), tf.test.is_built_with_gpu_support()))
         if gpus == 0:
             tf.config.set_visible_devices([], "GPU")
-        elif gpus < 1 and devices:
+        elif gpus is not None and gpus < 1 and devices:
             limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(gpus * _gpu_megabytes()))
             tf.config.set_logical_device_configuration(devices[0], [limit])
         else:

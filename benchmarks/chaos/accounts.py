@@ -15,6 +15,7 @@ from benchmarks.chaos.scene import Execution
 
 NAMED = 3  # units that were computed again for no reason are named
 LAG_SECONDS = 2.0  # a unit that was on its way to a worker may begin after what it hangs on was killed
+LINGERING = ("node raylet", "removed")  # whose workers outlive what was ended, for a moment
 COPY_SECONDS = 5.0  # `orchestrator.run.stragglers`: no unit is copied sooner
 
 
@@ -110,7 +111,7 @@ def cause(faults: Sequence[Happened], earlier: Execution, later: Execution) -> H
     ]
     own = [fault for fault in meanwhile if fault.pids is not None and earlier.pid in fault.pids]
     every = [fault for fault in meanwhile if fault.pids is None]
-    # One that came while the unit ran goes before one whose lag it falls into: a driver is soon started again.
+    # What came while the unit ran goes before that whose lag it falls into: a driver is soon started again.
     every.sort(key=lambda fault: earlier.begin > (fault.at if fault.until == float("inf") else fault.until))
     two = [
         fault
@@ -125,7 +126,7 @@ def cause(faults: Sequence[Happened], earlier: Execution, later: Execution) -> H
 
 def _last(fault: Happened) -> float:
     """When the last unit may have begun that is lost to a fault: what hits all does so until it is over."""
-    if fault.pids is not None:
+    if fault.pids is not None and fault.kind not in LINGERING:
         return fault.at
     return fault.at + LAG_SECONDS if fault.until == float("inf") else fault.until
 

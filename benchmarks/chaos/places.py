@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from benchmarks.chaos.runner import MEMORY
@@ -19,12 +20,16 @@ _GROUPS = Path("/sys/fs/cgroup/memory")
 
 
 class Disk:
-    """A small disk in memory."""
+    """A small disk of its own: ext4 in a file, with a journal."""
 
     def __init__(self, path: Path) -> None:
         path.mkdir()
         self.path = path
-        mount("-t", "tmpfs", "-o", f"size={DISK_BYTES}", "chaos", str(path))
+        self._image = path.with_suffix(".image")
+        with self._image.open("wb") as stream:
+            stream.truncate(DISK_BYTES)
+        _done("mkfs.ext4", "-q", "-m", "0", str(self._image))
+        self._mount()
 
     def fill(self) -> Callable[[], None]:
         """Leave no byte; what is returned makes room again."""
@@ -34,22 +39,32 @@ class Disk:
                 stream.write(bytes(2**16))
         return lambda: filler.unlink()
 
-    def read_only(self) -> Callable[[], None]:
-        """OSError (EBUSY) while some process has a file open to write into."""
-        for _ in range(50):
-            try:
-                mount("-o", "remount,ro", str(self.path))
-                return lambda: mount("-o", "remount,rw", str(self.path))
-            except subprocess.CalledProcessError:
-                time.sleep(0.01)
-        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+    def read_only(self, paused: Callable[[], AbstractContextManager[None]]) -> Callable[[], None]:
+        """As the kernel makes it after an error of the disk: what is open cannot be written either, and what
+        was not flushed is lost. What is returned checks and mounts it anew, with its readers `paused`, who
+        would find an empty folder meanwhile; OSError (EBUSY) while somebody keeps a file open."""
+        _done("mount", "-o", "remount,abort", str(self.path))
+        return lambda: self._repair(paused)
+
+    def _repair(self, paused: Callable[[], AbstractContextManager[None]]) -> None:
+        for _ in range(500):
+            with paused(), suppress(subprocess.CalledProcessError):
+                _done("umount", str(self.path))
+                # Exit code 1: there was something to mend, and it is mended.
+                subprocess.run(["e2fsck", "-f", "-y", str(self._image)], capture_output=True, check=False)
+                return self._mount()
+            time.sleep(0.02)
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(self.path))
+
+    def _mount(self) -> None:
+        _done("mount", "-o", "loop", str(self._image), str(self.path))
 
     def close(self) -> None:
-        subprocess.run(["umount", "--lazy", str(self.path)], check=True)
+        _done("umount", "--lazy", str(self.path))
 
 
-def mount(*arguments: str) -> None:
-    subprocess.run(["mount", *arguments], check=True, capture_output=True)
+def _done(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
 
 
 class MemoryGroup:
@@ -70,9 +85,9 @@ class MemoryGroup:
 
 def impossible() -> dict[str, str]:
     """The kinds of fault that cannot be had here, with the reason."""
-    found = {}
-    if os.geteuid() != 0:
-        found |= dict.fromkeys(("full", "read-only"), "a disk of its own needs root")
+    found: dict[str, str] = {}
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists() or not shutil.which("mkfs.ext4"):
+        found |= dict.fromkeys(("full", "read-only"), "a disk of its own needs root, loop devices, mkfs.ext4")
     if os.geteuid() != 0 or not os.access(_GROUPS, os.W_OK):
         found["memory"] = "it needs root and a memory control group (version 1)"
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -10,8 +9,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -147,6 +146,15 @@ class Performance:
                 stdin=subprocess.PIPE,
             )
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The reader, between two of its steps: it does not see what becomes of the folder meanwhile."""
+        self.reader.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.reader.send_signal(signal.SIGCONT)
+
     def start_machines(self) -> None:
         self.machines = Machines(self.environment, self.folder / "machines.log", NODES)
         self.machines.settle(NODES)
@@ -155,7 +163,7 @@ class Performance:
 
     def run(self) -> Account:
         began = time.monotonic()
-        reader = self.start_reader()
+        self.reader = self.start_reader()
         try:
             if self.trial.place == "cluster":
                 self.start_machines()
@@ -172,9 +180,9 @@ class Performance:
             if self.machines:
                 self.machines.close()
             end_all(self.scene.path)
-        assert reader.stdin is not None
-        reader.stdin.close()
-        reader.wait(timeout=120)
+        assert self.reader.stdin is not None
+        self.reader.stdin.close()
+        self.reader.wait(timeout=120)
         self.conclude(time.monotonic() - began)
         if self.disk:
             self.disk.close()
@@ -394,12 +402,7 @@ class Performance:
         if self.given_back or self.disk is None:
             return None
         happened = self._happened(fault, None)
-        try:
-            self.given_back.append((happened, self.disk.read_only()))
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            return None
+        self.given_back.append((happened, self.disk.read_only(self.paused)))
         return happened
 
     def _order(self, fault: Fault, where: str) -> bool:
