@@ -184,7 +184,7 @@ LOOP = {"BIM": "LinfBasicIterativeAttack", "PGD": "LinfPGD", "DeepFool": "LinfDe
 def foolbox_says(
     model: Any, images: NDArray[np.float32], labels: NDArray[np.int64], attacks: Sequence[str] = tuple(LOOP)
 ) -> dict[str, dict[float, float] | str]:
-    """Robust accuracy by attack of `LOOP` and epsilon, as its users compute it; or the error that they get."""
+    """Robust accuracy by attack of `LOOP` and epsilon, as users compute it; or the error that they get."""
     import foolbox
     import tensorflow as tf
 
