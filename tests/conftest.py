@@ -42,11 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class TogetherByFile(LoadFileScheduling):  # type: ignore[misc]
-    """A file's tests in one process, where its victims are trained once; all that start Ray in one, too."""
+    """A file's tests in one process, where its victims are trained once; all that start Ray in one, too, and
+    all that attack the networks of `tests.support.models`."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::")[0]
-        return "ray" if file.endswith(STARTING_RAY) else file
+        if file.endswith(STARTING_RAY):
+            return "ray"
+        return "attacks" if file.startswith("tests/test_attacks") else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TogetherByFile:
