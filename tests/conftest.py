@@ -27,29 +27,53 @@ STARTING_RAY = (
     "test_ray_elastic.py",
     "test_smoke.py",
 )
+"""Files whose tests start Ray, in the order in which they run."""
 
-
-LONG = ("test_honesty.py", "test_checks.py", "test_figures.py", "test_strengthen.py", "test_resuming.py")
+LONG = (
+    "test_honesty.py",
+    "test_resuming.py",
+    "test_checks.py",
+    "test_strengthen.py",
+    "test_query.py",
+    "test_scale.py",
+    "test_report.py",
+    "test_figures.py",
+    "test_sweep.py",
+    "test_compact.py",
+)
+"""Others that take longest, in order."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests that start Ray first, as no others take as long; then long ones, so that none is left for the
-    end, when there is nothing beside it."""
-    items.sort(key=lambda item: (item.path.name not in STARTING_RAY, item.path.name not in LONG))
+    """The tests that start Ray first, as no others take as long; then the attacks, and what else is long, so
+    that none is left for the end, when there is nothing beside it."""
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        name = item.path.name
+        for i, names in enumerate((STARTING_RAY, LONG)):
+            if name in names:
+                return 2 * i, names.index(name)
+        return (1, 0) if name.startswith(ATTACKS) else (3, 0)
+
+    items.sort(key=place)
     for item in items:
         if item.get_closest_marker("ray"):
             assert item.path.name in STARTING_RAY, f"{item.path.name} starts Ray: name it in {__file__}"
 
 
+ATTACKS = "test_attacks"
+"""What the names of files begin with whose tests attack the networks of `tests.support.models`."""
+
+
 class TogetherByFile(LoadFileScheduling):  # type: ignore[misc]
-    """A file's tests in one process, where its victims are trained once; all that start Ray in one, too, and
-    all that attack the networks of `tests.support.models`."""
+    """A file's tests in one process, where its victims are trained once; so are all that attack the same
+    networks. What starts Ray is in one too, and mostly waits; but for the smoke, which computes."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::")[0]
-        if file.endswith(STARTING_RAY):
+        file = nodeid.split("::")[0].rpartition("/")[2]
+        if file in STARTING_RAY and file != "test_smoke.py":
             return "ray"
-        return "attacks" if file.startswith("tests/test_attacks") else file
+        return ATTACKS if file.startswith(ATTACKS) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TogetherByFile:
