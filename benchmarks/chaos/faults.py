@@ -110,7 +110,8 @@ LONG: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = (
     ("Ray itself", "ray", 240, {"raylet": 3, "gcs": 3, "worker": 2}, {}),
     ("workers", "ray", 600, {"worker": 40}, {}),
     ("TensorFlow", "ray", 60, {"worker": 2, "driver": 1, "cache": 1}, {"real": True}),
-    ("cluster's head", "cluster", 160, {"head": 2, "driver": 2, "worker": 4}, {}),
+    # Slow enough for a driver to be sure, after half a minute, that its head is gone.
+    ("cluster's head", "cluster", 120, {"head": 2, "worker": 2}, {"pace": 8.0}),
     ("disk and Ray", "ray", 160, {"full": 2, "worker": 3}, {"disk": True}),
     ("clock and Ray", "ray", 160, {"clock": 4, "worker": 3, "driver": 1}, {}),
 )

@@ -8,6 +8,7 @@ image's own pixels through them.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -116,14 +117,17 @@ def _construct(name: str, options: Any, height: int, width: int, weights: str | 
     import keras
 
     constructor = getattr(keras.applications, TABLE[name].constructor)
-    network: keras.Model = constructor(
-        include_top=False,
-        weights=weights,
-        input_shape=(height, width, 3),
-        pooling="avg",
-        name=BACKBONE,
-        **_own(options),
-    )
+    with warnings.catch_warnings():
+        # Which of its weights Keras takes at which size: docs/models.md says it.
+        warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
+        network: keras.Model = constructor(
+            include_top=False,
+            weights=weights,
+            input_shape=(height, width, 3),
+            pooling="avg",
+            name=BACKBONE,
+            **_own(options),
+        )
     return network
 
 
