@@ -92,6 +92,9 @@ def test_what_befell_a_unit_goes_before_what_befell_the_driver_before() -> None:
     driver, full = Happened("driver", 9.0, None), Happened("full", 10.5, None, until=12.0)
     counted([driver, full], replace(FIRST, failed=11.0), AGAIN)
     assert (driver.cost, full.cost) == (0, 1)
+    raylet, gcs = Happened("raylet", 9.8, None), Happened("gcs", 12.5, None)  # on its way to a worker
+    counted([raylet, gcs], replace(FIRST, end=10.5), AGAIN)
+    assert (raylet.cost, gcs.cost) == (1, 0)
 
 
 def test_a_line_that_is_being_written_is_none_yet(tmp_path: Path) -> None:

@@ -734,3 +734,13 @@ def test_threads_are_capped_and_the_configuration_is_locked(small):
         assert connection.sql("SELECT current_setting('threads')").fetchall() == [(1,)]
         with pytest.raises(duckdb.Error, match="locked"):
             connection.execute("SET enable_external_access = true")
+
+
+def test_without_a_working_folder_there_is_an_error_and_not_an_end(small, tmp_path, monkeypatch):
+    """DuckDB ends the process where the folder that it was started in has been removed."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    here.rmdir()
+    with pytest.raises(QueryError, match="the folder that this process was started in is gone"):
+        rows(small, "FROM cells")

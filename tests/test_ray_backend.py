@@ -468,6 +468,41 @@ def test_a_head_that_answers_again_in_time_is_not_lost(monkeypatch: pytest.Monke
     assert "given up the node on this machine" in cluster.lost()
 
 
+WAITING = """
+import os, signal, sys, threading, time
+import ray
+from orchestrator.run.backends import ray_watchdog
+from orchestrator.run.backends.ray_cluster import Cluster
+from tests.test_ray_backend import ray_process
+ray_watchdog.PATIENCE_SECONDS = 4.0
+if __name__ == "__main__":
+    cluster = Cluster("local")
+    cluster.connect()
+    os.kill(ray_process("gcs_server"), signal.SIGKILL)
+    print("asked", flush=True)
+    ray.nodes()  # as where it dies between a look at it and a question
+    time.sleep(30)
+    print("answered", flush=True)
+"""
+
+
+def test_a_question_that_nobody_will_answer_ends_the_process_with_a_word(mark: str) -> None:
+    """Ray itself ends it after a minute, with exit code 1 and nothing on the terminal."""
+    root = Path(__file__).parents[1]
+    environment, others = {**os.environ, "PYTHONPATH": str(root)}, marked(mark).keys()
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING], capture_output=True, text=True, timeout=60, env=environment, cwd=root
+    )
+    assert (done.returncode, done.stdout) == (3, "asked\n"), done.stderr
+    assert (
+        "error: Ray died while it was asked for something (its process gcs_server ended with SIGKILL); "
+        "the same command goes on from here" in done.stderr
+    )
+    for pid in marked(mark).keys() - others:  # Ray's agents outlive it by up to a minute
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_a_worker_above_its_memory_is_replaced_uncharged(
     machines: Machines, tmp_path: Path, output: Path
 ) -> None:

@@ -111,8 +111,8 @@ def cause(faults: Sequence[Happened], earlier: Execution, later: Execution) -> H
     ]
     own = [fault for fault in meanwhile if fault.pids is not None and earlier.pid in fault.pids]
     every = [fault for fault in meanwhile if fault.pids is None]
-    # What came while the unit ran goes before that whose lag it falls into: a driver is soon started again.
-    every.sort(key=lambda fault: earlier.begin > (fault.at if fault.until == float("inf") else fault.until))
+    # The nearest to when it began: a driver is soon started again, and what it runs then may meet another.
+    every.sort(key=lambda fault: _seconds_between(fault, earlier.begin))
     two = [
         fault
         for fault in faults
@@ -129,6 +129,12 @@ def _last(fault: Happened) -> float:
     if fault.pids is not None and fault.kind not in LINGERING:
         return fault.at
     return fault.at + LAG_SECONDS if fault.until == float("inf") else fault.until
+
+
+def _seconds_between(fault: Happened, moment: float) -> float:
+    """0 while what was taken is not given back yet."""
+    over = fault.at if fault.until == float("inf") else fault.until
+    return max(fault.at - moment, moment - over, 0.0)
 
 
 def _overlap(earlier: Execution, later: Execution) -> bool:

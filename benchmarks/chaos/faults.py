@@ -27,7 +27,7 @@ KINDS: Mapping[str, Kind] = {
     "worker": Kind("a worker is killed", 1),
     "driver": Kind("the driver is killed", None, (-9,)),
     "raylet": Kind("Ray's node process is killed, the driver's own Ray", None, (2,)),
-    "gcs": Kind("Ray's head is killed, the driver's own Ray", None, (2,)),
+    "gcs": Kind("Ray's head is killed, the driver's own Ray", None, (2, 3)),
     "node": Kind("a machine of a cluster is killed, all its processes at once", 1),
     "node raylet": Kind("a machine's node process is killed", 1),
     "removed": Kind("a machine is taken out of a cluster (SIGTERM)", 1),

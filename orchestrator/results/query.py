@@ -7,6 +7,7 @@ Python variables; and before a statement runs, its syntax tree may name only the
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -64,6 +65,10 @@ def connect(
     """
     if threads is None:
         threads = available_cpus()
+    try:
+        os.getcwd()
+    except OSError:  # DuckDB would end the whole process
+        raise QueryError("the folder that this process was started in is gone: start it in another") from None
     connection = duckdb.connect(
         ":memory:",
         config={

@@ -28,6 +28,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 from orchestrator.errors import BackendError
 from orchestrator.run.backends.quiet import stderr_to
 from orchestrator.run.backends.ray_local import kept_to_ourselves, read_settings
+from orchestrator.run.backends.ray_watchdog import Watchdog
 from workers.machine import available_cpus
 
 # Actors exchange only units and reports: Ray's default store would claim a third of the memory.
@@ -67,6 +68,7 @@ class Cluster:
         self._here = ""  # the node that this process hangs on
         self._looked = self._asked = clock()
         self._silent_since: float | None = None
+        self._watchdog: Watchdog | None = None
 
     @property
     def local(self) -> bool:
@@ -107,12 +109,15 @@ class Cluster:
         self._here = context.get_node_id()
         self._head = None if self.local else _host_and_port(context.gcs_address)
         self._silent_since = None
+        self._watchdog = Watchdog(self._head_is_gone)
 
     def close(self) -> None:
         """Leave the cluster, or end the Ray that was started here; its folder goes, unless it has died."""
         node = ray._private.worker._global_node if self.local else None
         sound = node is not None and not self._ended()
         ray.shutdown(wait_for_processes=sound)
+        if self._watchdog:
+            self._watchdog.stop()
         if node is not None and sound:
             session = Path(node.get_session_dir_path())
             latest = session.parent / "session_latest"
@@ -221,6 +226,14 @@ class Cluster:
             " This process has RAY_AUTH_MODE=token, as any has that started a Ray of its own before; "
             "where the cluster has no token, set RAY_AUTH_MODE=disabled"
         )
+
+    def _head_is_gone(self) -> str:
+        """Why it will answer no question, as far as can be seen without one; empty while it does."""
+        if self._head is not None:
+            why = _refuses(self._head)
+            return f"its head at {self._head[0]}:{self._head[1]}: {why}" if why else ""
+        ended = self._ended().get("gcs_server")
+        return "" if ended is None else f"its process gcs_server ended with {_ending(ended)}"
 
     def _ended(self) -> dict[str, int]:
         """Ray's processes that were started here and have ended, with their exit codes."""
