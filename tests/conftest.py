@@ -32,6 +32,7 @@ STARTING_RAY = (
 LONG = (
     "test_honesty.py",
     "test_resuming.py",
+    "test_applications.py",
     "test_defences_training.py",
     "test_checks.py",
     "test_strengthen.py",
