@@ -12,7 +12,7 @@ demo: $(RUN)  ## run the shipped digits grid and show its robustness table
 	$(BIN)/robustsweep run digits --output outputs/demo
 	$(BIN)/robustsweep table outputs/demo
 
-# Three processes for two cores: the one whose tests start Ray waits for it most of the time.
+# Three processes for two cores: one has tests that start Ray, and waits for it most of the time.
 test: $(DEV)  ## run every test
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 

@@ -177,21 +177,21 @@ def write_grid(
 # -- what a loop around Foolbox says ----------------------------------------------------------------------
 
 
+LOOP = {"BIM": "LinfBasicIterativeAttack", "PGD": "LinfPGD", "DeepFool": "LinfDeepFoolAttack"}
+"""The attacks of the loop, and what Foolbox calls them."""
+
+
 def foolbox_says(
-    model: Any, images: NDArray[np.float32], labels: NDArray[np.int64]
+    model: Any, images: NDArray[np.float32], labels: NDArray[np.int64], attacks: Sequence[str] = tuple(LOOP)
 ) -> dict[str, dict[float, float] | str]:
-    """Robust accuracy by attack and epsilon, as its users compute it; or the error that they get."""
+    """Robust accuracy by attack of `LOOP` and epsilon, as users compute it; or the error that they get."""
     import foolbox
     import tensorflow as tf
 
-    attacks = {
-        "BIM": foolbox.attacks.LinfBasicIterativeAttack(),
-        "PGD": foolbox.attacks.LinfPGD(),
-        "DeepFool": foolbox.attacks.LinfDeepFoolAttack(),
-    }
     wrapped = foolbox.TensorFlowModel(model, bounds=(0, 1))
     found: dict[str, dict[float, float] | str] = {}
-    for name, attack in attacks.items():
+    for name in attacks:
+        attack = getattr(foolbox.attacks, LOOP[name])()
         tf.random.set_seed(0)
         try:
             _, _, success = attack(wrapped, tf.constant(images), tf.constant(labels), epsilons=list(EPSILONS))

@@ -494,14 +494,14 @@ def test_readers_and_writers_go_on_meanwhile(tmp_path: Path) -> None:
     published: list[int] = []
     problems: list[str] = []
     over = threading.Event()
-    looks = [0]
+    looks, merges = [0], [0]
 
     def write() -> None:
         store = Store(output)
-        for start in range(60):
+        while len(published) < 60 or (merges[0] < 3 and len(published) < 5000):
+            start = len(published)
             put(store.shards, Made(attack=start % 2, start=start, stop=start + 1))
             published.append(start)
-        time.sleep(0.2)
         over.set()
 
     def read() -> None:
@@ -530,14 +530,13 @@ def test_readers_and_writers_go_on_meanwhile(tmp_path: Path) -> None:
     threads = [threading.Thread(target=one) for one in (write, read)]
     for thread in threads:
         thread.start()
-    merges = 0
     while any(thread.is_alive() for thread in threads):
         done = compact_pinned(Store(output))
-        merges += bool(done.removed)
+        merges[0] += bool(done.removed)
         problems += [one.reason for one in done.left]
     for thread in threads:
         thread.join()
-    assert not problems and merges >= 3 and looks[0] >= 5
+    assert not problems and merges[0] >= 3 and looks[0] >= 5
     compact_pinned(Store(output))
     assert len(list(Path(output).glob("shards/*/*"))) == 1
 

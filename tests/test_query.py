@@ -410,6 +410,18 @@ def test_every_view_answers_with_its_columns(small):
     assert "robust_accuracy" in {r["column_name"] for r in rows(small, "DESCRIBE cells")}
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_is_the_same_with_and_without_the_others(connection, small, view):
+    """Also where there is a row for nothing, which is not computed again."""
+    for results in (small, small, results_of([])):
+        with connect(results, named=(view,)) as alone:
+            found = alone.sql(f"FROM {view}").to_arrow_table()
+            assert [name for (name,) in alone.sql("SHOW TABLES").fetchall()] == [view]
+        assert found.schema == connection.sql(f"FROM {view}").to_arrow_table().schema
+        if results is small:
+            assert found.to_pylist() == connection.sql(f"FROM {view}").to_arrow_table().to_pylist()
+
+
 def test_filters_and_projection_reach_the_dataset(small):
     with connect(small) as connection:
         plan = connection.sql("EXPLAIN SELECT label FROM examples WHERE position = 2").fetchall()[0][1]

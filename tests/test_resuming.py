@@ -189,47 +189,37 @@ def test_short_trainings_keep_nothing_and_what_is_kept_goes(digits: Dataset, tmp
     assert not kept.exists() and cache.find(spec.victim_id) == manifest and len(manifest.history) == 4
 
 
+LONG = victim_spec(recipe=replace(SCRATCH, epochs=30), defence=PGD)
+
 KILLED = """
 import sys
-from workers.runtime import set_up_tensorflow
-
-set_up_tensorflow(cpus=1, gpus=0)
 from workers.victims.resuming import Keeper
 
 Keeper.__init__.__kwdefaults__["every"] = 0.0
-from tests.test_resuming import PGD, SCRATCH
-from tests.support.victims import victim_spec
-from dataclasses import replace
-from workers.datasets import load
-from workers.storage import Folder
-from workers.unit import DatasetSpec
-from workers.victims.cache import VictimCache
-from workers.victims.victim import train_victim
-
-spec, digits = victim_spec(recipe=replace(SCRATCH, epochs=30), defence=PGD), load(DatasetSpec(name="digits"))
-for folder in sys.argv[1:]:
-    _, manifest = train_victim(spec, digits, VictimCache(Folder.at(folder)), lambda progress: None)
-    print(manifest.weights, len(manifest.history))
+from tests.test_resuming import LONG, attempt
+attempt(sys.argv[1])
 """
+
+
+def attempt(folder: str) -> tuple[str, int]:
+    """The weights of a victim, and of how many epochs."""
+    cache = VictimCache(Folder.at(folder))
+    _, manifest = train_victim(LONG, load(DatasetSpec(name="digits")), cache, lambda progress: None)
+    return manifest.weights, len(manifest.history)
 
 
 def test_a_process_that_is_killed_in_the_midst_of_it(tmp_path: Path) -> None:
     """By a signal that leaves it no time; what the next attempt publishes is what one alone comes to."""
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    kept = broken / cached_training(LONG.victim_id)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    kept = tmp_path / "broken" / cached_training("small_cnn-digits-s0-0123456789")
-
-    def attempt(*names: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", KILLED, *(str(tmp_path / name) for name in names)]
-        return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-    with attempt("broken") as killed:
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(broken)], env=environment, cwd=ROOT) as killed:
         deadline = time.monotonic() + 200
         while time.monotonic() < deadline and not kept.exists():
             time.sleep(0.02)
         killed.send_signal(signal.SIGKILL)
     with np.load(kept) as file:
         assert 1 <= json.loads(str(file["said"]))["epoch"] < 30
-    with attempt("broken", "whole") as again:
-        other, one = again.communicate()[0].splitlines()
-    assert other == one and one.endswith(" 30")
+    weights, epochs = attempt(str(broken))
+    assert (weights, epochs) == attempt(str(whole)) and epochs == 30
     assert not kept.exists()

@@ -97,6 +97,7 @@ def test_rows_that_are_not_the_units_are_refused(folder: Folder) -> None:
         (lambda data: data[: len(data) // 2], "not a readable Parquet file"),
         (lambda data: data[:-1], "not a readable Parquet file"),
         (lambda data: b"no Parquet at all", "not a readable Parquet file"),
+        (lambda data: data.replace(b"cell_id", b"\xe1ell_id"), "not a readable Parquet file: .*utf-8"),
     ],
 )
 def test_damage_is_seen(folder: Folder, damage, reason: str) -> None:  # type: ignore[no-untyped-def]

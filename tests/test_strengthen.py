@@ -401,12 +401,12 @@ def test_where_it_lies(location: str, expected: str) -> None:
 def test_weak_attacks_on_the_digits_do_not_hold_and_a_strong_one_does(tmp_path: Path) -> None:
     grid = {
         "name": "real",
-        "models": ["small_cnn"],
+        "models": [{"name": "small_cnn", "width": 8}],
         "datasets": ["digits"],
         "attacks": [
             {"name": "bim", "steps": 1, "relative_step_size": 0.25},
             {"name": "bim", "steps": 40},
-            {"name": "ddn", "norm": "l2", "epsilons": [0.3, 0.5]},
+            {"name": "ddn", "norm": "l2", "steps": 20, "epsilons": [0.3, 0.5]},
         ],
         "epsilons": [0, 0.1],
         "train": {"epochs": 8},
@@ -418,7 +418,7 @@ def test_weak_attacks_on_the_digits_do_not_hold_and_a_strong_one_does(tmp_path: 
     evaluator = "workers.evaluator:Evaluator"
     assert sweep(tmp_path / "g.yaml", output, runner=evaluator).exit_code == 0
     options = RunOptions(output=str(output), backend="inline", runner=evaluator)
-    found = planned(output, bundle={"steps": 5, "queries": 20})
+    found = planned(output, bundle={"steps": 5, "queries": 20, "targeted_classes": 2})
     [victim] = found.prepared.plan.todo
     [nearest] = [gap for gap in victim.gaps if gap.attack.name == "ddn"]  # one search for both epsilons
     assert len(nearest.cells) == 2 and nearest.attacked is not None

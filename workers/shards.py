@@ -303,7 +303,7 @@ def open_footer(shards: Folder, name: str, *, size: int) -> pq.ParquetFile:
     tail = b"" if metadata else _parquet_tail(shards, name)
     try:
         return pq.ParquetFile(pa.BufferReader(tail), metadata=metadata, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:  # from memory: it is the bytes that are wrong
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # from memory: the bytes are wrong
         raise InvalidShardError(f"not a readable Parquet file: {first_line(error)}") from error
 
 

@@ -6,6 +6,7 @@ Marks have no voice for a screen reader: the tables beside them say the same, an
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import altair as alt
@@ -15,8 +16,9 @@ _HEIGHT = 230
 _PERCENT = alt.Scale(domain=[0, 100], clamp=False, nice=False)
 
 
+@cache
 def specs() -> dict[str, Any]:
-    """Every chart by its name."""
+    """Every chart by its name, the same for every page; Altair takes half a second to make and check them."""
     charts = {
         "curves": _curves(),
         "ssim": _visible("SSIM (1: the same)", alt.Scale(zero=False, nice=False, domainMax=1)),

@@ -17,7 +17,7 @@ from orchestrator.results.per_class import ByClass
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Place, RobustnessTable, in_order_of_grids
-from orchestrator.results.visible import Visible, visible_in
+from orchestrator.results.visible import OF_VISIBLE, Visible, visible_in
 from orchestrator.store.folder import Run, Store
 
 _VIEWS = (
@@ -95,7 +95,7 @@ class Facts:
 
 def gather(stores: Mapping[str, Store], results: Sequence[Results], warnings: Sequence[str]) -> Facts:
     """Read what a report needs from folders and what they hold (`store.locate.read_results`)."""
-    with connect(results) as connection:
+    with connect(results, named={*_VIEWS, *OF_VISIBLE}) as connection:
         tables = {view: connection.sql(f"FROM {view}").to_arrow_table() for view in _VIEWS}
         visible = visible_in(connection)
     views = {view: in_order_of_grids(view, table, results) for view, table in tables.items()}

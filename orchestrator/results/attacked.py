@@ -54,7 +54,7 @@ def _as_called(rows: Sequence[Mapping[str, Any]], names: Sequence[Names]) -> Ite
 
 
 def _attacks_and_cells(results: Several) -> tuple[pa.Table, pa.Table]:
-    with connect(results) as connection:
+    with connect(results, named=("attacks", "cells")) as connection:
         attacks, cells = (connection.sql(f"FROM {view}").to_arrow_table() for view in ("attacks", "cells"))
     cells = in_order_of_grids("cells", cells, [results] if isinstance(results, Results) else results)
     return _in_order(attacks, cells), cells

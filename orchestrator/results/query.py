@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset as pads
 
 from orchestrator.errors import QueryError
 from orchestrator.results import checks, views
@@ -44,9 +45,15 @@ Several = Results | Sequence[Results]
 
 
 def connect(
-    results: Several, *, cells: bool = True, memory_limit: str = "2GB", threads: int | None = None
+    results: Several,
+    *,
+    named: Collection[str] = VIEWS,
+    cells: bool = True,
+    memory_limit: str = "2GB",
+    threads: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the views `VIEWS` over `results`, its configuration closed and locked.
+    """A DuckDB connection with those views of `VIEWS` that are `named` over `results`, its configuration
+    closed and locked. The fewer there are, the sooner it is there.
 
     The first column of each is the `sweep` that a row is of. Ids may be the same in several sweeps, so each
     has its views, and is checked, by itself. Without `cells` the views of `views.MEASURED`
@@ -82,12 +89,11 @@ def connect(
     sweeps = [results] if isinstance(results, Results) else list(results)
     for i, one in enumerate(sweeps):
         # That of the first is called as views call it, for who looks at one sweep and behind its views.
-        _create_inputs(connection, one, _inputs(i), cells=cells)
+        _create_inputs(connection, one, _inputs(i), views.needed(named), cells=cells)
     connection.execute("USE main")
-    for name in VIEWS:
-        sql = views.JUDGED.get(name, f"FROM input.{views.RENAMED.get(name, name)}")
+    for name in named:
         parts = (
-            f"SELECT {_text(one.sweep)} AS sweep, * FROM ({_over(sql, _inputs(i))})"
+            f"SELECT {_text(one.sweep)} AS sweep, * FROM ({_over(views.shown(name), _inputs(i))})"
             for i, one in enumerate(sweeps)
         )
         connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(parts)}")
@@ -105,10 +111,37 @@ def _over(sql: str, inputs: str) -> str:
 
 
 def _create_inputs(
-    connection: duckdb.DuckDBPyConnection, results: Results, inputs: str, *, cells: bool
+    connection: duckdb.DuckDBPyConnection,
+    results: Results,
+    inputs: str,
+    needed: frozenset[str],
+    *,
+    cells: bool,
 ) -> None:
-    """What the views of one sweep stand on, in a schema of its own."""
+    """What the `needed` views of one sweep stand on, in a schema of its own."""
     connection.execute(f"CREATE SCHEMA {inputs}; USE {inputs}")
+    tables = _tables(results, cells=cells)
+    for name in tables.keys() & needed:
+        connection.from_arrow(tables[name]).create_view(name)
+    if "examples" in needed:
+        connection.from_arrow(results.examples).select(*views.EXAMPLE_COLUMNS).create_view("examples")
+    for name, sql in views.VIEWS.items():
+        if name not in needed:
+            continue
+        if cells and name in views.COMPUTED:
+            tables[name] = _computed(connection, name, _over(sql, inputs), tables[views.COMPUTED[name]])
+            connection.from_arrow(tables[name]).create_view(name)
+        else:
+            connection.execute(f"CREATE VIEW {name} AS {_over(sql, inputs)}")
+    if not needed.isdisjoint(views.CHECKED):
+        judged = checks.judge(gather(results, tables) if cells else Evidence())
+        connection.from_arrow(judged.findings).create_view("checks")
+        connection.from_arrow(judged.cells).create_view("verdicts")
+        connection.from_arrow(judged.worst_cases).create_view("worst_verdicts")
+
+
+def _tables(results: Results, *, cells: bool) -> dict[str, pa.Table | pads.Dataset]:
+    """What views stand on, as it is read and computed; without `cells`, nothing is in what is measured."""
     stronger, others = STRENGTHENED.empty_table(), BEYOND.empty_table()
     measured, attacks, worst = MEASURED.empty_table(), ATTACKS.empty_table(), WORST_CASES.empty_table()
     curves = QUALITY.empty_table()
@@ -118,28 +151,33 @@ def _create_inputs(
         stronger = strengthened(results.wanted, found, worst, results.stronger())
         others = beyond(results.transfers, measured, worst)
         curves = quality(results.wanted, found, worst)
-    connection.from_arrow(measured).create_view("measured")
-    connection.from_arrow(attacks.drop_columns("closest")).create_view("attacks")
-    connection.from_arrow(worst).create_view("worst_cases")
-    connection.from_arrow(stronger).create_view("strengthened")
-    connection.from_arrow(others).create_view("beyond")
-    connection.from_arrow(curves).create_view("quality")
-    connection.from_arrow(results.transferred).create_view("tried")
-    connection.from_arrow(results.certified).create_view("certificate_rows")
-    connection.from_arrow(bounds(results) if cells else BOUNDS.empty_table()).create_view("bounds")
-    for name in ("wanted", "transfers", "certificates", "coverage", "victims", "failures"):
-        connection.from_arrow(getattr(results, name)).create_view(name)
-    connection.from_arrow(results.examples).select(*views.EXAMPLE_COLUMNS).create_view("examples")
-    connection.from_arrow(results.history).create_view("history")
-    for name, sql in views.VIEWS.items():
-        if cells and name in views.COMPUTED:
-            connection.from_arrow(connection.sql(_over(sql, inputs)).to_arrow_table()).create_view(name)
-        else:
-            connection.execute(f"CREATE VIEW {name} AS {_over(sql, inputs)}")
-    judged = checks.judge(gather(connection, results, inputs) if cells else Evidence())
-    connection.from_arrow(judged.findings).create_view("checks")
-    connection.from_arrow(judged.cells).create_view("verdicts")
-    connection.from_arrow(judged.worst_cases).create_view("worst_verdicts")
+    return {
+        "measured": measured,
+        "attacks": attacks.drop_columns("closest"),
+        "worst_cases": worst,
+        "strengthened": stronger,
+        "beyond": others,
+        "quality": curves,
+        "tried": results.transferred,
+        "certificate_rows": results.certified,
+        "bounds": bounds(results) if cells else BOUNDS.empty_table(),
+        **{name: getattr(results, name) for name in _AS_THEY_ARE},
+    }
+
+
+_AS_THEY_ARE = ("wanted", "transfers", "certificates", "coverage", "victims", "failures", "history")
+
+_without_rows: dict[str, pa.Table] = {}
+"""Computed views as they are where there is nothing that a row could be of."""
+
+
+def _computed(connection: duckdb.DuckDBPyConnection, name: str, sql: str, of: pa.Table) -> pa.Table:
+    """A view as a table, which has a row for each of `of`: where there is none, nothing is planned."""
+    if not of.num_rows and name in _without_rows:
+        return _without_rows[name]
+    table = connection.sql(sql).to_arrow_table()
+    _without_rows[name] = table.slice(0, 0)
+    return table
 
 
 def _text(value: str) -> str:
@@ -188,9 +226,11 @@ def answering(
     wrong with it; also where it takes longer than `seconds`, or `ended` is set. Its message has one line;
     that of a syntax error shows the place as well.
     """
+    text = sql.lower()
+    named = [view for view in VIEWS if view in text or "show" in text]  # SHOW TABLES is of all
     # Else what the views stand on need not be measured.
-    cells = any(view in sql.lower() for view in views.MEASURED)
-    with connect(results, cells=cells, memory_limit=memory_limit, threads=threads) as connection:
+    cells = any(view in text for view in views.MEASURED)
+    with connect(results, named=named, cells=cells, memory_limit=memory_limit, threads=threads) as connection:
         try:
             (limit,) = connection.execute("SELECT parse_formatted_bytes($1)", [memory_limit]).fetchall()[0]
             statement = checked(connection, sql)

@@ -9,6 +9,7 @@ The views of a sweep stand on the tables of a schema, here called `input`, which
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from orchestrator.results.schemas import LABELS, VICTIM_COLUMNS
@@ -430,9 +431,14 @@ VIEWS = {
 }
 """View -> its SQL, but for those that are tables as they are."""
 
-COMPUTED = ("cells", "worst_case", "transfer")
-"""Those that are computed once: checks, other views and most questions stand on them, and DuckDB takes longer
-to plan them than to go through what they hold."""
+COMPUTED = {
+    "cells": "wanted",
+    "worst_case": "worst_cases",
+    "transfer": "transfers",
+    "certified_accuracy": "bounds",
+}
+"""Those that are computed once, with the table that they have a row for each row of: checks, other views and
+most questions stand on them, and DuckDB takes longer to plan them than to go through what they hold."""
 
 RENAMED = {"victims": "trained"}
 """Views that are called otherwise than what they come from: the table of that name is what they stand on."""
@@ -488,3 +494,26 @@ MEASURED = (
     "attacks",
 )
 """Those that stand on what rows come to, rather than on rows alone."""
+
+CHECKED = ("checks", "verdicts", "worst_verdicts")
+"""What checks come to, which look at `EVIDENCE`."""
+
+EVIDENCE = ("cells", "worst_case", "transfer")
+
+
+def shown(name: str) -> str:
+    """The SQL of a view as people ask for it."""
+    return JUDGED.get(name, f"FROM input.{RENAMED.get(name, name)}")
+
+
+def needed(named: Iterable[str]) -> frozenset[str]:
+    """All that those views stand on, by its name in the schema `input`."""
+    found: set[str] = set()
+    left = [shown(name) for name in named]
+    while left:
+        names = set(re.findall(r"\binput\.(\w+)", left.pop())) - found
+        if not names.isdisjoint(CHECKED):
+            names |= set(EVIDENCE) - found
+        found |= names
+        left += [VIEWS[name] for name in names if name in VIEWS]
+    return frozenset(found)

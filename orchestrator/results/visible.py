@@ -17,6 +17,9 @@ WHERE e.full_l2 IS NOT NULL
 GROUP BY ALL
 """
 
+OF_VISIBLE = ("examples", "cells")
+"""The views that it is read from."""
+
 Visible = Mapping[tuple[str, str], tuple[float | None, float | None, int]]
 """Sweep and cell id -> mean SSIM (null below 11 pixels), mean L2, and of how many images."""
 

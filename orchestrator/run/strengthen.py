@@ -73,7 +73,7 @@ def prepare_strengthening(
     grid's cells. UserError where there is nothing of this grid in the folder.
     """
     results = store.results()
-    with connect(results) as connection:
+    with connect(results, named=("cells", "worst_case")) as connection:
         cells = connection.sql(_CELLS).to_arrow_table().to_pylist()
         worst = connection.sql(_WORST_CASES).to_arrow_table().to_pylist()
     selected = None
@@ -128,7 +128,7 @@ def run_strengthening(
 
 @again
 def _changes(store: Store) -> list[Change]:
-    with connect(store.results()) as connection:
+    with connect(store.results(), named=("cells", "strengthened")) as connection:
         rows = connection.sql("FROM input.strengthened").to_arrow_table().to_pylist()
         cells = connection.sql("FROM cells").to_arrow_table()
     return list(changes(rows, Placed(cells.to_pylist()).place))

@@ -315,7 +315,13 @@ def _members(store: Store, group: Group, left: list[SetAside]) -> Iterator[Membe
                     yield merged[info.file].member(info.name)
                 except FileNotFoundError:
                     damaged.add(info.path)  # merged by another meanwhile
-                except (InvalidShardError, DamagedError, pa.ArrowException, OSError) as error:
+                except (
+                    InvalidShardError,
+                    DamagedError,
+                    pa.ArrowException,
+                    OSError,
+                    UnicodeDecodeError,
+                ) as error:
                     damaged.add(info.path)
                     left.append(SetAside(info.path, str(error)))
 

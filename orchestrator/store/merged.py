@@ -178,7 +178,7 @@ class Stored:
         self.file = file
         try:
             self._parquet = pq.ParquetFile(source, page_checksum_verification=True)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise DamagedError(f"shards/{file}: {error}") from error
         merged = read_merged(self._parquet, file)
         if merged is None:

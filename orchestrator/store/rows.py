@@ -207,7 +207,7 @@ def _reading(file: str) -> Iterator[None]:
         yield
     except FileNotFoundError:  # it was merged into another meanwhile, and who asked looks again
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last one of columns' names
         raise StoreError(
             f"cannot read the rows of shards/{file}: {redacted(first_line(error))}; if the file is damaged, "
             "delete it, and the same command computes its rows again"

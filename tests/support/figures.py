@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from orchestrator.results.figures.page import styled
 
@@ -15,24 +16,22 @@ _TOUCH = 0.5  # points by which boxes, which have room above and below their let
 
 def faults(figure: Figure) -> list[str]:
     """Texts that leave the figure, and pairs of texts that overlap."""
-    return [*_outside(figure), *_over(figure)]
+    boxes = [(text, text.get_window_extent()) for text in _texts(figure)]
+    return [*_outside(figure, boxes), *_over(figure, boxes)]
 
 
-def _outside(figure: Figure) -> Iterator[str]:
+def _outside(figure: Figure, boxes: Sequence[tuple[Text, Bbox]]) -> Iterator[str]:
     whole = figure.bbox
-    for text in _texts(figure):
-        box = text.get_window_extent()
+    for text, box in boxes:
         if box.x0 < -1 or box.y0 < -1 or box.x1 > whole.x1 + 1 or box.y1 > whole.y1 + 1:
             yield f"outside: {text.get_text()!r}"
 
 
-def _over(figure: Figure) -> Iterator[str]:
-    texts = _texts(figure)
+def _over(figure: Figure, boxes: Sequence[tuple[Text, Bbox]]) -> Iterator[str]:
     touch = _TOUCH * figure.dpi / 72
-    for one, other in combinations(texts, 2):
+    for (one, a), (other, b) in combinations(boxes, 2):
         if one.get_rotation() % 90 or other.get_rotation() % 90:
             continue  # boxes of slanted texts say nothing
-        a, b = one.get_window_extent(), other.get_window_extent()
         if min(a.x1, b.x1) - max(a.x0, b.x0) > touch and min(a.y1, b.y1) - max(a.y0, b.y0) > touch:
             yield f"overlap: {one.get_text()!r} and {other.get_text()!r}"
 

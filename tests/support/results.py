@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -97,9 +98,23 @@ class Cell:
     def positions(self) -> dict[int, Mapping[str, Any]]:
         return dict(self.rows) if isinstance(self.rows, Mapping) else dict(enumerate(self.rows))
 
+    @cached_property
+    def table(self) -> pa.Table:
+        """Its rows: of `SCHEMA`, or of `CERTIFICATES`. Made once: most tests share their cells."""
+        make, schema = (certificate, CERTIFICATES) if self.kind == "certificate" else (row, SCHEMA)
+        rows = [make(self, position, **values) for position, values in self.positions().items()]
+        own = self.dimensions()
+        columns = [
+            pa.repeat(pa.scalar(own[field.name], field.type), len(rows))
+            if field.name in own
+            else pa.array([one.get(field.name) for one in rows], field.type)
+            for field in schema
+        ]
+        return pa.Table.from_arrays(columns, schema=schema)
+
 
 def row(cell: Cell, position: int, **measured: Any) -> dict[str, Any]:
-    """One row of `SCHEMA`: by default right on the clean image, attacked without success.
+    """What is a row's own of `SCHEMA`: by default right on the clean image, attacked without success.
 
     With `success`, pass `distance`: it is put in the column of the cell's norm, and of a minimum-norm attack
     in `nearest` too, unless that is given. A targeted cell aims at class 7.
@@ -122,14 +137,13 @@ def row(cell: Cell, position: int, **measured: Any) -> dict[str, Any]:
         "target": 7 if cell.targeted and attacked else None,
         "nearest": distance if cell.minimum_norm and attacked else None,
     }
-    return {**dict.fromkeys(SCHEMA.names), **cell.dimensions(), **values, **measured}
+    return {**values, **measured}
 
 
 def certificate(cell: Cell, position: int, radius: float | None, *, right: bool = True) -> dict[str, Any]:
-    """One row of `CERTIFICATES`; without a radius, the victim abstains."""
+    """One row of `CERTIFICATES`, likewise; without a radius, the victim abstains."""
     answer = 3 if right else 5
     return {
-        **{name: getattr(cell, name) for name in DIMENSIONS.names},
         "position": position,
         "example_index": 1000 + position,
         "label": 3,
@@ -158,21 +172,6 @@ def results_of(
     """
     wanted = list(cells)
     held = [*wanted, *unwanted]
-    rows, tried = (
-        [
-            row(cell, position, **values)
-            for cell in held
-            if cell.kind == kind
-            for position, values in cell.positions().items()
-        ]
-        for kind in ("attack", "transfer")
-    )
-    certified = [
-        certificate(cell, position, **values)
-        for cell in held
-        if cell.kind == "certificate"
-        for position, values in cell.positions().items()
-    ]
     asked = pa.Table.from_pylist(
         [{name: getattr(cell, name) for name in WANTED.names} for cell in wanted], schema=WANTED
     )
@@ -195,13 +194,13 @@ def results_of(
             )
     return Results(
         sweep=sweep,
-        examples=pads.dataset(pa.Table.from_pylist(rows, schema=SCHEMA)),
-        measured=lambda: measured_of([*rows, *tried], wanted),
+        examples=pads.dataset(_rows(held, "attack", SCHEMA)),
+        measured=lambda: measured_of(held, wanted),
         wanted=of_kind(asked, "attack"),
         transfers=of_kind(asked, "transfer"),
-        transferred=pads.dataset(pa.Table.from_pylist(tried, schema=SCHEMA)),
+        transferred=pads.dataset(_rows(held, "transfer", SCHEMA)),
         certificates=of_kind(asked, "certificate"),
-        certified=pads.dataset(pa.Table.from_pylist(certified, schema=CERTIFICATES)),
+        certified=pads.dataset(_rows(held, "certificate", CERTIFICATES)),
         coverage=pa.Table.from_pylist(coverage, schema=COVERAGE),
         victims=_table(victims, VICTIMS),
         history=_table(history, HISTORY),
@@ -211,19 +210,29 @@ def results_of(
     )
 
 
-def measured_of(rows: Sequence[Mapping[str, Any]], wanted: Iterable[Cell]) -> Measured:
-    """As `orchestrator.store.measures` has it."""
+def measured_of(held: Iterable[Cell], wanted: Iterable[Cell]) -> Measured:
+    """As `orchestrator.store.measures` has it, of the rows of `held`."""
     cells, attacks = [MEASURED.empty_table()], []
     groups: dict[tuple[str, str, str], dict[str, int]] = {}
     for cell in wanted:
         groups.setdefault((cell.victim_id, cell.attack_id, cell.norm), {})[cell.cell_id] = cell.examples
+    of: dict[str, list[Cell]] = {}
+    for cell in held:
+        if cell.kind != "certificate":
+            of.setdefault(cell.cell_id, []).append(cell)
     for (victim, attack, norm), limits in groups.items():
-        own = pa.Table.from_pylist([row for row in rows if row["cell_id"] in limits], schema=SCHEMA)
+        own = _rows([cell for name in limits for cell in of.get(name, ())], None, SCHEMA)
         if own.num_rows:
             own = own.select(needed_columns(norm))
             cells.append(measure(own, limits, norm))
             attacks.append({"victim_id": victim, "attack_id": attack, **summarise(own, limits, norm)})
     return Measured(pa.concat_tables(cells), pa.Table.from_pylist(attacks, schema=ATTACKS))
+
+
+def _rows(cells: Iterable[Cell], kind: str | None, schema: pa.Schema) -> pa.Table:
+    """The rows of all cells, or of those of a kind, in their order."""
+    tables = [cell.table for cell in cells if kind in (None, cell.kind)]
+    return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
 
 
 def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

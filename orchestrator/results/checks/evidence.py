@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.results.certified import radii_of
@@ -225,32 +225,36 @@ class Evidence:
                 yield place, figures
 
 
-def gather(connection: duckdb.DuckDBPyConnection, results: Results, schema: str) -> Evidence:
-    """The evidence in a folder; the schema of `connection` has what is called `input` in `results.views`."""
-    cells, tried = (
-        connection.sql(
-            "SELECT c.*, m.correct, m.robust, m.successes, m.touched, m.right_at, m.broken_at, "
-            f"m.contradicted, m.misplaced FROM {schema}.{view} c "
-            f"LEFT JOIN {schema}.measured m USING (cell_id)"
-        )
-        for view in ("cells", "transfer")
-    )
-    coverage = connection.sql(f"FROM {schema}.coverage SEMI JOIN {schema}.wanted USING (cell_id)")
+def gather(results: Results, tables: Mapping[str, pa.Table]) -> Evidence:
+    """The evidence in a folder, from what views stand on (`results.query`) and those of `views.EVIDENCE`."""
     figures: dict[str, dict[str, float]] = defaultdict(dict)
     for row in results.probes.to_pylist():
         if row["value"] is not None:
             figures[row["victim_id"]][row["figure"]] = row["value"]
-    wanted = set(results.wanted["victim_id"].to_pylist())
+    wanted = results.wanted
+    victims = set(wanted["victim_id"].to_pylist())
+    measured = {row.pop("cell_id"): row for row in tables["measured"].select(_MEASURED).to_pylist()}
+    nothing = dict.fromkeys(_MEASURED[1:])
+    cells, tried = (
+        [{**cell, **measured.get(cell["cell_id"], nothing)} for cell in tables[view].to_pylist()]
+        for view in ("cells", "transfer")
+    )
     return Evidence(
-        wanted=cells.to_arrow_table().to_pylist(),
-        tried=tried.to_arrow_table().to_pylist(),
-        victims=[victim for victim in results.victims.to_pylist() if victim["victim_id"] in wanted],
+        wanted=cells,
+        tried=tried,
+        victims=[victim for victim in results.victims.to_pylist() if victim["victim_id"] in victims],
         figures=dict(figures),
         certificates=_certificates(results),
-        coverage=coverage.to_arrow_table(),
-        worst_cases=connection.sql(f"FROM {schema}.worst_case").to_arrow_table().to_pylist(),
-        strengthened=connection.sql(f"FROM {schema}.strengthened").to_arrow_table().to_pylist(),
+        coverage=results.coverage.filter(pc.is_in(results.coverage["cell_id"], value_set=wanted["cell_id"])),
+        worst_cases=tables["worst_case"].to_pylist(),
+        strengthened=tables["strengthened"].to_pylist(),
     )
+
+
+_MEASURED = (
+    *("cell_id", "correct", "robust", "successes", "touched", "right_at", "broken_at"),
+    *("contradicted", "misplaced"),
+)
 
 
 def _certificates(results: Results) -> list[Certificates]:

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import cache, lru_cache
 from typing import Any
 
 import matplotlib as mpl
@@ -204,13 +205,20 @@ def measured(text: str, size: float, *, bold: bool = False) -> float:
     return _extent(text, size, bold).width / DPI
 
 
+@lru_cache(maxsize=2**14)
 def _extent(text: str, size: float, bold: bool) -> Bbox:
-    figure = Figure(dpi=DPI)  # under `styled`, as the text itself is drawn
-    FigureCanvasAgg(figure)
     properties = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
     artist = Text(0, 0, text, fontproperties=properties, parse_math=False)
-    artist.set_figure(figure)
+    artist.set_figure(_easel())  # under `styled`, as the text itself is drawn
     return artist.get_window_extent()
+
+
+@cache
+def _easel() -> Figure:
+    """What texts are measured on; making one takes far longer than to measure."""
+    figure = Figure(dpi=DPI)
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def wrapped(text: str, room: float, size: float, *, bold: bool = False) -> list[str]:

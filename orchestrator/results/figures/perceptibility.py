@@ -29,7 +29,7 @@ from orchestrator.results.figures.style import Look
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
 from orchestrator.results.tables import Row, of_one_attack
-from orchestrator.results.visible import Visible, mean_of, visible_in
+from orchestrator.results.visible import OF_VISIBLE, Visible, mean_of, visible_in
 
 
 def perceptibility(results: Sequence[Results], choice: Choice) -> Drawing:
@@ -41,7 +41,7 @@ def perceptibility(results: Sequence[Results], choice: Choice) -> Drawing:
             "nothing to draw: minimum-norm attacks spend what they need and not epsilon; one with a budget, "
             "such as fgsm, is needed"
         )
-    with connect(results) as connection:
+    with connect(results, named=OF_VISIBLE) as connection:
         visible = visible_in(connection)
     look = looks_of(drawn)
     page = Page(3 * len(drawn), width=choice.width, panel_width=2.0, panel_height=1.6, columns=3)

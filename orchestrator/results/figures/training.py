@@ -121,7 +121,7 @@ def _in_training(defence: str) -> type[TrainingDefence] | None:
 
 def _networks(found: Chosen, results: Sequence[Results]) -> Iterator[_Trained]:
     """What was trained, each once, in the order of tables."""
-    with connect(results, cells=False) as connection:
+    with connect(results, named=("history", "victims"), cells=False) as connection:
         history = connection.sql("FROM history ORDER BY sweep, victim_id, epoch").to_arrow_table().to_pylist()
         weights = connection.sql("SELECT sweep, victim_id, weights FROM victims").fetchall()
     epochs: dict[tuple[str, str], list[dict[str, Any]]] = {}
