@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -379,7 +380,8 @@ def outputs_and_sql(words: Sequence[str], file: str | None) -> tuple[list[str], 
     *outputs, last = words
     if file is not None and not (outputs and (last == "-" or " " in last)):
         return list(words), None
-    if not outputs or Path(last).expanduser().is_dir() or Path(OUTPUTS, last).is_dir():
+    # SQL may be longer than any file's name, which `Path.is_dir` takes for an error.
+    if not outputs or os.path.isdir(os.path.expanduser(last)) or os.path.isdir(f"{OUTPUTS}/{last}"):
         return list(words), None
     return outputs, last
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -73,11 +74,18 @@ def warn(warnings: Iterable[str]) -> None:
         console.print(f"[yellow]warning:[/] {escape(redacted(warning))}", highlight=False, soft_wrap=True)
 
 
+def _print_error(text: str) -> None:
+    from workers.storage import redacted
+
+    make_console(stderr=True).print(
+        f"[bold red]error:[/] {escape(redacted(text))}", highlight=False, soft_wrap=True
+    )
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """What a person can mend ends in one message and its exit code, 2 for bad input, without a traceback."""
     from orchestrator.errors import StoreError, UserError
-    from workers.storage import redacted
 
     try:
         yield
@@ -87,9 +95,7 @@ def user_errors() -> Iterator[None]:
             raise
         if rereading.outdated():
             error = StoreError(f"what was being read has been merged meanwhile: ask again ({error})")
-        make_console(stderr=True).print(
-            f"[bold red]error:[/] {escape(redacted(str(error)))}", highlight=False, soft_wrap=True
-        )
+        _print_error(str(error))
         raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:  # `robustsweep query … | head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # nothing is left to say, or to close
@@ -97,3 +103,8 @@ def user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         make_console(stderr=True).print("interrupted", style="yellow")
         raise typer.Exit(130) from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # whatever the name is of, somebody has given it
+            raise
+        _print_error(f"{os.strerror(errno.ENAMETOOLONG).lower()}: {error.filename or error}")
+        raise typer.Exit(UserError.exit_code) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -52,7 +53,7 @@ def photo_figure(
     radii = _epsilons(epsilons, scale, config["norm"])
     own = _options("--model-set", model_options)
     for path in paths:
-        if not Path(path).expanduser().is_file():
+        if not os.path.isfile(os.path.expanduser(path)):
             raise UserError(f"no such photograph: {path}")
     with TemporaryDirectory() as folder, stderr_to(Path(folder) / "log"):
         from workers.runtime import set_up_tensorflow

@@ -135,6 +135,13 @@ def test_a_bad_grid_is_one_clear_error(case: str, command: str, tmp_path: Path) 
         (["table", "nowhere"], "no such output folder: nowhere"),
         (["query", "nowhere", "SELECT 1"], "no such output folder: nowhere"),
         (["table", "."], ". is not an output folder"),
+        # No file has a name of more than 255 bytes, and most questions about one are an error then.
+        (["table", "x" * 300], "no such output folder: xxx"),
+        (["run", "x" * 300], 'no grid "xxx'),
+        (["run", "digits", "-o", "x" * 300], "file name too long: "),
+        (["run", "digits", "--cache-dir", "x" * 300], "cannot write to the cache of victims, "),
+        (["run", "digits", "--set", "datasets=[mnist]", "--data-dir", "x" * 300], "file name too long: "),
+        (["run", "digits", "--ship", "x" * 300], "file name too long: "),
     ],
 )
 def test_bad_input_is_one_clear_error(arguments: list[str], expected: str, tmp_path: Path) -> None:
@@ -366,6 +373,11 @@ def test_a_syntax_error_shows_its_place_on_standard_error(finished: Path) -> Non
     assert result.stderr == (
         'error: syntax error at or near "=", line 2:\n  FROM cells WHERE = 3\n                   ^\n'
     )
+
+
+def test_sql_may_be_longer_than_the_name_of_a_file(finished: Path) -> None:
+    sql = f"SELECT count(*) AS n FROM cells WHERE epsilon IN ({', '.join(map(str, range(300)))})"
+    assert robustsweep("query", finished, sql, "-f", "csv").stdout == "n\n1\n"
 
 
 def test_sql_comes_from_standard_input_or_a_file_too(finished: Path) -> None:

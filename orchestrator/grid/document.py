@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def read_yaml(path: Path) -> Document:
     def refuse(message: str, line: int | None = None) -> GridError:
         return GridError(source, [Problem("", message, line)])
 
-    if path.is_dir():
+    if os.path.isdir(path):
         raise refuse("this is a folder; a grid is a YAML file")
     try:
         size = path.stat().st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -57,7 +58,7 @@ def _grid(
 def _read(location: str) -> tuple[Document, str, str | None]:
     """A grid, what to call it in messages, and its folder, absolute; a shipped grid's folder is nobody's."""
     path = Path(location).expanduser()
-    if path.exists():
+    if os.path.exists(path):
         return read_yaml(path), location, str(path.absolute().parent)
     shipped = shipped_grids()
     if location in shipped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -26,12 +27,12 @@ def existing_output(name: str) -> Store:
         return Store.existing(name)
     beside = f"{OUTPUTS}/{name}"
     there = sorted(path.parent.name for path in Path(OUTPUTS).glob(f"*/{layout.RUNS}"))
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         try:
             return Store.existing(name)
         except StoreError as error:
             raise StoreError(f"{error}; {beside} is one" if name in there else str(error)) from None
-    if Path(beside).is_dir():
+    if os.path.isdir(beside):
         return Store.existing(beside)
     near = did_you_mean(name, there)
     raise StoreError(f"no such output folder: {name}, nor {beside}; {near}".rstrip("; "))
@@ -86,7 +87,7 @@ def read_results(stores: Mapping[str, Store]) -> tuple[list[Results], list[str]]
 
 
 def _matching(name: str) -> list[Store]:
-    if "://" in name or not re.search(r"[*?[]", name) or Path(name).expanduser().exists():
+    if "://" in name or not re.search(r"[*?[]", name) or os.path.exists(os.path.expanduser(name)):
         return [existing_output(name)]
     patterns = [str(Path(name).expanduser()), *([] if "/" in name else [f"{OUTPUTS}/{name}"])]
     folders = [folder for pattern in patterns for folder in sorted(glob(pattern))]
