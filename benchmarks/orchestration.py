@@ -14,6 +14,7 @@ import ray
 
 from benchmarks import sweeps
 from benchmarks.reading import Reading, alternate, fresh, median_ratio
+from orchestrator.run.backends.ray_local import kept_to_ourselves, read_settings
 
 WORKERS = 2
 
@@ -62,9 +63,9 @@ def _rates(root: Path, units: int, repeats: int, backend: str) -> list[Reading]:
 
 def bare_ray_rate(calls: int) -> float:
     """Calls a second of actor methods that do nothing, each actor with one call outstanding."""
-    ray.init(
-        "local", num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-    )
+    # As a sweep does; by itself Ray would leave its token's mode behind, to all that this process does later.
+    with kept_to_ourselves() as options:
+        ray.init("local", num_cpus=WORKERS, log_to_driver=False, logging_level=logging.ERROR, **options)
     try:
         remote: Any = ray.remote(num_cpus=1)(Idle)
         actors = [remote.remote() for _ in range(WORKERS)]
@@ -79,6 +80,7 @@ def bare_ray_rate(calls: int) -> float:
         return calls / (time.perf_counter() - begun)
     finally:
         ray.shutdown()
+        read_settings()
 
 
 def _memory(root: Path, units: int, many: int, backend: str) -> list[Reading]:

@@ -41,6 +41,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 def mark() -> Iterator[str]:
     """Every process that these tests start is gone after them; all of them bear this mark."""
     with pytest.MonkeyPatch.context() as patch, nothing_left_behind(patch) as mark:
+        patch.delenv("RAY_AUTH_MODE", raising=False)  # which a Ray of other tests may have left behind
         yield mark
 
 

@@ -38,6 +38,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 @pytest.fixture(autouse=True, scope="module")
 def mark() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch, nothing_left_behind(patch) as mark:
+        patch.delenv("RAY_AUTH_MODE", raising=False)  # which a Ray of other tests may have left behind
         yield mark
 
 

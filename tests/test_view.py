@@ -182,6 +182,15 @@ def test_a_port_in_use_is_one_clear_error(folder: Path) -> None:
         assert result.exit_code == 2 and message in result.stderr
 
 
+@pytest.fixture
+def heeding_ctrl_c() -> Iterator[None]:
+    """What is started in a shell's background ignores SIGINT, and so does all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_ctrl_c")
 def test_ctrl_c_ends_it_cleanly(folder: Path) -> None:
     command = [sys.executable, "-m", "robustsweep", "view", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
