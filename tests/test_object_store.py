@@ -206,8 +206,18 @@ def test_pins_at_once_and_pins_seen(s3: Proxy) -> None:
     """Two workers that have both found no pin go by the smaller hash; one that knows it does not ask again
     for every unit."""
     weights = ["b" * 64, "a" * 64]
-    both = threading.Barrier(2)
-    s3.fault = lambda request: both.wait() and None if request.method == "PUT" else None
+    here, changed = set[str](), threading.Condition()
+
+    def fault(request: Request) -> Fault | None:
+        """None; but a pin is not written before the other one is about to be, however often it is tried."""
+        if request.method == "PUT":
+            with changed:
+                here.add(request.key)
+                changed.notify_all()
+                changed.wait_for(lambda: len(here) == 2, timeout=60)
+        return None
+
+    s3.fault = fault
 
     def worker(own: str) -> str:
         output = Folder.at(s3.uri("pins"))
