@@ -30,6 +30,11 @@ class Happened:
     recovery: float | None = None  # seconds; None where nothing was left to be done
     cost: int = 0  # units that were computed again because of it
 
+    @property
+    def over(self) -> float:
+        """When what was taken was given back; of a fault that takes nothing for a while, when it happened."""
+        return self.at if self.until == float("inf") else self.until
+
 
 @dataclass
 class Account:
@@ -128,13 +133,12 @@ def _last(fault: Happened) -> float:
     """When the last unit may have begun that is lost to a fault: what hits all does so until it is over."""
     if fault.pids is not None and fault.kind not in LINGERING:
         return fault.at
-    return fault.at + LAG_SECONDS if fault.until == float("inf") else fault.until
+    return fault.at + LAG_SECONDS if fault.over == fault.at else fault.over
 
 
 def _seconds_between(fault: Happened, moment: float) -> float:
     """0 while what was taken is not given back yet."""
-    over = fault.at if fault.until == float("inf") else fault.until
-    return max(fault.at - moment, moment - over, 0.0)
+    return max(fault.at - moment, moment - fault.over, 0.0)
 
 
 def _overlap(earlier: Execution, later: Execution) -> bool:
@@ -151,10 +155,9 @@ def time_recoveries(faults: Sequence[Happened], executions: Sequence[Execution])
         first.setdefault(one.pid, one.begin)
     for fault in faults:
         killed = fault.kind != "write" and (fault.pids is None or bool(fault.pids))
-        since = fault.at if fault.until == float("inf") else fault.until
         ends = [
             one.end
             for one in executions
-            if one.end is not None and one.end > since and (not killed or first[one.pid] > fault.at)
+            if one.end is not None and one.end > fault.over and (not killed or first[one.pid] > fault.at)
         ]
         fault.recovery = min(ends) - fault.at if ends else None

@@ -19,9 +19,8 @@ _LOOK_SECONDS = 2.0
 class Watchdog:
     """Watches, in a thread of its own, until it is told to `stop`. `dead` says why Ray is, or nothing."""
 
-    def __init__(self, dead: Callable[[], str], *, end: Callable[[str], None] | None = None) -> None:
+    def __init__(self, dead: Callable[[], str]) -> None:
         self._dead = dead
-        self._end = end or _end_this_process
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ray-watchdog", daemon=True)
         self._thread.start()
@@ -37,8 +36,7 @@ class Watchdog:
             now = time.monotonic()
             since = (now if since is None else since) if why else None
             if since is not None and now - since >= PATIENCE_SECONDS:
-                self._end(why)
-                return
+                _end_this_process(why)
 
 
 def _end_this_process(why: str) -> None:
