@@ -303,7 +303,7 @@ def open_footer(shards: Folder, name: str, *, size: int) -> pq.ParquetFile:
     tail = b"" if metadata else _parquet_tail(shards, name)
     try:
         return pq.ParquetFile(pa.BufferReader(tail), metadata=metadata, page_checksum_verification=True)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # from memory: the bytes are wrong
+    except UNREADABLE as error:  # from memory: the bytes are wrong
         raise InvalidShardError(f"not a readable Parquet file: {first_line(error)}") from error
 
 
@@ -427,6 +427,9 @@ def _versions(recorded: object) -> str:
     pairs = sorted(recorded.items()) if isinstance(recorded, dict) else ()
     return as_text(", ".join(f"{name} {version}" for name, version in pairs))
 
+
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What PyArrow raises of a file that is no sound Parquet or cannot be read; the last, of columns' names."""
 
 CHECKED = pads.ParquetFileFormat(
     default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)

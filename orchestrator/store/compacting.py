@@ -26,7 +26,7 @@ from orchestrator.store.listing import remove
 from orchestrator.store.merged import DamagedError, Member, Merger, Stored, verify
 from orchestrator.store.rows import widened
 from workers import layout
-from workers.shards import FOOTER_KEY, SCHEMAS, InvalidShardError, ShardInfo, shard_of
+from workers.shards import FOOTER_KEY, SCHEMAS, UNREADABLE, InvalidShardError, ShardInfo, shard_of
 from workers.storage import READERS, redacted
 from workers.unit import Kind
 
@@ -315,13 +315,7 @@ def _members(store: Store, group: Group, left: list[SetAside]) -> Iterator[Membe
                     yield merged[info.file].member(info.name)
                 except FileNotFoundError:
                     damaged.add(info.path)  # merged by another meanwhile
-                except (
-                    InvalidShardError,
-                    DamagedError,
-                    pa.ArrowException,
-                    OSError,
-                    UnicodeDecodeError,
-                ) as error:
+                except (InvalidShardError, DamagedError, *UNREADABLE) as error:
                     damaged.add(info.path)
                     left.append(SetAside(info.path, str(error)))
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import StoreError
 from orchestrator.intervals import Interval
-from workers.shards import CHECKED, SCHEMAS, ShardInfo, fragment
+from workers.shards import CHECKED, SCHEMAS, UNREADABLE, ShardInfo, fragment
 from workers.storage import READERS, Folder, first_line, redacted
 from workers.unit import Kind
 
@@ -207,7 +207,7 @@ def _reading(file: str) -> Iterator[None]:
         yield
     except FileNotFoundError:  # it was merged into another meanwhile, and who asked looks again
         raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last one of columns' names
+    except UNREADABLE as error:
         raise StoreError(
             f"cannot read the rows of shards/{file}: {redacted(first_line(error))}; if the file is damaged, "
             "delete it, and the same command computes its rows again"
