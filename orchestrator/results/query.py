@@ -176,7 +176,7 @@ def _computed(connection: duckdb.DuckDBPyConnection, name: str, sql: str, of: pa
     if not of.num_rows and name in _without_rows:
         return _without_rows[name]
     table = connection.sql(sql).to_arrow_table()
-    _without_rows[name] = table.slice(0, 0)
+    _without_rows[name] = table.schema.empty_table()  # a slice of none would keep all rows in memory
     return table
 
 
