@@ -12,7 +12,7 @@ from benchmarks.reading import Reading, fresh
 from orchestrator.plan.cells import expand
 from orchestrator.plan.labels import Labels
 from orchestrator.plan.units import make_plan
-from orchestrator.results.tables import cells_table
+from orchestrator.results.judged import cells_table
 from orchestrator.run.sweep import wanted_cells
 from orchestrator.store.folder import Store
 from tests.support.runners import made_up_manifest, made_up_rows, weights_of

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from orchestrator.results.tables import cells_and_worst_cases, robustness_tables
+from orchestrator.results.judged import cells_and_worst_cases
+from orchestrator.results.tables import robustness_tables
 from orchestrator.results.text import text_format
 from orchestrator.store.folder import Store
 

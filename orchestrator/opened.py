@@ -20,16 +20,12 @@ from orchestrator.results.attacked import attacks_table
 from orchestrator.results.choice import Names, choose, made, several, wanted_names
 from orchestrator.results.compare import compare
 from orchestrator.results.fence import VIEWS
+from orchestrator.results.judged import cells_table, certified_table, transfer_table
 from orchestrator.results.kept import class_names, kept_images
 from orchestrator.results.query import check_query, run_query
+from orchestrator.results.records import robustness_records
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import (
-    RobustnessTable,
-    cells_table,
-    certified_table,
-    robustness_records,
-    transfer_table,
-)
+from orchestrator.results.tables import RobustnessTable
 from orchestrator.results.text import text_format
 from orchestrator.results.text.html import HTML
 from orchestrator.store.folder import Store

@@ -27,10 +27,11 @@ from orchestrator.cli import app
 from orchestrator.grid.load import load_grid
 from orchestrator.results.checks import RULES
 from orchestrator.results.checks.rule import CHECKS
+from orchestrator.results.judged import cells_and_worst_cases
 from orchestrator.results.query import connect, run_query
 from orchestrator.results.schemas import Results
 from orchestrator.results.strengthened import of_cell, of_worst_case
-from orchestrator.results.tables import cells_and_worst_cases, robustness_tables
+from orchestrator.results.tables import robustness_tables
 from orchestrator.results.text import findings, text_format
 from orchestrator.results.witnesses import bits
 from orchestrator.run.prepare import prepare
@@ -988,3 +989,25 @@ def test_a_run_says_what_is_wrong(tmp_path: Path) -> None:
     assert "robustsweep verify" in text
     written = pq.read_table(tmp_path / "out" / "tables" / "checks.parquet")
     assert written["rule"].to_pylist() == ["epsilon_zero"] and written.schema.equals(CHECKS)
+
+
+@given(st.lists(st.lists(st.sampled_from("rbw"), min_size=1, max_size=12), min_size=1, max_size=5))
+def test_the_pair_with_most_gain_is_that_of_comparing_each_with_each(cells: list[list[str]]) -> None:
+    """r: right and robust, b: broken, w: wrong before. Cells may have seen different numbers of examples."""
+    from orchestrator.results.checks import evidence
+
+    kind = evidence.Kind("bim", "bim")
+    some = [
+        evidence.Cell(
+            {
+                "right_at": bits(np.array([one != "w" for one in cell])),
+                "broken_at": bits(np.array([one == "b" for one in cell])),
+            },
+            kind,
+        )
+        for cell in cells
+    ]
+    assert list(evidence.most_ahead(some)) == [
+        max((evidence.Pair.of(before, one) for before in some[:i]), key=lambda pair: pair.gain)
+        for i, one in enumerate(some[1:], 1)
+    ]

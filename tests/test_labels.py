@@ -19,9 +19,10 @@ from orchestrator.plan.cells import expand
 from orchestrator.plan.labels import labels_of
 from orchestrator.results.compare import compare
 from orchestrator.results.display import display
+from orchestrator.results.judged import cells_and_worst_cases, cells_table, judged_tables
 from orchestrator.results.require import require
 from orchestrator.results.schemas import LABELS
-from orchestrator.results.tables import cells_and_worst_cases, cells_table, judged_tables, robustness_tables
+from orchestrator.results.tables import robustness_tables
 from orchestrator.results.text import comparison, findings, text_format
 from orchestrator.run.prepare import prepare
 from orchestrator.store.folder import Store

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from orchestrator.results.judged import cells_table
 from orchestrator.results.measured import MEASURED, measure, needed_columns
-from orchestrator.results.tables import cells_table
 from orchestrator.results.witnesses import unpacked
 from orchestrator.store import measures
 from orchestrator.store.folder import Store

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from orchestrator.clean import removable_output, remove
 from orchestrator.cli import app
 from orchestrator.plan.units import Gap, Units
-from orchestrator.results.tables import cells_table
+from orchestrator.results.judged import cells_table
 from orchestrator.run import status, upkeep
 from orchestrator.run.loop import Loop
 from orchestrator.run.sharing import Peers, Share, in_turn

@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.errors import BackendError, StoreError, UserError
 from orchestrator.grid.load import load_grid
-from orchestrator.results.tables import cells_table
+from orchestrator.results.judged import cells_table
 from orchestrator.run.backends import Event, Notice
 from orchestrator.run.prepare import prepare
 from orchestrator.run.sweep import Summary

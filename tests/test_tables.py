@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import statistics
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -12,18 +13,16 @@ from fractions import Fraction
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator.grid.numbers import number_text
 from orchestrator.results.choice import made
 from orchestrator.results.display import epsilon_text
+from orchestrator.results.judged import cells_and_worst_cases, cells_table
 from orchestrator.results.query import connect, run_query
-from orchestrator.results.tables import (
-    RECORDS,
-    cells_and_worst_cases,
-    cells_table,
-    robustness_records,
-    robustness_tables,
-)
+from orchestrator.results.records import RECORDS, robustness_records
+from orchestrator.results.tables import robustness_tables
 from orchestrator.results.text import FORMATS, text_format
 from orchestrator.results.text.base import Columns
 from tests.support.results import Cell, results_of
@@ -693,3 +692,14 @@ def test_a_metric_that_is_nowhere_says_why():
     assert "– no success" in captions("mean_success_distance")[0][0]
     assert "– no clean image is right" in captions("attack_success_rate")[0][2]
     assert all("–" not in caption for caption in captions("robust_accuracy")[0])
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
+def test_the_deviation_over_seeds_is_exact(values: list[float]) -> None:
+    from orchestrator.results.tables import mean_sd
+
+    mean, sd = mean_sd(values)
+    assert mean == pytest.approx(statistics.fmean(values))
+    assert sd == pytest.approx(statistics.stdev(values), abs=1e-12)
+    assert mean_sd([values[0]] * 3) == (pytest.approx(values[0]), 0.0)
+    assert mean_sd([*values, None]) == (None, None)

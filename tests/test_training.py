@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.results.tables import cells_table, robustness_records, robustness_tables
+from orchestrator.results.judged import cells_table
+from orchestrator.results.records import robustness_records
+from orchestrator.results.tables import robustness_tables
 from orchestrator.results.text import text_format
 from orchestrator.run.progress import SweepState
 from orchestrator.run.training import TrainingWatch

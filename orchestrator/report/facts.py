@@ -12,11 +12,12 @@ import pyarrow as pa
 from orchestrator.results.choice import made_of
 from orchestrator.results.compare import pairs_compared
 from orchestrator.results.display import Cell, Texts, display
+from orchestrator.results.judged import in_order_of_grids
 from orchestrator.results.pairing import Outcome, outcomes
 from orchestrator.results.per_class import ByClass
 from orchestrator.results.query import connect
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import Place, RobustnessTable, in_order_of_grids
+from orchestrator.results.tables import Place, RobustnessTable
 from orchestrator.results.visible import OF_VISIBLE, Visible, visible_in
 from orchestrator.store.folder import Run, Store
 

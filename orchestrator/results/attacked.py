@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from orchestrator.errors import UserError
 from orchestrator.results.called import Called, Names, agreeing
+from orchestrator.results.judged import in_order_of_grids
 from orchestrator.results.query import Several, connect
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import in_order_of_grids
 
 _KEYS = ("dataset", "model", "defence", "attack")
 

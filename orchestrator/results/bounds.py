@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from orchestrator.errors import UserError
 from orchestrator.results.called import Called, Names, agreeing
+from orchestrator.results.judged import judged_tables
 from orchestrator.results.query import Several
-from orchestrator.results.tables import judged_tables
 
 
 def chosen_certificates(

@@ -8,16 +8,11 @@ from dataclasses import replace
 import pyarrow as pa
 
 from orchestrator.errors import ChoiceError, UserError, did_you_mean
+from orchestrator.results.judged import cells_and_worst_cases
 from orchestrator.results.metrics import BY, METRICS, ROBUST_ACCURACY, Metric
 from orchestrator.results.pairing import Outcome, outcomes, with_best
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import (
-    Place,
-    RobustnessTable,
-    Row,
-    cells_and_worst_cases,
-    robustness_tables,
-)
+from orchestrator.results.tables import Place, RobustnessTable, Row, robustness_tables
 from workers.unit import without_options
 
 Names = str | Sequence[str]

@@ -9,13 +9,9 @@ from typing import Any
 from orchestrator.errors import ChoiceError, UserError
 from orchestrator.results.choice import choose
 from orchestrator.results.display import epsilon_text
+from orchestrator.results.judged import cells_and_worst_cases
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import (
-    RobustnessTable,
-    Row,
-    cells_and_worst_cases,
-    robustness_tables,
-)
+from orchestrator.results.tables import RobustnessTable, Row, robustness_tables
 
 _NEAR = 1e-9
 

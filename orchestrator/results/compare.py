@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from orchestrator.errors import UserError, did_you_mean
 from orchestrator.results.display import Texts, display
+from orchestrator.results.judged import cells_and_worst_cases
 from orchestrator.results.metrics import WORST_CASE
 from orchestrator.results.pairing import ALPHA, Outcome, Pair, outcomes, pair, same_data
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import Place, cells_and_worst_cases
+from orchestrator.results.tables import Place
 from workers.statistics import holm_adjusted
 from workers.unit import label, without_options
 

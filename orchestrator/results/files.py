@@ -5,8 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.results.records import robustness_records
 from orchestrator.results.schemas import CELLS_FILE, CERTIFIED_FILE, CHECKS_FILE, TRANSFER_FILE
-from orchestrator.results.tables import robustness_records, robustness_tables
+from orchestrator.results.tables import robustness_tables
 from orchestrator.results.text import text_format
 
 
@@ -16,7 +17,7 @@ def table_files(
     """`cells.parquet` (a row per cell), `checks.parquet` (a row per finding), `robustness.csv` and
     `robustness.md` (robust accuracy by epsilon); and where there are any, `transfer.parquet` (a row per cell
     of a transfer) and `certified.parquet` (a row per smoothed victim and epsilon). From
-    `tables.judged_tables` of one sweep.
+    `judged.judged_tables` of one sweep.
 
     They do not say of which: a folder may be called otherwise by the time that somebody reads them.
     """

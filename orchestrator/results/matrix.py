@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from orchestrator.errors import ChoiceError, UserError, did_you_mean
 from orchestrator.results.called import Called, agreeing
+from orchestrator.results.judged import judged_tables
 from orchestrator.results.query import Several
-from orchestrator.results.tables import judged_tables
 from workers.flags import Flag
 
 MATRIX_METRICS = {"robust_accuracy": "robust accuracy", "attack_success_rate": "attack success rate"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -61,23 +61,52 @@ class Pair(NamedTuple):
         return max(-1.0, min(low, self.difference)), min(1.0, max(high, self.difference))
 
 
-def outcomes(results: Several) -> dict[Place, Outcome]:
+class _Outcomes(Mapping[Place, Outcome]):
+    """Packed as they are read, each unpacked when it is asked for: of many cells, few may ever be paired."""
+
+    def __init__(self) -> None:
+        self._packed: dict[Place, tuple[bytes, bytes | None, int, str | None]] = {}
+        self._unpacked: dict[Place, Outcome] = {}
+
+    def add(self, place: Place, right: bytes, broken: bytes | None, examples: int, data: str | None) -> None:
+        self._packed[place] = right, broken, examples, data
+
+    def __getitem__(self, place: Place) -> Outcome:
+        if (found := self._unpacked.get(place)) is None:
+            right, broken, examples, data = self._packed[place]
+            robust = unpacked(right) if broken is None else unpacked(right) & ~unpacked(broken)
+            found = self._unpacked[place] = Outcome(robust[:examples], data)
+        return found
+
+    def __contains__(self, place: object) -> bool:
+        return place in self._packed
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+
+def outcomes(results: Several) -> Mapping[Place, Outcome]:
     """Of every cell that has rows, and of every worst case; only that of one that is done says anything."""
-    found: dict[Place, Outcome] = {}
+    found = _Outcomes()
     for one in [results] if isinstance(results, Results) else results:
         cells, attacks = one.measured()
-        wanted = {cell["cell_id"]: cell for cell in one.wanted.to_pylist()}
+        names = ("cell_id", "seed", "victim_id", "examples")
+        wanted = {
+            cell: of for cell, *of in zip(*(one.wanted[name].to_pylist() for name in names), strict=True)
+        }
         data = dict(zip(one.victims["victim_id"].to_pylist(), one.victims["data"].to_pylist(), strict=True))
-        for cell in cells.select(["cell_id", "right_at", "broken_at"]).to_pylist():
-            if (of := wanted.get(cell["cell_id"])) is None:
+        columns = (cells[name].to_pylist() for name in ("cell_id", "right_at", "broken_at"))
+        for cell, right, broken in zip(*columns, strict=True):
+            if (of := wanted.get(cell)) is None:
                 continue
-            robust = unpacked(cell["right_at"]) & ~unpacked(cell["broken_at"])
-            place = Place(one.sweep, of["seed"], cell["cell_id"])
-            found[place] = Outcome(robust[: of["examples"]], data.get(of["victim_id"]))
+            seed, victim, examples = of
+            found.add(Place(one.sweep, seed, cell), right, broken or b"", examples, data.get(victim))
         for case in worst_cases(one.wanted, one.coverage, attacks).to_pylist():
             place = Place(one.sweep, case["seed"], case["victim_id"], case["norm"], case["epsilon"])
-            robust = unpacked(case["robust_at"])[: case["examples"]]
-            found[place] = Outcome(robust, data.get(case["victim_id"]))
+            found.add(place, case["robust_at"], None, case["examples"], data.get(case["victim_id"]))
     return found
 
 

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from orchestrator.errors import UserError
+from orchestrator.results.judged import cells_table
 from orchestrator.results.placed import Placed
 from orchestrator.results.query import run_query
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import cells_table
 
 VIEWS = ("cells", "worst_case")
 

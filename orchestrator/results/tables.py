@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from math import fsum, sqrt
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from orchestrator.results.checks import RULES
 from orchestrator.results.display import Texts, display
@@ -22,73 +22,7 @@ from orchestrator.results.metrics import (
     WORST_CASE,
     Metric,
 )
-from orchestrator.results.query import Several, connect
-from orchestrator.results.schemas import Results
 from workers.flags import Flag
-
-
-def cells_table(results: Several) -> pa.Table:
-    """The `cells` view (see `orchestrator.results.views.CELLS`) as a table, its rows in the order of sweeps
-    and of their grids: model, dataset, defence, seed, attack, as the grid lists them, then epsilon,
-    ascending."""
-    return _judged(results, "cells")[0]
-
-
-def cells_and_worst_cases(results: Several) -> tuple[pa.Table, pa.Table]:
-    """`cells_table`, and the `worst_case` view as a table."""
-    cells, worst = _judged(results, "cells", "worst_case")
-    return cells, worst
-
-
-def transfer_table(results: Several) -> pa.Table:
-    """The `transfer` view as a table, in the order of the grids."""
-    return _judged(results, "transfer")[0]
-
-
-def certified_table(results: Several) -> pa.Table:
-    """The `certified_accuracy` view as a table, in the order of the grids, epsilon ascending."""
-    return _judged(results, "certified_accuracy")[0]
-
-
-def judged_tables(results: Several) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table, pa.Table]:
-    """The views `cells`, `worst_case`, `transfer`, `certified_accuracy` and `checks` as tables."""
-    cells, worst, transfer, certified, checks = _judged(
-        results, "cells", "worst_case", "transfer", "certified_accuracy", "checks"
-    )
-    return cells, worst, transfer, certified, checks
-
-
-def _judged(results: Several, *views: str) -> list[pa.Table]:
-    """Views as tables, each sweep's by itself and in the order of its grid."""
-    found: list[list[pa.Table]] = []
-    for one in [results] if isinstance(results, Results) else results:
-        with connect(one, named=views) as connection:
-            tables = {view: connection.sql(f"FROM {view}").to_arrow_table() for view in views}
-        if "certified_accuracy" in tables:
-            tables["certified_accuracy"] = tables["certified_accuracy"].sort_by("epsilon")
-        for view in _ORDERED.keys() & tables:
-            tables[view] = _in_order(tables[view], getattr(one, _ORDERED[view]))
-        found.append(list(tables.values()))
-    return [pa.concat_tables(tables) for tables in zip(*found, strict=True)]
-
-
-def _in_order(cells: pa.Table, wanted: pa.Table) -> pa.Table:
-    return cells.take(pc.sort_indices(pc.index_in(cells["cell_id"], value_set=wanted["cell_id"])))
-
-
-_ORDERED = {"cells": "wanted", "transfer": "transfers", "certified_accuracy": "certificates"}
-"""Views whose rows have an order, and what it is that of."""
-
-
-def in_order_of_grids(view: str, table: pa.Table, results: Sequence[Results]) -> pa.Table:
-    """The rows of a view of several sweeps in the order of these and of their grids, epsilon ascending."""
-    if view not in _ORDERED:
-        return table
-    found = []
-    for one in results:
-        own = table.filter(pc.equal(table["sweep"], one.sweep)).sort_by("epsilon")
-        found.append(_in_order(own, getattr(one, _ORDERED[view])))
-    return pa.concat_tables(found)
 
 
 class Place(NamedTuple):
@@ -199,19 +133,23 @@ def robustness_tables(
     recipes; those that differ otherwise (an option of the defence, a model of one's own that has changed) get
     rows of their own, told apart by the end of their id. No row is of several sweeps.
     """
-    records = cells.to_pylist()
-    texts = display(records)
+    runs: dict[tuple[str, str, str], list[dict[str, Any]]] = {}  # of an attack on a victim
+    for cell in cells.to_pylist():
+        runs.setdefault((cell["sweep"], cell["victim_id"], cell["attack_id"]), []).append(cell)
+    firsts = [run[0] for run in runs.values()]
+    texts = display(firsts)
     same_seed = defaultdict(set)
-    for cell in records:
+    for cell in firsts:
         same_seed[_victim_key(cell), cell["seed"]].add(cell["victim_id"])
     ambiguous = {key for (key, _), victims in same_seed.items() if len(victims) > 1}
 
     tables: dict[tuple[str, str], dict[_Key, list[dict[str, Any]]]] = {}
-    for cell in records:
-        victim = cell["victim_id"] if _victim_key(cell) in ambiguous else ""
+    for (sweep, victim_id, attack_id), run in runs.items():
+        cell = run[0]
+        victim = victim_id if _victim_key(cell) in ambiguous else ""
         which = f" [{victim[-6:]}]" if victim else ""
         key = _Key(
-            sweep=cell["sweep"],
+            sweep=sweep,
             model=cell["model"],
             model_options=cell["model_options"],
             recipe=cell["recipe"],
@@ -220,16 +158,16 @@ def robustness_tables(
             attack=cell["attack"],
             attack_options=cell["attack_options"],
             adaptive=cell["adaptive"],
-            attack_id=cell["attack_id"],
+            attack_id=attack_id,
             texts=(said := texts(cell))._replace(defence=said.defence + which),
         )
-        tables.setdefault((cell["dataset"], cell["norm"]), {}).setdefault(key, []).append(cell)
+        tables.setdefault((cell["dataset"], cell["norm"]), {}).setdefault(key, []).extend(run)
     datasets = list(dict.fromkeys(dataset for dataset, _ in tables))
     in_order = sorted(tables.items(), key=lambda item: datasets.index(item[0][0]))
     known = (
         {} if worst is None or metric != ROBUST_ACCURACY else {_point(one): one for one in worst.to_pylist()}
     )
-    several = len({cell["sweep"] for cell in records}) > 1
+    several = len({sweep for sweep, _, _ in runs}) > 1
     return [_table(dataset, norm, rows, known, metric, several) for (dataset, norm), rows in in_order]
 
 
@@ -257,80 +195,6 @@ class _Key(NamedTuple):
 def of_one_attack(row: Row) -> bool:
     """Rather than of several together."""
     return row.attack not in (WORST_CASE, WITH_TRANSFER)
-
-
-RECORDS = pa.schema(
-    [
-        ("sweep", pa.string()),
-        ("dataset", pa.string()),
-        ("norm", pa.string()),
-        ("model", pa.string()),
-        ("model_options", pa.string()),
-        ("recipe", pa.string()),
-        ("defence", pa.string()),
-        ("attack", pa.string()),
-        ("attack_options", pa.string()),
-        ("adaptive", pa.bool_()),
-        ("targeted", pa.bool_()),
-        ("epsilon", pa.float64()),
-        ("status", pa.string()),
-        ("metric", pa.string()),  # a name of `METRICS`, and what it comes to
-        ("value", pa.float64()),
-        ("robust_accuracy", pa.float64()),
-        ("robust_sd", pa.float64()),
-        ("robust_low", pa.float64()),
-        ("robust_high", pa.float64()),
-        ("target_missed", pa.float64()),
-        ("target_missed_sd", pa.float64()),
-        ("target_missed_low", pa.float64()),
-        ("target_missed_high", pa.float64()),
-        ("clean_accuracy", pa.float64()),
-        ("clean_sd", pa.float64()),
-        ("n", pa.int64()),
-        ("examples", pa.int64()),
-        ("seeds", pa.int64()),
-        ("flags", pa.list_(pa.string())),
-        ("attacks", pa.list_(pa.string())),
-        ("robust_accuracy_unchecked", pa.float64()),
-        ("target_missed_unchecked", pa.float64()),
-        ("verdict", pa.string()),
-        ("checks", pa.list_(pa.string())),
-    ]
-)
-"""Robustness tables in long form: one row per entry. The words are those of `Entry` and `Row`, and of the
-view `cells`; a targeted attack has no robust accuracy, and no other has a share of targets missed."""
-
-
-def robustness_records(tables: Iterable[RobustnessTable]) -> pa.Table:
-    """The entries of robustness tables, one row each, as `RECORDS`."""
-    records = [
-        {
-            **{name: getattr(table, name) for name in ("dataset", "norm")},
-            **{name: getattr(row, name) for name in RECORDS.names if hasattr(row, name)},
-            **{name: getattr(entry, name) for name in ("status", "n", "examples", "seeds", "attacks")},
-            "epsilon": epsilon,
-            "metric": table.metric.column,
-            "value": None if row.targeted and table.metric == ROBUST_ACCURACY else entry.value,
-            **(_shares(row, entry) if table.metric == ROBUST_ACCURACY else {}),
-            **{name: getattr(entry, name) for name in ("verdict", "checks")},
-        }
-        for table in tables
-        for row in table.rows
-        for epsilon, entry in zip(table.epsilons, row.entries, strict=True)
-        if entry is not None
-    ]
-    return pa.Table.from_pylist(records, schema=RECORDS)
-
-
-def _shares(row: Row, entry: Entry) -> dict[str, float | None]:
-    metric = TARGET_MISSED if row.targeted else ROBUST_ACCURACY
-    return {
-        metric.column: entry.value,
-        f"{metric.ends}_sd": entry.sd,
-        f"{metric.ends}_low": entry.low,
-        f"{metric.ends}_high": entry.high,
-        f"{metric.column}_unchecked": entry.unchecked,
-    }
 
 
 def _victim_key(cell: dict[str, Any]) -> tuple[str, ...]:
@@ -397,7 +261,7 @@ def _clean(cells: Iterable[dict[str, Any]]) -> tuple[float | None, float | None]
             clean[cell["seed"]] = cell["clean_accuracy"]
         else:
             clean.setdefault(cell["seed"], None)
-    return _mean_sd(list(clean.values()))
+    return mean_sd(list(clean.values()))
 
 
 def _entry(cells: Sequence[dict[str, Any]], metric: Metric) -> Entry:
@@ -426,7 +290,7 @@ def _averaged(
     verdict = RULES[checks[0]].severity if checks else None
 
     def mean(column: str) -> tuple[float | None, float | None]:
-        return _mean_sd([point[column] for point in points])
+        return mean_sd([point[column] for point in points])
 
     # Null where a check calls it wrong, and nothing is averaged over a hole.
     value, sd = mean(metric.column) if verdict != "wrong" else (None, None)
@@ -456,17 +320,20 @@ def _worst_row(key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[fl
     """The row of a model's worst case, from the cells of its adaptive, untargeted attacks."""
     entries: list[Entry | None] = []
     flags: set[str] = set()
-    judged: list[dict[str, Any]] = []
+    at: dict[float, list[dict[str, Any]]] = defaultdict(list)
+    for cell in cells:
+        for epsilon in epsilons if cell["minimum_norm"] else (cell["epsilon"],):
+            at[epsilon].append(cell)
+    worst_at = _worst_at(cells, worst)
     for epsilon in epsilons:
-        points = [worst[point] for point in dict.fromkeys(map(_point, cells)) if point[-1] == epsilon]
-        judged += points
+        points = worst_at[epsilon]
         # What looked for images within this epsilon: all cells of one attack on one victim have one say.
         looked: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-        for cell in cells:
-            if cell["epsilon"] == epsilon or cell["minimum_norm"]:
-                looked[cell["victim_id"], cell["attack_id"]].append(cell)
-        entries.append(_worst_entry(points, [cell for some in looked.values() for cell in some]))
+        for cell in at[epsilon]:
+            looked[cell["victim_id"], cell["attack_id"]].append(cell)
+        entries.append(_worst_entry(points, at[epsilon]))
         flags |= _flags_of_all(looked.values()) if points else set()
+    judged = [point for points in worst_at.values() for point in points]
     return Row(
         *(key.sweep, key.model, key.model_options, key.recipe, key.defence),
         *(WORST_CASE, "", True, *_clean(cells)),
@@ -489,9 +356,7 @@ def _with_transfer(
     key: _Key, cells: Sequence[dict[str, Any]], epsilons: Sequence[float], worst: _Worst
 ) -> Row | None:
     """The row of a model's worst case where images from other victims count too; None without any."""
-    at: dict[float, list[dict[str, Any]]] = defaultdict(list)
-    for point in dict.fromkeys(map(_point, cells)):
-        at[point[-1]].append(worst[point])
+    at = _worst_at(cells, worst)
     entries = tuple(
         _averaged("done", points, WITH_TRANSFER_LEFT, ())
         if (points := at[epsilon]) and all(_tried(point) for point in points)
@@ -512,6 +377,14 @@ def _with_transfer(
         defence_label=key.texts.defence,
         attack_label=WITH_TRANSFER,
     )
+
+
+def _worst_at(cells: Iterable[dict[str, Any]], worst: _Worst) -> Mapping[float, list[dict[str, Any]]]:
+    """The worst cases of some cells, by their epsilons; none at any other."""
+    at: dict[float, list[dict[str, Any]]] = defaultdict(list)
+    for point in dict.fromkeys(map(_point, cells)):
+        at[point[-1]].append(worst[point])
+    return at
 
 
 def _tried(point: Mapping[str, Any]) -> bool:
@@ -536,9 +409,14 @@ def _worst_entry(points: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any
     return _averaged(status, points, ROBUST_ACCURACY, places, attacks)
 
 
-def _mean_sd(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+def mean_sd(values: Sequence[float | None]) -> tuple[float | None, float | None]:
     """Mean and sample standard deviation; neither over a hole, the latter only of several values."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None, None
-    return fmean(known), stdev(known) if len(known) > 1 else None
+    if len(known) < 2:
+        return fmean(known), None
+    # From the first of them, so that equal values differ by 0 and not by a rounding of their mean.
+    apart = [value - known[0] for value in known]
+    middle = fmean(apart)
+    return fmean(known), sqrt(fsum((each - middle) ** 2 for each in apart) / (len(known) - 1))

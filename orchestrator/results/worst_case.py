@@ -32,10 +32,7 @@ WORST_CASES = pa.schema(
 )
 """One row for each victim, norm and epsilon that an adaptive, untargeted attack is wanted at."""
 
-_NAMING = (
-    *(*VICTIM_COLUMNS, "attack_id", "attack", "attack_options", "norm", "epsilon", "cell_id", "examples"),
-    *("targeted", "minimum_norm"),
-)
+_NAMING = (*(*VICTIM_COLUMNS, "attack_id", "attack", "attack_options", "norm", "targeted", "minimum_norm"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,32 +91,39 @@ def searches(wanted: pa.Table, attacks: pa.Table) -> Iterator[tuple[dict[str, An
         (victim, attack): (targeted, minimum, values[offsets[i] : offsets[i + 1]])
         for i, (victim, attack, targeted, minimum) in enumerate(said)
     }
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for cell in wanted.filter(wanted["adaptive"]).select(_NAMING).to_pylist():
-        groups.setdefault((cell["victim_id"], cell["norm"]), []).append(cell)
-    for cells in groups.values():
-        by_attack: dict[str, list[dict[str, Any]]] = {}
-        for cell in cells:
-            by_attack.setdefault(cell["attack_id"], []).append(cell)
-        found = []
-        for attack, own in by_attack.items():
-            first = own[0]
-            targeted, minimum, distances = measured.get((first["victim_id"], attack), (None, None, None))
-            # What was measured goes before what the attack says of itself.
-            if first["targeted"] if targeted is None else targeted:
-                continue
-            found.append(
-                Search(
-                    attack,
-                    label(first["attack"], first["attack_options"]),
-                    bool(first["minimum_norm"] if minimum is None else minimum),
-                    {cell["epsilon"]: cell["cell_id"] for cell in own},
-                    distances,
-                )
+    adaptive = wanted.filter(wanted["adaptive"])
+    # Cells may be many times as many as attacks on victims: their own columns are gone through, no more.
+    cells: dict[tuple[str, str, str], dict[float, str]] = {}
+    wanted_of: dict[tuple[str, str], int] = {}
+    firsts: list[int] = []
+    own = _columns(adaptive, "victim_id", "norm", "attack_id", "epsilon", "cell_id", "examples")
+    for i, (victim, norm, attack, epsilon, cell, examples) in enumerate(own):
+        if (victim, norm, attack) not in cells:
+            cells[victim, norm, attack] = {}
+            firsts.append(i)
+        cells[victim, norm, attack][epsilon] = cell
+        wanted_of[victim, norm] = min(examples, wanted_of.get((victim, norm), examples))
+    groups: dict[tuple[str, str], list[Search]] = {}
+    of: dict[tuple[str, str], dict[str, Any]] = {}
+    for first in adaptive.select(_NAMING).take(pa.array(firsts, pa.int64())).to_pylist():
+        place = first["victim_id"], first["norm"]
+        attack = first["attack_id"]
+        targeted, minimum, distances = measured.get((first["victim_id"], attack), (None, None, None))
+        # What was measured goes before what the attack says of itself.
+        if first["targeted"] if targeted is None else targeted:
+            continue
+        of.setdefault(place, {name: first[name] for name in (*VICTIM_COLUMNS, "norm")})
+        groups.setdefault(place, []).append(
+            Search(
+                attack,
+                label(first["attack"], first["attack_options"]),
+                bool(first["minimum_norm"] if minimum is None else minimum),
+                cells[*place, attack],
+                distances,
             )
-        if found:
-            victim = {name: cells[0][name] for name in (*VICTIM_COLUMNS, "norm")}
-            yield victim, min(cell["examples"] for cell in cells), found
+        )
+    for place, found in groups.items():
+        yield of[place], wanted_of[place], found
 
 
 def _by_epsilon(

@@ -20,8 +20,8 @@ from orchestrator.plan.units import Plan
 from orchestrator.rereading import again, note
 from orchestrator.results.checks.rule import CHECKS
 from orchestrator.results.files import table_files
+from orchestrator.results.judged import judged_tables
 from orchestrator.results.schemas import LABELS, WANTED
-from orchestrator.results.tables import judged_tables
 from orchestrator.run.backends import MakeBackend, make_backend
 from orchestrator.run.estimate import Estimate
 from orchestrator.run.loop import Loop

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from orchestrator.results.checks.evidence import Cell, Evidence, Pair, clearly_ahead
+from orchestrator.results.checks.evidence import Cell, Evidence, Pair, clearly_ahead, most_ahead
 from orchestrator.results.checks.rule import Found, Place, Rule, attacked, every
 from orchestrator.results.checks.victims import rises_on_probes
 from workers.flags import Flag
@@ -95,15 +95,14 @@ def _distances_rise(evidence: Evidence) -> Iterator[Found]:
 
 def _rising(evidence: Evidence, *, single_step: bool) -> Iterator[Found]:
     """Robust accuracy that rises with epsilon more than chance explains, from its lowest before."""
-    pairs = []
+    pairs: list[Pair] = []
     for cells in evidence.runs:
         if cells[0].minimum_norm or cells[0].kind.name == "stored" or cells[0].targeted:
             continue
         if (cells[0].kind.iterative or cells[0].kind.black_box) == single_step:
             continue
         positive = [cell for cell in cells if cell.epsilon > 0]
-        for i, cell in enumerate(positive[1:], 1):
-            pairs.append(max((Pair.of(before, cell) for before in positive[:i]), key=lambda pair: pair.gain))
+        pairs += most_ahead(positive) if positive else []
     for pair in clearly_ahead(pairs, POINT):
         yield Found(
             pair.other.place,

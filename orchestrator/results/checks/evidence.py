@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from orchestrator.results.certified import radii_of
 from orchestrator.results.checks.rule import Place
 from orchestrator.results.placed import Placed
 from orchestrator.results.schemas import Results
-from orchestrator.results.witnesses import unpacked
+from orchestrator.results.witnesses import sized, unpacked
 from workers.statistics import holm, mcnemar
 
 ALPHA = 0.01
@@ -57,22 +57,24 @@ class Kind:
         return asked and self.name not in (*AT_RANDOM, *FROM_ELSEWHERE)
 
 
-@dataclass(frozen=True)
 class Cell:
-    """A cell that has rows, as the view `cells` shows it, and which examples its attack broke."""
+    """A cell that has rows, as the view `cells` shows it, and which examples its attack broke.
 
-    values: Mapping[str, Any]
-    kind: Kind
+    The columns of the view are attributes.
+    """
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.values[name]
-        except KeyError:
-            raise AttributeError(name) from None
+    def __init__(self, values: Mapping[str, Any], kind: Kind) -> None:
+        vars(self).update(values)
+        vars(self).pop("broken_at", None)  # bits, which the property of that name unpacks
+        self.values, self.kind = values, kind
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
     @cached_property
     def correct_at(self) -> NDArray[np.bool_]:
-        return unpacked(self.values["right_at"])
+        return unpacked(self.right_at)
 
     @cached_property
     def broken_at(self) -> NDArray[np.bool_]:
@@ -80,7 +82,7 @@ class Cell:
 
     @property
     def done(self) -> bool:
-        return bool(self.values["status"] == "done")
+        return bool(self.status == "done")
 
     @property
     def named(self) -> str:
@@ -90,7 +92,7 @@ class Cell:
     @property
     def searched(self) -> bool:
         """Whether it may be held against other cells: gradients of the victim itself, any wrong class."""
-        return bool(self.values["adaptive"]) and not self.targeted
+        return bool(self.adaptive) and not self.targeted
 
     @property
     def place(self) -> Place:
@@ -132,6 +134,22 @@ class Pair:
         return (self.only_one - self.only_other) / self.n if self.n else 0.0
 
 
+def most_ahead(cells: Sequence[Cell]) -> Iterator[Pair]:
+    """Each cell but the first as the other one of a pair with the cell before it that gains most on it, the
+    earliest such."""
+    size = max(len(cell.correct_at) for cell in cells)
+    # Counts of examples by matrix products: a float counts them exactly up to 2^53.
+    right = np.array([sized(cell.correct_at, size) for cell in cells], np.float64)
+    broken = right * [sized(cell.broken_at, size) for cell in cells]
+    n, both = right @ right.T, broken @ broken.T
+    alone = broken @ right.T - both  # broken by the cell of the row and not by that of the column
+    gain = (alone - alone.T) / np.maximum(n, 1)
+    for i in range(1, len(cells)):
+        best = int(gain[:i, i].argmax())
+        counts = (int(each) for each in (n[best, i], alone[best, i], alone[i, best]))
+        yield Pair(cells[best], cells[i], *counts)
+
+
 def clearly_ahead(pairs: Sequence[Pair], least: float) -> Iterator[Pair]:
     """The pairs whose first breaks a share of more than `least` more, and not by chance in any of them."""
     significant = holm([mcnemar(pair.only_one, pair.only_other) for pair in pairs], ALPHA)
@@ -171,6 +189,11 @@ class Evidence:
     def cells(self) -> list[Cell]:
         """Those that have rows."""
         return [Cell(values, self._kinds[_run(values)]) for values in self.wanted if values["n"]]
+
+    @cached_property
+    def flagged(self) -> list[Cell]:
+        """Those of `cells` that carry any flag."""
+        return [cell for cell in self.cells if cell.flags]
 
     @cached_property
     def transfers(self) -> list[Cell]:

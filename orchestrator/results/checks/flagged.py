@@ -72,7 +72,7 @@ def _rule(flag: Flag) -> Rule:
 
 
 def _of_cells(flag: Flag, evidence: Evidence) -> Iterator[Found]:
-    for cell in evidence.cells:
+    for cell in evidence.flagged:
         if flag in cell.flags:
             touched = {one["key"]: one["value"] for one in cell.touched or ()}[flag.value]
             share = touched / cell.correct if cell.correct else 1.0
@@ -90,7 +90,7 @@ def _named(flag: Flag) -> str:
 
 def _of_victims(flag: Flag, evidence: Evidence) -> Iterator[Found]:
     carrying: dict[Place, Cell] = {}
-    for cell in evidence.cells:
+    for cell in evidence.flagged:
         if flag in cell.flags:
             carrying.setdefault(cell.of_victim, cell)
     for place in carrying:

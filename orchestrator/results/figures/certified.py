@@ -15,8 +15,9 @@ from orchestrator.results.display import epsilon_text
 from orchestrator.results.figures.page import Page
 from orchestrator.results.figures.series import Panel, name_of
 from orchestrator.results.figures.style import Look
+from orchestrator.results.judged import certified_table
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import Row, certified_table
+from orchestrator.results.tables import Row
 from orchestrator.results.text.certified import reach
 
 _DOTTED = (1.0, 1.6)

@@ -14,9 +14,10 @@ from orchestrator.results.figures import Choice
 from orchestrator.results.figures.grid import SUSPICIOUS, Grid
 from orchestrator.results.figures.page import Drawing, Page
 from orchestrator.results.figures.series import Remarks, name_of
+from orchestrator.results.judged import transfer_table
 from orchestrator.results.matrix import BLIND
 from orchestrator.results.schemas import Results
-from orchestrator.results.tables import Entry, RobustnessTable, of_one_attack, transfer_table
+from orchestrator.results.tables import Entry, RobustnessTable, of_one_attack
 from workers.flags import Flag
 
 _SAME = "°"

@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.results.tables import RobustnessTable, robustness_records
+from orchestrator.results.records import robustness_records
+from orchestrator.results.tables import RobustnessTable
 
 NO_VALUE = "–"
 
@@ -79,7 +80,7 @@ class Format(ABC):
 
 
 class ForPrograms(Format):
-    """A format that programs read: robustness tables come in long form (`tables.RECORDS`)."""
+    """A format that programs read: robustness tables come in long form (`records.RECORDS`)."""
 
     def robustness(self, tables: Sequence[RobustnessTable]) -> str:
         return self.table(robustness_records(tables))
