@@ -18,6 +18,7 @@ BENCHMARKS = (
     "costs",
     "tables",
     "shards",
+    "cells",
     "reports",
     "figures",
     "layout",
