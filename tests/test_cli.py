@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from orchestrator.arguments import parse_duration
 from orchestrator.cli import app
+from orchestrator.commands.parsing import parse_duration
 from orchestrator.errors import UserError
 from orchestrator.grid.load import load_grid
 from orchestrator.plan.labels import Labels

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import workers
-from orchestrator.arguments import parse_amounts, parse_bytes
+from orchestrator.commands.parsing import parse_amounts, parse_bytes
 from orchestrator.errors import BackendError, UserError
 from orchestrator.run.backends import ray_asking, shipping
 from orchestrator.run.backends.ray_cluster import Node

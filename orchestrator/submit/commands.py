@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from orchestrator.arguments import GridArgument, parse_duration
+from orchestrator.commands.arguments import GridArgument
+from orchestrator.commands.parsing import parse_duration
 from orchestrator.console import make_console, saying, user_errors, warn
 from orchestrator.errors import UserError
 
