@@ -66,6 +66,7 @@ AGAIN = Execution("u", 2, "a", 13.0, 14.0)
         (Happened("worker", 9.0, frozenset([1])), FIRST, False),  # before it began
         (Happened("worker", 15.0, frozenset([1])), FIRST, False),  # after it was begun again
         (Happened("worker", 12.5, frozenset([1])), replace(FIRST, end=12.0), True),  # the report was lost
+        (Happened("worker", 12.5, frozenset([1])), replace(FIRST, end=10.4), False),  # and this one was not
         (Happened("worker", 12.5, frozenset([1])), replace(FIRST, failed=12.0), False),  # it failed before
         (Happened("removed", 9.0, frozenset([1])), FIRST, True),  # its worker lived on for a moment
         (Happened("removed", 7.0, frozenset([1])), FIRST, False),

@@ -7,6 +7,8 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from workers.machine import cpu_model
 
@@ -50,6 +52,23 @@ def set_up_tensorflow(*, cpus: int, gpus: float | None) -> None:
         raise
     except RuntimeError:  # TensorFlow is running already
         return
+
+
+@contextmanager
+def without_extras() -> Iterator[None]:
+    """Let TensorFlow be imported without what Keras imports for plots and wrappers where it is installed: a
+    third of the time, and 80 MB of memory.
+
+    For processes that are ours alone: there Keras will neither plot nor wrap for as long as they live.
+    """
+    hidden = [name for name in ("matplotlib", "sklearn") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # of such a name Python says that there is no module
+    try:
+        yield
+    finally:
+        for name in hidden:
+            if sys.modules.get(name, sys) is None:
+                del sys.modules[name]
 
 
 class MissingGpuError(RuntimeError):

@@ -11,12 +11,14 @@ import os
 import socket
 import sys
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from workers import factories
 from workers.code import Code, this_code
 from workers.machine import resident_bytes
+from workers.runtime import without_extras
 from workers.storage import redacted
 from workers.unit import Failed, Report, Runner, Unit, WorkerSettings
 
@@ -44,6 +46,7 @@ class Worker:
                 f"{socket.gethostname()} runs other code than the driver: {'; '.join(differences)}: "
                 "install the same everywhere"
             )
+        self._ours = log is not None  # this process, rather than that of a person who called us
         if log:
             _redirect_output(Path(log))
         # What was shipped lies below the working folder, which a unit may leave.
@@ -76,7 +79,8 @@ class Worker:
     def _make_runner(self) -> Runner:
         if self._runner is None:
             module, _, name = self.settings.runner.partition(":")
-            self._runner = getattr(importlib.import_module(module), name)(self.settings)
+            with without_extras() if self._ours else nullcontext():
+                self._runner = getattr(importlib.import_module(module), name)(self.settings)
         return self._runner
 
 

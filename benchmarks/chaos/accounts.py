@@ -14,7 +14,7 @@ from benchmarks.chaos.reader import Expected, Findings
 from benchmarks.chaos.scene import Execution
 
 NAMED = 3  # units that were computed again for no reason are named
-LAG_SECONDS = 2.0  # a unit that was on its way to a worker may begin after what it hangs on was killed
+LAG_SECONDS = 2.0  # a unit on its way to a worker may begin after what it hangs on was killed; so its report
 LINGERING = ("node raylet", "removed")  # whose workers outlive what was ended, for a moment
 COPY_SECONDS = 5.0  # `orchestrator.run.stragglers`: no unit is copied sooner
 
@@ -108,7 +108,11 @@ def cause(faults: Sequence[Happened], earlier: Execution, later: Execution) -> H
 
     What ended well counts as lost until its report can have been, at the latest when it began again.
     """
-    until = later.begin if earlier.failed is None else earlier.failed
+    until = later.begin
+    if earlier.failed is not None:
+        until = earlier.failed
+    elif earlier.end is not None:
+        until = min(until, earlier.end + LAG_SECONDS)
     meanwhile = [
         fault
         for fault in faults
