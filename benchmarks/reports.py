@@ -11,11 +11,11 @@ from benchmarks.startup import REPORTED
 from benchmarks.tables import EPSILONS, fabricate
 
 
-def measure(*, repeats: int = 3, large: int = 20) -> list[Reading]:
-    """Of 500 cells × 500 examples, 5 victims and 10 attacks at 10 epsilons; and of `large` × 1,000 cells."""
+def measure(*, repeats: int = 3, victims: int = 5, large: int = 20) -> list[Reading]:
+    """Of `victims` × 100 cells × 500 examples, 10 attacks at 10 epsilons; and of `large` × 1,000 cells."""
     with tempfile.TemporaryDirectory() as folder:
         return [
-            *_report(Path(folder) / "small", 5, 10, repeats, seconds=10, size=10),
+            *_report(Path(folder) / "small", victims, 10, repeats, seconds=10, size=10),
             *(_report(Path(folder) / "large", large, 100, 1) if large else ()),
         ]
 

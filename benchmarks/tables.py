@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from benchmarks import sweeps
@@ -22,14 +23,15 @@ from workers.shards import publish_shard
 EXAMPLES, SLICE, EPSILONS = 500, 250, 10
 
 
-def measure(*, cells: int = 100_000) -> list[Reading]:
-    """`cells`, a multiple of 1,000, × 500 examples, in shards of 250 × 10 rows; minutes at 100,000."""
+def measure(*, cells: int = 100_000, attacks: int = 100) -> list[Reading]:
+    """`cells`, a multiple of 10 × `attacks`, of 500 examples in shards of 250; minutes at 100,000."""
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "output")
-        fresh(fabricate, folder, output, cells // 1000)
+        fabricated = partial(fabricate, attacks=attacks)
+        fresh(fabricated, folder, output, cells // (EPSILONS * attacks))
         first, memory = fresh(_table, output)
         again, _ = fresh(_table, output)
-        fresh(fabricate, folder, output, 1, start=SLICE)  # of one victim
+        fresh(partial(fabricated, start=SLICE), folder, output, 1)  # of one victim
         little, _ = fresh(_table, output)
     rows = cells * EXAMPLES
     return [

@@ -68,6 +68,7 @@ def test_apgd_is_no_weaker_on_a_robust_network(norm, epsilon):
         eps=epsilon,
         eps_step=2 * epsilon,
         batch_size=100,
+        nb_random_init=2,  # one more than ours
         verbose=False,
     ).generate(images, y=np.eye(10)[labels])
     fooled = np.argmax(model(theirs, training=False), axis=1) != labels

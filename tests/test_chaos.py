@@ -12,7 +12,7 @@ from benchmarks.chaos.faults import Trial, trials
 from benchmarks.chaos.places import impossible
 from benchmarks.chaos.trial import Performance, undisturbed
 
-pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("trial", trials(1, smoke=True), ids=lambda trial: trial.name)

@@ -62,7 +62,8 @@ def without_extras() -> Iterator[None]:
     For processes that are ours alone: there Keras will neither plot nor wrap for as long as they live.
     """
     hidden = [name for name in ("matplotlib", "sklearn") if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # of such a name Python says that there is no module
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # of such a name Python says that there is none
     try:
         yield
     finally:

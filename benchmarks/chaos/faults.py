@@ -133,7 +133,7 @@ SMOKE: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = 
 `tests/test_ray_backend.py` and `tests/test_ray_elastic.py` are about."""
 
 BROKEN: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = (
-    ("a file appears before it is whole", "inline", 40, {}, {"mutation": "torn"}),
+    ("a file appears before it is whole", "inline", 16, {}, {"mutation": "torn"}),
     ("what is in two shards counts twice", "ray", 120, {"drivers": 2}, {"pace": 4.0, "mutation": "twice"}),
     ("a driver takes a lost unit for done", "ray", 80, {"worker": 4}, {"mutation": "forgetful"}),
     ("a driver forgets shards that are there", "inline", 80, {"driver": 2}, {"mutation": "redone"}),

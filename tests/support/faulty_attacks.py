@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,12 +39,6 @@ def _die() -> float:
     os._exit(9)
 
 
-def _hang() -> float:
-    time.sleep(3600)
-    return 1.0
-
-
 raises = _faulty(_raise)
 dies = _faulty(_die)
-hangs = _faulty(_hang)
 returns_nan = _faulty(lambda: float("nan"))
