@@ -12,9 +12,10 @@ demo: $(RUN)  ## run the shipped digits grid and show its robustness table
 	$(BIN)/robustsweep run digits --output outputs/demo
 	$(BIN)/robustsweep table outputs/demo
 
-# Three processes for two cores: one has tests that start Ray, and waits for it most of the time.
+# Three processes for two cores: one has tests that start Ray, and waits for it most of the time. They start hundreds,
+# each of which would compile all modules again where Python may not keep them.
 test: $(DEV)  ## run every test
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 fuzz: $(DEV)  ## 2,000 crafted and damaged files of each kind
 	FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/test_fuzz.py tests/test_locked.py
