@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
@@ -64,6 +65,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("ray"):
             assert item.path.name in STARTING_RAY, f"{item.path.name} starts Ray: name it in {__file__}"
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: looking for cycles among it over and over is a twentieth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000)
 
 
 ATTACKS = "test_attacks"

@@ -216,4 +216,4 @@ def test_on_real_images_an_oblivious_attack_flatters(name: str, options: dict[st
     adaptive = attack(defended, images, labels, epsilons)
     oblivious = attack(defended, images, labels, epsilons, gradients_of=model)
     gap = oblivious.robust_accuracy - adaptive.robust_accuracy
-    assert (gap >= -1 / len(images)).all() and gap.max() > most  # one image may fall either way
+    assert (gap * len(images) > -1.5).all() and gap.max() > most  # one image may fall either way
