@@ -98,6 +98,14 @@ def test_what_befell_a_unit_goes_before_what_befell_the_driver_before() -> None:
     assert (raylet.cost, gcs.cost) == (1, 0)
 
 
+def test_what_ended_well_before_its_worker_was_killed_is_laid_to_the_other_driver() -> None:
+    worker, drivers = Happened("worker", 12.1, frozenset([1])), Happened("drivers", 9.0, frozenset())
+    counted([worker, drivers], replace(FIRST, end=12.0), replace(AGAIN, run_id="b"))
+    assert (worker.cost, drivers.cost) == (0, 1)
+    counted([worker, drivers], FIRST, replace(AGAIN, run_id="b"))  # this one was in flight
+    assert (worker.cost, drivers.cost) == (1, 1)
+
+
 def test_a_line_that_is_being_written_is_none_yet(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     with scene.executing("u", "r"), (tmp_path / "executed.log").open("a") as log:

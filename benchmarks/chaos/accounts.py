@@ -127,7 +127,8 @@ def cause(faults: Sequence[Happened], earlier: Execution, later: Execution) -> H
         for fault in faults
         if fault.kind == "drivers" and fault.at <= later.begin and earlier.run_id != later.run_id
     ]
-    for found in (own, every, two):
+    # What had ended well was lost to nobody, if another driver may not have seen it yet.
+    for found in (own, every, two) if earlier.end is None else (two, own, every):
         if found:
             return found[0]
     return None
