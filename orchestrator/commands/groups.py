@@ -100,7 +100,7 @@ class Running:
         """The same, checked: durations and sizes are what people write of them. UserError."""
         from orchestrator.run.options import RunOptions
 
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        given = vars(self).copy()
         for name in ("wait_for_workers", "unit_timeout", "stop_after"):
             if given[name] is not None:
                 given[name] = parse_duration(given[name], f"--{name.replace('_', '-')}")
@@ -126,5 +126,6 @@ class Chosen:
     @property
     def names(self) -> dict[str, list[str]]:
         """What is asked for by each key of `results.choice.KEYS`, less those by which nothing is."""
-        asked = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {key: names for key, names in asked.items() if names}
+        from orchestrator.results.choice import wanted_names
+
+        return wanted_names(**vars(self))
