@@ -15,18 +15,7 @@ from benchmarks.chaos.trial import Performance, undisturbed
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
-UNSTEADY = ("disk", "one machine")
-"""On a busy machine a reader may see rows that a disk which fails has not kept (`disk`), and a unit that two
-drivers have both done was laid to the wrong fault (`one machine`): left out until that is settled."""
-
-
-@pytest.mark.parametrize(
-    "trial",
-    [
-        pytest.param(trial, id=trial.name, marks=[pytest.mark.chaos] if trial.name in UNSTEADY else [])
-        for trial in trials(1, smoke=True)
-    ],
-)
+@pytest.mark.parametrize("trial", trials(1, smoke=True), ids=lambda trial: trial.name)
 def test_nothing_is_lost(trial: Trial, tmp_path: Path) -> None:
     without = impossible()
     if trial.disk and without:

@@ -12,7 +12,14 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.chaos import sabotage
-from benchmarks.chaos.accounts import Account, Happened, count_rows, count_units, time_recoveries
+from benchmarks.chaos.accounts import (
+    Account,
+    Happened,
+    count_rows,
+    count_units,
+    take_out_unkept,
+    time_recoveries,
+)
 from benchmarks.chaos.faults import KINDS, trials
 from benchmarks.chaos.reader import Expected, Reader
 from benchmarks.chaos.report import page, surroundings
@@ -248,6 +255,31 @@ def test_rows_are_counted_by_cell_and_position(whole: Path) -> None:
     assert (found.lost, found.doubled, found.differing) == (7, 2, 0)
     with pytest.raises(ValueError, match="holes"):
         Expected(rows.slice(1))
+
+
+@pytest.mark.parametrize(
+    ("execution", "unkept"),
+    [
+        (Execution("v/a/3-6", 1, "r", 10.0, None), ["v/a/3", "v/a/5"]),
+        (Execution("v/a/3-6", 1, "r", 10.0, None, failed=11.5), ["v/a/3", "v/a/5"]),
+        (Execution("v/a/3-6", 1, "r", 10.0, 10.9), []),  # it was published
+        (Execution("v/a/3-6", 1, "r", 10.0, None, failed=10.9), []),  # the disk was sound
+        (Execution("v/a/3-6", 1, "r", 11.5, None), []),
+        (Execution("v/b/3-6", 1, "r", 10.0, None), []),
+        (Execution("train/v", 1, "r", 10.0, None), []),
+    ],
+)
+@pytest.mark.parametrize("kind", ["read-only", "full"])
+def test_what_no_unit_had_called_published_may_go_with_a_disk(
+    kind: str, execution: Execution, unkept: list[str]
+) -> None:
+    found = account(Happened(kind, 11.0, None, until=14.0))
+    found.findings.vanished.update(["v/a/2", "v/a/3", "v/a/3", "v/a/5", "v/a/6"])
+    take_out_unkept(found, [execution])
+    assert sorted(found.unkept) == (unkept if kind == "read-only" else [])
+    assert found.unkept | set(found.findings.vanished) == {"v/a/2", "v/a/3", "v/a/5", "v/a/6"}
+    found.judge()
+    assert found.problems == [f"a reader saw {4 - len(found.unkept)} rows (v/a/2 first) vanished"]
 
 
 def test_the_page_says_what_went_wrong() -> None:

@@ -56,6 +56,7 @@ class Account:
     differing: int = 0
     codes: list[int] = field(default_factory=list)  # how the drivers ended
     findings: Findings = field(default_factory=Findings)
+    unkept: set[str] = field(default_factory=set)  # rows seen that a disk had not kept yet when it failed
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
 
@@ -65,7 +66,8 @@ class Account:
             if count := getattr(self, name):
                 self.problems.append(f"{count} {'units' if name == 'unexplained' else 'rows'} {name}")
         for name in ("partial", "doubled", "vanished", "wrong", "errors"):
-            if count := getattr(self.findings, name):
+            if found := getattr(self.findings, name):
+                count = f"{len(found)} rows ({min(found)} first)" if isinstance(found, Counter) else found
                 self.problems.append(f"a reader saw {count} {name}")
         for fault in self.faults:
             takes = KINDS[fault.kind].takes
@@ -82,12 +84,40 @@ def count_rows(account: Account, rows: pa.Table, expected: Expected) -> None:
     account.differing = expected.differing(rows)
 
 
+def take_out_unkept(account: Account, executions: Sequence[Execution]) -> None:
+    """Take out of what vanished from before a reader what no unit had called published.
+
+    A file has its name a moment before the disk has it for good; no file system shows a name only then. Who
+    looks in that moment sees rows that are computed again if the disk fails there.
+    """
+    failures = [fault.at for fault in account.faults if fault.kind == "read-only"]
+    torn = {
+        one.unit
+        for one in _evaluations(executions)
+        if one.end is None and any(one.begin <= at <= (one.failed or at) for at in failures)
+    }
+    vanished = account.findings.vanished
+    account.unkept = {row for row in vanished if any(_holds(unit, row) for unit in torn)}
+    for row in account.unkept:
+        del vanished[row]
+
+
+def _holds(unit: str, row: str) -> bool:
+    """Whether a unit, VICTIM/ATTACK/START-STOP, is that of a row, VICTIM/ATTACK/POSITION."""
+    (own, _, span), (of, _, position) = unit.rpartition("/"), row.rpartition("/")
+    start, stop = map(int, span.split("-"))
+    return own == of and start <= int(position) < stop
+
+
+def _evaluations(executions: Sequence[Execution]) -> list[Execution]:
+    return [one for one in executions if not one.unit.startswith("train/")]
+
+
 def count_units(account: Account, executions: Sequence[Execution]) -> None:
     """Every unit that was computed again, laid at the door of the fault that it was lost to."""
     runs: dict[str, list[Execution]] = {}
-    for one in executions:
-        if not one.unit.startswith("train/"):
-            runs.setdefault(one.unit, []).append(one)
+    for one in _evaluations(executions):
+        runs.setdefault(one.unit, []).append(one)
     account.units, account.executed = len(runs), sum(map(len, runs.values()))
     for each in runs.values():
         for earlier, later in pairwise(each):

@@ -137,6 +137,13 @@ BROKEN: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] =
     ("what is in two shards counts twice", "ray", 120, {"drivers": 2}, {"pace": 4.0, "mutation": "twice"}),
     ("a driver takes a lost unit for done", "ray", 80, {"worker": 4}, {"mutation": "forgetful"}),
     ("a driver forgets shards that are there", "inline", 80, {"driver": 2}, {"mutation": "redone"}),
+    (
+        "a file is called published before the disk has its name",
+        "inline",
+        40,
+        {"read-only": 2},
+        {"disk": True, "mutation": "hasty"},
+    ),
 )
 """Promises that are broken on purpose, which must be noticed (`sabotage.MUTATIONS`)."""
 

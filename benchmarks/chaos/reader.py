@@ -13,7 +13,7 @@ import subprocess
 import sys
 import traceback
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +33,12 @@ SECONDS = 0.25  # between two looks
 VIEWS = 8  # every so many looks also through the views
 COMMAND = 60  # and as a command, as a person has it
 """How often."""
+IDENTITY = ("victim_id", "attack_id", "position")
 
 
 @dataclass
 class Findings:
-    """What a reader has seen; everything but the first four must be nothing."""
+    """What a reader has seen; everything but the first four must be nothing, and so empty."""
 
     looks: int = 0
     files: int = 0
@@ -45,7 +46,7 @@ class Findings:
     asked: int = 0  # tables and queries
     partial: int = 0  # files under a shard's name that were not whole, or changed
     doubled: int = 0  # rows that counted more than once
-    vanished: int = 0  # rows that counted before and did not any more
+    vanished: Counter[str] = field(default_factory=Counter)  # that counted before, by row: how many looks
     wrong: int = 0  # rows that are not as they must be
     errors: int = 0  # tracebacks and refusals
     notes: list[str] = field(default_factory=list)
@@ -73,6 +74,11 @@ class Expected:
         positions = rows["position"].to_numpy()
         inside = (cells >= 0) & (positions < self.width)
         return np.where(inside, cells * self.width + positions, -1)
+
+    def names(self, places: np.ndarray) -> list[str]:
+        """Of rows: VICTIM/ATTACK/POSITION, as units are named, which go from a position to another."""
+        columns = (self.rows[name].take(pa.array(places)).to_pylist() for name in IDENTITY)
+        return ["/".join(map(str, row)) for row in zip(*columns, strict=True)]
 
     def differing(self, rows: pa.Table) -> int:
         """How many of `rows` are not, bit for bit, as they must be."""
@@ -152,20 +158,21 @@ class Reader:
             self.findings.partial += 1
             self.findings.note(f"{aside.name}: {aside.reason}")
         self.findings.rows += rows.num_rows
+        self.note("wrong", self.expected.differing(rows))
+        self.count(rows)
+
+    def count(self, rows: pa.Table) -> None:
+        """What counts twice, and what does not count any more."""
         places = self.expected.places(rows)
         counts = np.bincount(places[places >= 0], minlength=len(self.seen))
         self.note("doubled", int((counts[counts > 1] - 1).sum()))
-        self.note("vanished", int((self.seen & (counts == 0)).sum()))
-        self.note("wrong", self.expected.differing(rows))
+        self.findings.vanished.update(self.expected.names(np.flatnonzero(self.seen & (counts == 0))))
         self.seen |= counts > 0
 
     def look_at_views(self) -> None:
         """Through the doors that people use."""
         sweep = robustsweep.open(self.output)
-        counted = "SELECT count(*) AS n, count(DISTINCT (cell_id, position)) AS different FROM examples"
-        (answer,) = sweep.sql(counted).arrow().to_pylist()
-        self.note("doubled", answer["n"] - answer["different"])
-        self.note("vanished", max(0, int(self.seen.sum()) - answer["different"]))
+        self.count(sweep.sql("SELECT cell_id, position FROM examples").arrow())
         str(sweep.table())
         self.findings.asked += 2
 
@@ -185,10 +192,11 @@ class Reader:
 
 def total(findings: list[Findings]) -> Findings:
     """Of several readers."""
-    counts: Counter[str] = Counter()
+    found = Findings()
     for one in findings:
-        counts.update({name: value for name, value in asdict(one).items() if name != "notes"})
-    return Findings(**counts, notes=[note for one in findings for note in one.notes])
+        for name, value in vars(one).items():
+            setattr(found, name, getattr(found, name) + value)
+    return found
 
 
 def main() -> None:
@@ -199,7 +207,7 @@ def main() -> None:
         closed, _, _ = select.select([sys.stdin], [], [], SECONDS)
         reader.look()
         temporary = Path(f"{findings}.tmp")
-        temporary.write_text(json.dumps(asdict(reader.findings)))
+        temporary.write_text(json.dumps(vars(reader.findings)))
         os.replace(temporary, findings)
         if closed:
             return

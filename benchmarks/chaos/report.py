@@ -135,8 +135,17 @@ def reader_text(accounts: Sequence[Account]) -> str:
     return (
         f"It looked {seen.looks:,} times, read {seen.files:,} new files whole, held {seen.rows:,} rows "
         f"against what they must be and made {seen.asked:,} tables and queries: {seen.partial} files that "
-        f"were not whole or changed, {seen.doubled} rows that counted twice, {seen.vanished} that had "
+        f"were not whole or changed, {seen.doubled} rows that counted twice, {len(seen.vanished)} that had "
         f"counted and did not any more, {seen.wrong} wrong ones, {seen.errors} errors."
+        + unkept_text(sum(len(account.unkept) for account in accounts))
+    )
+
+
+def unkept_text(rows: int) -> str:
+    return (
+        f" Of units that a failing disk interrupted it saw {rows} rows, which were computed again."
+        if rows
+        else ""
     )
 
 
@@ -150,7 +159,7 @@ def broken_row(account: Account) -> Sequence[object]:
         "units computed again for no reason": account.unexplained,
         "files not whole, to the reader": account.findings.partial,
         "rows doubled, to the reader": account.findings.doubled,
-        "rows vanished, to the reader": account.findings.vanished,
+        "rows vanished, to the reader": len(account.findings.vanished),
     }
     said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     return account.name, said or "**nothing**"

@@ -7,6 +7,7 @@ import datetime
 import errno
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -147,9 +148,21 @@ def redone() -> None:
     accepted.accept = accept
 
 
+def hasty() -> None:
+    """A file is called published before the disk has its name for good."""
+    sound = storage.os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            sound(descriptor)
+
+    storage.os.fsync = fsync
+
+
 MUTATIONS: Mapping[str, Callable[[], None]] = {
     "torn": torn,
     "twice": twice,
     "forgetful": forgetful,
     "redone": redone,
+    "hasty": hasty,
 }

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,7 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from benchmarks.chaos.accounts import Account, Happened, count_rows, count_units, time_recoveries
+from benchmarks.chaos.accounts import (
+    Account,
+    Happened,
+    count_rows,
+    count_units,
+    take_out_unkept,
+    time_recoveries,
+)
 from benchmarks.chaos.faults import KINDS, Fault, Trial
 from benchmarks.chaos.places import Disk, MemoryGroup
 from benchmarks.chaos.processes import Machines, alive, descendants, end_all, kill
@@ -265,7 +272,8 @@ class Performance:
         count_units(account, executions)
         time_recoveries(account.faults, executions)
         findings = json.loads((self.folder / "reader.json").read_text())
-        account.findings = Findings(**findings)
+        account.findings = Findings(**{**findings, "vanished": Counter(findings["vanished"])})
+        take_out_unkept(account, executions)
         account.problems += account.findings.notes[:3]
         for name in ("drivers", "reader", "compact"):
             log = self.folder / f"{name}.log"
