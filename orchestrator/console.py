@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from orchestrator import rereading
-from orchestrator.printable import SafeConsole
+from orchestrator.printable import SafeConsole, printable
 
 if TYPE_CHECKING:
     from orchestrator.results.text.base import Format
@@ -37,12 +37,17 @@ def text_form(name: str, *, digits: int = 1) -> Format:
     console = Console()
     if not console.is_terminal:
         return text_format(name, digits=digits)
-    return text_format(name, colour=True, width=console.width, digits=digits)
+    if name == "rich":
+        return text_format(name, colour=True, width=console.width, digits=digits)
+    from orchestrator.results.text.base import Spelt
+
+    return Spelt(text_format(name, digits=digits))
 
 
 def print_record(record: dict[str, Any]) -> None:
     """As JSON."""
-    print(json.dumps(record, indent=2, ensure_ascii=False))
+    text = json.dumps(record, indent=2, ensure_ascii=False)
+    print(printable(text) if Console().is_terminal else text)
 
 
 def make_console(*, stderr: bool = False) -> Console:

@@ -17,7 +17,7 @@ from orchestrator.results.text import certified as certified_words
 from orchestrator.results.text import per_class as class_words
 from orchestrator.results.text import quality as quality_words
 from orchestrator.results.text import transfer as transfer_words
-from orchestrator.results.text.base import Columns, ForPrograms
+from orchestrator.results.text.base import Columns
 
 Wanted = Mapping[str, Sequence[str]]
 """Names that are asked for, by what they are of."""
@@ -50,7 +50,7 @@ def classes(
     """Print numbers class by class."""
     records, rows = class_records(results, wanted, epsilon)
     form = text_form(format, digits=digits)
-    if isinstance(form, ForPrograms):
+    if form.for_programs:
         print(form.table(records), end="")
         return
     print(form.columns(class_words.columns(records, rows, digits)), end="")
@@ -64,7 +64,7 @@ def _print(
     """A table for people with its caption; on standard error where the format has no place for that, and
     `columns` are then those of a table that says all of it. For programs, the rows behind it."""
     form, prose = text_form(format, digits=digits), format in ("rich", "md")
-    if isinstance(form, ForPrograms):
+    if form.for_programs:
         print(form.table(table), end="")
         return
     if (whole := form.captioned(columns(False), caption)) is not None:

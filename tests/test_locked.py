@@ -25,6 +25,7 @@ from orchestrator.cli import app
 from orchestrator.errors import StoreError, UserError
 from orchestrator.printable import SafeConsole, printable
 from orchestrator.results.export_images import export_images
+from orchestrator.results.text import FORMATS
 from orchestrator.store.folder import Store
 from tests.support.fuzzing import changed, fuzz
 from tests.support.results import Cell, results_of
@@ -131,7 +132,10 @@ def test_no_name_moves_a_terminal(output: Path, monkeypatch: pytest.MonkeyPatch)
     pin.write_text(json.dumps({**json.loads(pin.read_text()), "dataset": {"name": ESCAPES}}))
     (output / "shards" / f"x{ESCAPES.replace('/', '')}.parquet").write_bytes(b"no shard")
     monkeypatch.setattr(consoles.Console, "is_terminal", property(lambda self: True))
-    for words in (["table"], ["status"], ["query", "FROM victims"], ["query", "SELECT model FROM cells"]):
+    commands = [["table"], ["status"], ["query", "FROM victims"], ["query", "SELECT model FROM cells"]]
+    commands += [["query", "SELECT model, model_label FROM cells", "--format", name] for name in FORMATS]
+    commands += [["table", "--format", name] for name in FORMATS] + [["status", "--format", "json"]]
+    for words in commands:
         _, text = invoked(words[0], str(output), *words[1:])
         text = re.sub(r"\x1b\[[0-9;?]*[A-Zhlm]", "", text)  # Rich's own, for colours and its spinner
         assert not re.search("[\x07\x1b\x7f-\x9f\u202a-\u202e]", text), (words, text)

@@ -39,8 +39,8 @@ SELECT
         THEN count(*) FILTER (WHERE clean_correct AND isinf(nearest)) END AS not_found,
     avg(ssim::DOUBLE) AS ssim,
     avg(psnr::DOUBLE) AS psnr,
-    coalesce(sum(forward_calls), 0)::BIGINT AS forward_calls,
-    coalesce(sum(gradient_calls), 0)::BIGINT AS gradient_calls,
+    CASE WHEN count(*) = count(forward_calls) THEN sum(forward_calls)::BIGINT END AS forward_calls,
+    CASE WHEN count(*) = count(gradient_calls) THEN sum(gradient_calls)::BIGINT END AS gradient_calls,
     map_entries(list_histogram(flatten(list(flags) FILTER (WHERE clean_correct)))) AS touched,
     count(*) FILTER (WHERE success AND NOT linf <= epsilon * (1 + 1e-5) + 1e-6) AS contradicted,
     0 AS misplaced
@@ -75,10 +75,12 @@ def tables(draw: st.DrawFn) -> pa.Table:
         "success_uint8": pa.array(success & (generator.random(number) < 0.5)),
         "ssim": sometimes(generator.random(number), 0.5, pa.float32()),
         "psnr": sometimes(np.where(generator.random(number) < 0.1, np.inf, 30.0), 0.5, pa.float32()),
-        "forward_calls": sometimes(generator.integers(0, 9, number), 0.2, pa.int32()),
-        "gradient_calls": sometimes(
-            generator.integers(0, 9, number), draw(st.sampled_from([0.2, 1.0])), pa.int32()
-        ),
+        **{
+            name: sometimes(
+                generator.integers(0, 9, number), draw(st.sampled_from([0.0, 0.2, 1.0])), pa.int32()
+            )
+            for name in ("forward_calls", "gradient_calls")
+        },
         "flags": pa.array(flags, pa.list_(pa.string())),
         "nearest": pa.array(nearest, mask=~(correct & minimum_norm)),
         "target": pa.nulls(number, pa.int32()),

@@ -168,7 +168,6 @@ def compare(
         check_format(format, FORMATS)
         from orchestrator.results.require import require
         from orchestrator.results.text import comparison as words
-        from orchestrator.results.text.base import ForPrograms
 
         results, sides = _sides(first, second, within or [])
         failed = False
@@ -179,7 +178,7 @@ def compare(
             found = compare(results, *sides)
             only, failed = found.of_second, fail_if_worse and found.worse
             form = text_form(format)
-            people = not isinstance(form, ForPrograms)
+            people = not form.for_programs
             print(form.columns(words.columns(found)) if people else form.table(found.rows), end="")
             make_console(stderr=not people).print(words.summary(found), highlight=False, soft_wrap=True)
         elif fail_if_worse or not requirements:

@@ -296,22 +296,22 @@ def effort(facts: Facts) -> dict[str, Any]:
             phases.update(run.status.phases if run.status else {})
     attacks: Counter[str] = Counter()
     models: Counter[str] = Counter()
-    calls: dict[str, Counter[str]] = defaultdict(Counter)
+    calls: dict[str, dict[str, int | None]] = {}
     devices: Counter[str] = Counter()
     for cell in facts.rows("cells"):
         attack = f"{facts.attacks[cell['sweep'], cell['attack_id']]} {cell['norm']}"
         texts = facts.victims[cell["sweep"], cell["victim_id"]]["texts"]
         attacks[attack] += cell["seconds"]
         models[f"{texts.model} on {texts.dataset}"] += cell["seconds"]
-        calls[attack].update(forward=cell["forward_calls"], gradient=cell["gradient_calls"])
+        if cell["n"]:
+            before = calls.get(attack, {"forward": 0, "gradient": 0})
+            calls[attack] = {name: _sum(had, cell[f"{name}_calls"]) for name, had in before.items()}
         devices.update([cell["device"]] if cell["device"] else [])
     return {
         "bars": {
             name: _bars(found) for name, found in (("phase", phases), ("attack", attacks), ("model", models))
         },
-        "calls": [
-            {"attack": name, "forward": n["forward"], "gradient": n["gradient"]} for name, n in calls.items()
-        ],
+        "calls": [{"attack": name, **n} for name, n in calls.items()],
         "devices": list(devices),
         "runs": [
             {
@@ -325,6 +325,11 @@ def effort(facts: Facts) -> dict[str, Any]:
             for run in runs
         ],
     }
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    """None where either is not known."""
+    return None if first is None or second is None else first + second
 
 
 def _bars(seconds: Mapping[str, float]) -> list[dict[str, Any]]:

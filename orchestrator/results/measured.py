@@ -92,6 +92,11 @@ def measure(rows: pa.Table, wanted: Mapping[str, int], norm: str) -> pa.Table:
             sums = np.bincount(code[known], weights=values[known], minlength=count)
         return [float(sums[i] / n[i]) if n[i] else None for i in range(count)]
 
+    def whole_total(column: str) -> pa.Array:
+        """Sums by cell; null where some of it is not known: the rest would be another number than it says."""
+        values, known = _values(rows, column)
+        return pa.array(total(values), pa.int64(), mask=total(~known) > 0)
+
     correct, success = rows["clean_correct"].to_numpy(), rows["success"].to_numpy()
     distance, at_distance = _values(rows, norm)
     means, medians = _by_cell(distance[success], code[success], count)
@@ -115,8 +120,8 @@ def measure(rows: pa.Table, wanted: Mapping[str, int], norm: str) -> pa.Table:
             "not_found": pa.array(not_found, mask=~whole),
             "ssim": mean("ssim"),
             "psnr": mean("psnr"),
-            "forward_calls": total(_values(rows, "forward_calls")[0]),
-            "gradient_calls": total(_values(rows, "gradient_calls")[0]),
+            "forward_calls": whole_total("forward_calls"),
+            "gradient_calls": whole_total("gradient_calls"),
             "touched": _touched(rows, code, correct, count),
             **witnesses(rows, code, count, np.where(at_distance, distance, np.nan)),
         },

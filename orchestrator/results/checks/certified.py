@@ -73,9 +73,9 @@ def _inside_certificate(evidence: Evidence) -> Iterator[Found]:
 
 def _inside(cell: Cell, certified: Certificates) -> tuple[NDArray[np.bool_], int]:
     """Where the cell was right and the certificate reaches beyond its epsilon, (P,); how many it broke."""
-    length = min(len(cell.correct_at), len(certified.radii))
-    at = cell.correct_at[:length] & (certified.radii[:length] > cell.epsilon)
-    return at, int((cell.broken_at[:length] & at).sum())
+    length = min(len(cell.right), len(certified.radii))
+    at = cell.right[:length] & (certified.radii[:length] > cell.epsilon)
+    return at, int((cell.broken[:length] & at).sum())
 
 
 RULES = (

@@ -65,7 +65,6 @@ class Cell:
 
     def __init__(self, values: Mapping[str, Any], kind: Kind) -> None:
         vars(self).update(values)
-        vars(self).pop("broken_at", None)  # bits, which the property of that name unpacks
         self.values, self.kind = values, kind
 
     if TYPE_CHECKING:
@@ -73,12 +72,14 @@ class Cell:
         def __getattr__(self, name: str) -> Any: ...
 
     @cached_property
-    def correct_at(self) -> NDArray[np.bool_]:
+    def right(self) -> NDArray[np.bool_]:
+        """The examples that the victim gets right, by position."""
         return unpacked(self.right_at)
 
     @cached_property
-    def broken_at(self) -> NDArray[np.bool_]:
-        return unpacked(self.values["broken_at"])
+    def broken(self) -> NDArray[np.bool_]:
+        """Those that the attack broke."""
+        return unpacked(self.broken_at)
 
     @property
     def done(self) -> bool:
@@ -122,8 +123,8 @@ class Pair:
 
     @classmethod
     def of(cls, one: Cell, other: Cell) -> Pair:
-        both = _common(one.correct_at, other.correct_at)
-        first, second = one.broken_at[: len(both)] & both, other.broken_at[: len(both)] & both
+        both = _common(one.right, other.right)
+        first, second = one.broken[: len(both)] & both, other.broken[: len(both)] & both
         shared, broken = int(np.count_nonzero(both)), int(np.count_nonzero(first & second))
         only_one, only_other = (int(np.count_nonzero(each)) - broken for each in (first, second))
         return cls(one, other, shared, only_one, only_other)
@@ -137,10 +138,10 @@ class Pair:
 def most_ahead(cells: Sequence[Cell]) -> Iterator[Pair]:
     """Each cell but the first as the other one of a pair with the cell before it that gains most on it, the
     earliest such."""
-    size = max(len(cell.correct_at) for cell in cells)
+    size = max(len(cell.right) for cell in cells)
     # Counts of examples by matrix products: a float counts them exactly up to 2^53.
-    right = np.array([sized(cell.correct_at, size) for cell in cells], np.float64)
-    broken = right * [sized(cell.broken_at, size) for cell in cells]
+    right = np.array([sized(cell.right, size) for cell in cells], np.float64)
+    broken = right * [sized(cell.broken, size) for cell in cells]
     n, both = right @ right.T, broken @ broken.T
     alone = broken @ right.T - both  # broken by the cell of the row and not by that of the column
     gain = (alone - alone.T) / np.maximum(n, 1)
@@ -215,8 +216,8 @@ class Evidence:
         for values in self.wanted:
             if (kind := kinds.get(_run(values))) is None:
                 kind = kinds[_run(values)] = Kind(values["attack"], self.placed.attack(values))
-            kind.forward_calls += values["forward_calls"]
-            kind.gradient_calls += values["gradient_calls"]
+            kind.forward_calls += values["forward_calls"] or 0
+            kind.gradient_calls += values["gradient_calls"] or 0
         return kinds
 
     @cached_property

@@ -67,10 +67,10 @@ def _only_black_box(evidence: Evidence, allowed: float) -> Iterator[Found]:
         # the one that is read.
         broken, right = _any_of(white)
         for black in (cell for cell in cells if cell.kind.black_box):
-            both = _both(right, black.correct_at)
+            both = _both(right, black.right)
             missed = both & ~broken[: len(both)]
             best = max(white, key=lambda cell: int(cell.successes))
-            found.append((black, best, int((black.broken_at[: len(both)] & missed).sum()), int(both.sum())))
+            found.append((black, best, int((black.broken[: len(both)] & missed).sum()), int(both.sum())))
     significant = holm([binomial_tail(only, n, allowed) for _, _, only, n in found], ALPHA)
     for (black, best, only, n), sure in zip(found, significant, strict=True):
         if sure and only > allowed * n:
@@ -112,9 +112,9 @@ def _only_transfer(evidence: Evidence, allowed: float) -> Iterator[Found]:
         for transfer in here:
             if transfer.same_network and tuple(transfer.values[name] for name in names) in oblivious:
                 continue  # that is what `oblivious_better` compares
-            both = _both(right, transfer.correct_at)
+            both = _both(right, transfer.right)
             missed = both & ~broken[: len(both)]
-            only = int((transfer.broken_at[: len(both)] & missed).sum())
+            only = int((transfer.broken[: len(both)] & missed).sum())
             found.append((transfer, best, only, int(both.sum())))
     significant = holm([binomial_tail(only, n, allowed) for _, _, only, n in found], ALPHA)
     most: dict[Place, tuple[Cell, int, int]] = {}
@@ -139,9 +139,9 @@ def _only_transfer(evidence: Evidence, allowed: float) -> Iterator[Found]:
 
 def _any_of(cells: Sequence[Cell]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Where any of them broke an example, and where all of them were to."""
-    length = min(len(cell.correct_at) for cell in cells)
-    broken = np.any([cell.broken_at[:length] for cell in cells], axis=0)
-    return broken, np.all([cell.correct_at[:length] for cell in cells], axis=0)
+    length = min(len(cell.right) for cell in cells)
+    broken = np.any([cell.broken[:length] for cell in cells], axis=0)
+    return broken, np.all([cell.right[:length] for cell in cells], axis=0)
 
 
 def _both(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -175,7 +175,7 @@ def _noise_as_good(evidence: Evidence) -> Iterator[Found]:
                 if not (cell.kind.iterative or cell.kind.black_box):
                     continue
                 pair = Pair.of(noise, cell)
-                broken = int((_both(noise.broken_at, cell.correct_at)).sum())
+                broken = int((_both(noise.broken, cell.right)).sum())
                 enough = broken >= max(_NOISE_EXAMPLES, _NOISE_BREAKS * pair.n)
                 if not enough or cell.robust <= _FLOOR * cell.correct or not pair.only_one:
                     continue
@@ -236,7 +236,7 @@ def _clean_differs(evidence: Evidence) -> Iterator[Found]:
         if not cell.done:  # where it has no rows it is right nowhere
             continue
         reference = first.setdefault(cell.victim_id, cell)
-        one, other = (each.correct_at for each in (reference, cell))
+        one, other = (each.right for each in (reference, cell))
         length = min(cell.n, reference.n)
         differing = int((one[:length] != other[:length]).sum())
         if differing >= 2 and differing > 0.002 * length and (cell.victim_id, cell.attack_id) not in done:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.printable import printable
 from orchestrator.results.records import robustness_records
 from orchestrator.results.tables import RobustnessTable
 
@@ -53,6 +54,7 @@ class Format(ABC):
 
     piecemeal = False
     """Whether `pieces` holds one part at a time, rather than all of them."""
+    for_programs = False
 
     def __init__(self, *, colour: bool = False, width: int | None = None, digits: int = 1) -> None:
         self.colour, self.width, self.digits = colour, width, digits
@@ -82,8 +84,34 @@ class Format(ABC):
 class ForPrograms(Format):
     """A format that programs read: robustness tables come in long form (`records.RECORDS`)."""
 
+    for_programs = True
+
     def robustness(self, tables: Sequence[RobustnessTable]) -> str:
         return self.table(robustness_records(tables))
+
+
+class Spelt(Format):
+    """Another format on a terminal, which is to obey no control code of a name or an error in it."""
+
+    def __init__(self, inner: Format) -> None:
+        self._inner = inner
+        self.piecemeal, self.for_programs = inner.piecemeal, inner.for_programs
+
+    def columns(self, columns: Columns) -> str:
+        return printable(self._inner.columns(columns))
+
+    def robustness(self, tables: Sequence[RobustnessTable]) -> str:
+        return printable(self._inner.robustness(tables))
+
+    def captioned(self, columns: Columns, caption: str) -> str | None:
+        text = self._inner.captioned(columns, caption)
+        return None if text is None else printable(text)
+
+    def table(self, table: pa.Table) -> str:
+        return printable(self._inner.table(table))
+
+    def pieces(self, parts: Iterable[Columns]) -> Iterator[str]:
+        return map(printable, self._inner.pieces(parts))
 
 
 def constant(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
