@@ -119,7 +119,7 @@ class Performance:
         runner = f"benchmarks.chaos.runner:{'Real' if self.trial.real else 'Light'}"
         where = {"ray": ["--workers", "2"], "cluster": [], "inline": ["--backend", "inline"]}
         options = where["inline" if inline else self.trial.place].copy()
-        if self.machines:
+        if self.machines and not inline:
             options += ["--address", self.machines.address]
         if "hang" in self.trial.kinds and not inline:
             options += ["--unit-timeout", "6s"]
