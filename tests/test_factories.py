@@ -273,7 +273,8 @@ def test_a_sweep_runs_the_attack_beside_its_grid() -> None:
     arguments = ["run", "there/grid.yaml", "--backend", "inline", "--set", "train={epochs: 1}"]
     run = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
-    sql = "SELECT attack, status, n FROM cells"
+    sql = "SELECT attack, status, n, forward_calls, gradient_calls FROM cells"
     asked = [*command, "query", "outputs/grid", sql, "-f", "json"]
     told = subprocess.run(asked, capture_output=True, text=True, check=True)
-    assert json.loads(told.stdout) == [{"attack": "own", "status": "done", "n": 20}]
+    uncounted = {"forward_calls": None, "gradient_calls": None}
+    assert json.loads(told.stdout) == [{"attack": "own", "status": "done", "n": 20, **uncounted}]

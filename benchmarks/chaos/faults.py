@@ -130,7 +130,7 @@ SMOKE: Sequence[tuple[str, Place, int, Mapping[str, int], Mapping[str, Any]]] = 
         "machines",
         "cluster",
         80,
-        {"worker": 1, "driver": 1, "hang": 1, "memory": 1, "node": 1, "removed": 1, "added": 2},
+        {"worker": 1, "driver": 1, "hang": 1, "memory": 1, "node": 1, "removed": 1, "added": 1},
         {},
     ),
 )
