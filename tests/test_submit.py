@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -102,7 +103,9 @@ class Machine:
             "SLURM_CPUS_PER_TASK": "3",
             **variables,
         }
-        return subprocess.Popen(["bash", "-c", script], env=environment, cwd=self.folder, text=True)
+        return subprocess.Popen(
+            ["bash", "-c", script], env=environment, cwd=self.folder, text=True, stderr=subprocess.PIPE
+        )
 
     @property
     def calls(self) -> list[str]:
@@ -149,6 +152,24 @@ def test_before_its_time_is_up_a_job_lets_its_run_finish_what_it_has_begun(
     assert machine.calls[1:] == (["scontrol requeue 7"] if requeue else [])
 
 
+def test_a_unit_that_outlasts_the_margin_is_stopped_and_the_job_queued_again(
+    grid: str, machine: Machine
+) -> None:
+    """Slurm signals a second time, at the limit itself."""
+    machine.program(
+        "robustsweep",
+        "told=0; trap 'told=$((told + 1)); [ $told = 1 ] || exit 130' TERM; while :; do sleep 0.05; done",
+    )
+    job = machine.start(submit("slurm", grid, "--requeue", "--dry-run"))
+    machine.until("robustsweep")
+    for _ in range(2):
+        time.sleep(0.3)
+        assert job.poll() is None
+        job.send_signal(signal.SIGTERM)
+    assert job.wait(20) == 0
+    assert machine.calls[1:] == ["scontrol requeue 7"]
+
+
 def test_a_run_that_was_interrupted_by_a_person_is_not_queued_again(grid: str, machine: Machine) -> None:
     machine.program("robustsweep", "exit 130")
     assert machine.start(submit("slurm", grid, "--requeue", "--dry-run")).wait(20) == 130
@@ -185,9 +206,60 @@ def test_a_cluster_that_does_not_start_ends_the_job(grid: str, machine: Machine)
     assert not any(call.startswith("robustsweep") for call in machine.calls)
 
 
+def test_what_is_not_on_the_path_is_said_at_once(grid: str, machine: Machine) -> None:
+    """As where --setup was forgotten; nobody waits for a head that cannot start."""
+    script = submit("slurm", grid, "--nodes", "2", "--dry-run")
+    (machine.programs / "bash").symlink_to(shutil.which("bash") or "bash")
+    job = machine.start(script, PATH=str(machine.programs))
+    _, said = job.communicate(timeout=20)
+    assert job.returncode == 2 and said == "there is no robustsweep on the PATH: see --setup\n"
+
+
+def test_a_job_that_is_told_to_stop_before_its_cluster_is_there_ends_and_is_queued_again(
+    grid: str, machine: Machine
+) -> None:
+    machine.program("srun", "exec sleep 100")
+    machine.program("ray", "exit 1")
+    machine.program("robustsweep", "exit 1")
+    job = machine.start(submit("slurm", grid, "--nodes", "2", "--requeue", "--dry-run"))
+    machine.until("ray health-check")
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(20) == 0
+    assert machine.calls[-1] == "scontrol requeue 7"
+    assert not any(call.startswith("robustsweep") for call in machine.calls)
+
+
+def test_a_node_that_finds_no_head_does_not_wait_for_ever(grid: str, machine: Machine) -> None:
+    machine.program("srun", 'while [ "$1" != bash ]; do shift; done; SLURM_NODEID=1 exec "$@"')
+    machine.program("ray", "exit 1")
+    machine.program("robustsweep", "exit 1")
+    machine.program("sleep", "")
+    job = machine.start(submit("slurm", grid, "--nodes", "2", "--dry-run"))
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 2
+    assert "Ray's head does not answer at " in said and said.endswith("Ray has not started\n")
+
+
+def test_a_head_is_reached_by_an_address_that_others_know(grid: str, machine: Machine) -> None:
+    """A machine may have no other address for its own name than that of the loopback."""
+    machine.program("srun", 'while [ "$1" != bash ]; do shift; done; SLURM_NODEID=0 exec "$@"')
+    machine.program("ray", f"[ $1 = health-check ] && exit; ls -d /tmp/ray-* >{machine.folder}/at; sleep 100")
+    machine.program("hostname", "[ $1 = --ip-address ] && echo 127.0.1.1 || echo 10.1.2.3 172.17.0.1")
+    machine.program("robustsweep", "sleep 0.5")
+    job = machine.start(submit("slurm", grid, "--nodes", "2", "--dry-run"))
+    assert job.wait(30) == 0
+    (started,) = [call for call in machine.calls if call.startswith("ray start")]
+    assert "--node-ip-address=10.1.2.3" in started
+    assert "robustsweep run mine.yaml --address 10.1.2.3:20007" in machine.calls
+    (folder,) = [word.partition("=")[2] for word in started.split() if word.startswith("--temp-dir=")]
+    assert folder in (machine.folder / "at").read_text() and not Path(folder).exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--margin", "0"], "--margin: found 0 s; 1 s to 65535 s"),
+        (["--margin", "20h", "--time", "30h"], "--margin: found 72000 s; 1 s to 65535 s"),
         (["--time", "5m", "--margin", "10m"], "--margin: found 600 s of a job of --time 300 s"),
         (["--sbatch", "partition=gpu; rm -rf /"], '--sbatch: found "partition=gpu; rm -rf /"'),
         (["--sbatch", "nodes=3"], "--sbatch: found nodes, which options of this command set"),
@@ -197,6 +269,11 @@ def test_a_cluster_that_does_not_start_ends_the_job(grid: str, machine: Machine)
         (["--", "--address", "auto"], "found --address; the job has a cluster of its own"),
         (["--", "--backend", "inline"], "found --backend; a job runs on Ray"),
         (["--", "--set", "attacks=[fgms]"], 'did you mean "fgsm"?'),
+        (["--", "--stop-after", "never"], "options of run, after --: --stop-after: "),
+        (["--", "--max-failures", "200%"], '--max-failures: found "200%"'),
+        (["--", "--memory-per-worker", "lots"], "options of run, after --: --memory-per-worker: "),
+        (["--", "--workers", "4", "--max-workers", "2"], "--workers is a pool of one size"),
+        (["--", "--only", "attack=bim"], "options of run, after --: --only"),
         (["--", "-o", "s3://me:secret@bucket/x"], "s3://***@bucket/x: a job's file can be read by others"),
     ],
 )
@@ -344,7 +421,12 @@ def test_a_rayjob_is_one_and_brings_the_grid(grid: str) -> None:
         *("--dry-run", "--", "-o", "s3://bucket/sweep", "--data-dir", "/data/sets", "--set", "examples=7"),
     )
     assert config["data"] == {"mine.yaml": Path(grid).read_text()}
-    assert config["metadata"] == {"name": "robustsweep-mine-grid", "namespace": "lab"}
+    name = job["metadata"]["name"]
+    assert re.fullmatch("robustsweep-mine-[0-9a-f]{6}", name)
+    assert config["metadata"] == {"name": f"{name}-grid", "namespace": "lab"}
+    volumes = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["volumes"]
+    assert {"name": "grid", "configMap": {"name": f"{name}-grid"}} in volumes
+    assert job["spec"]["backoffLimit"] == 2
     spec = job["spec"]
     assert isinstance(spec, dict)
     assert spec["entrypoint"] == (
@@ -372,6 +454,15 @@ def test_a_shipped_grid_is_in_the_image() -> None:
     assert spec["rayClusterSpec"]["enableInTreeAutoscaling"] is False
 
 
+def test_a_rayjob_that_is_to_stop_after_a_while_is_not_tried_again() -> None:
+    words = ("digits", "--image", "x", "--dry-run", "--", "-o", "s3://bucket/sweep")
+    (job,) = documents(*words, "--stop-after", "1h")
+    (other,) = documents(*words)
+    assert (job["spec"]["backoffLimit"], other["spec"]["backoffLimit"]) == (0, 2)
+    # Another one beside it, or after it, has a name of its own.
+    assert job["metadata"]["name"] != other["metadata"]["name"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -384,6 +475,13 @@ def test_a_shipped_grid_is_in_the_image() -> None:
         (["--workers", "many", "--", "-o", "s3://b/x"], '--workers: found "many"'),
         (["--memory", "lots", "--", "-o", "s3://b/x"], '--memory: found "lots"'),
         (["--volume", "data", "--", "-o", "s3://b/x"], '--volume: found "data"'),
+        (["--volume", "C:/p:q", "--", "-o", "s3://b/x"], '--volume: found "C:/p:q"'),
+        (["--volume", "C:/p", "--", "-o", "s3://b/x"], '--volume: found "C"'),
+        (["--memory", "0", "--", "-o", "s3://b/x"], '--memory: found "0"'),
+        (["--image", "", "--", "-o", "s3://b/x"], '--image: found ""'),
+        (["--secret", "A_b", "--", "-o", "s3://b/x"], '--secret: found "A_b"'),
+        (["--namespace", "Foo", "--", "-o", "s3://b/x"], '--namespace: found "Foo"'),
+        (["--workers", "99999999999", "--", "-o", "s3://b/x"], "--workers: found 99999999999"),
     ],
 )
 def test_what_pods_could_not_share_is_refused(grid: str, words: list[str], said: str) -> None:

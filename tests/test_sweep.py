@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,9 @@ import pytest
 from orchestrator.errors import BackendError, StoreError, UserError
 from orchestrator.grid.load import load_grid
 from orchestrator.results.judged import cells_table
+from orchestrator.results.schemas import Results
+from orchestrator.run import events as event_log
+from orchestrator.run import sweep as sweep_module
 from orchestrator.run.backends import Event, Notice
 from orchestrator.run.prepare import prepare
 from orchestrator.run.sweep import Summary
@@ -50,6 +54,12 @@ def grid(tmp_path: Path) -> Path:
 
 def failures(output: Path) -> list[Failure]:
     return Store(str(output)).failures()
+
+
+def events(output: Path) -> list[dict[str, Any]]:
+    """Of the first run."""
+    log = min(output.glob("runs/*/events.jsonl"))
+    return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 def written(output: Path) -> dict[Path, int]:
@@ -397,6 +407,10 @@ def test_one_signal_finishes_what_is_running(scripted, grid: Path, output: Path,
     assert (summary.exit_code, summary.state.state) == (130, "interrupted")
     assert (summary.state.units_done, summary.state.units_failed) == (len(backend.given), 0)
     assert len(backend.given) == 5
+    called = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert summary.state.note == f"stopped by {called}"
+    (draining,) = (event for event in events(output) if event["event"] == "draining")
+    assert draining["why"] == f"{called}: finishing what is running; once more stops now"
     assert times_counted(rows(output)) == {1: 4 * 10 * 2}
     assert failures(output) == []
     assert signal.getsignal(number) is before
@@ -431,6 +445,46 @@ def test_a_signal_with_nothing_left_to_hand_out_is_no_interruption(scripted, out
 
     summary, _ = scripted(answer)
     assert (summary.exit_code, summary.state.state) == (0, "finished")
+
+
+def test_a_signal_in_the_midst_of_writing_an_event_stops_nothing_for_ever(  # type: ignore[no-untyped-def]
+    scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python runs its handler wherever it is, here with the log's lock held."""
+    sound = event_log.redacted
+
+    def pressed(line: str) -> str:
+        if "unit_finished" in line and not pressing:
+            pressing.append(line)
+            press(signal.SIGTERM)
+        return sound(line)
+
+    pressing: list[str] = []
+    monkeypatch.setattr(event_log, "redacted", pressed)
+    summary, _ = scripted(works, ["slice=10"])
+    assert pressing and (summary.exit_code, summary.state.note) == (130, "stopped by SIGTERM")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_tables_are_written_to_the_end_unless_two_signals_say_no(  # type: ignore[no-untyped-def]
+    scripted, output: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    sound, before = sweep_module.judged_tables, signal.getsignal(signal.SIGTERM)
+
+    def pressed(results: Results) -> object:
+        for _ in range(times):
+            press(signal.SIGTERM)
+        return sound(results)
+
+    monkeypatch.setattr(sweep_module, "judged_tables", pressed)
+    if times == 2:
+        with pytest.raises(KeyboardInterrupt):
+            scripted(works)
+    else:
+        summary, _ = scripted(works)
+        assert (summary.exit_code, summary.state.state, summary.state.note) == (0, "finished", "")
+    assert (output / "tables" / "cells.parquet").exists() == (times == 1)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def fails(unit: Unit, attempt: int, backend: Scripted) -> Report:

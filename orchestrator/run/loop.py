@@ -88,6 +88,8 @@ class Loop:
         self.draining = False
         self.disk_full = ""  # what a worker said of it
         self.signals = 0
+        self.told_by = ""  # the signal that was the first
+        self.over = False
         self.training = TrainingWatch(store.folder, run_id, state)
         self.watching = Watching(store, run_id, options, state.grid)
 
@@ -115,15 +117,14 @@ class Loop:
             with self.progress:
                 self.state.waiting = "starting workers"
                 self.progress.show(self.state)  # at once: a start takes seconds
-                with self._signals():
-                    self.backend.start()
-                    begin()
-                    self.watching.started(self.state)
-                    status.start()
-                    # After that: of two runs that begin at once, at least one sees the other.
-                    self.upkeep.start()
-                    self.alone_since = self.clock()
-                    self._run(status)
+                self.backend.start()
+                begin()
+                self.watching.started(self.state)
+                status.start()
+                # After that: of two runs that begin at once, at least one sees the other.
+                self.upkeep.start()
+                self.alone_since = self.clock()
+                self._run(status)
         finally:
             self.backend.stop()
 
@@ -139,12 +140,14 @@ class Loop:
         except KeyboardInterrupt:
             self.scheduler.abandon()
             self.state.state = "interrupted"
+            self.state.note = f"{self.told_by or 'Ctrl-C'}, and once more: stopped at once"
         except BaseException as error:
             self.state.state = "failed"
             if isinstance(error, UserError | OSError):
                 self.state.note = str(error)
             raise
         finally:
+            self.over = True
             self.state.waiting = ""
             self.state.workers.clear()
             self.progress.show(self.state)
@@ -154,6 +157,8 @@ class Loop:
 
     def _loop(self) -> None:
         while not self.scheduler.finished:
+            if self.told_by:
+                self._drain(self._told)
             self._share()
             self._hand_out()
             self._demand()
@@ -433,19 +438,27 @@ class Loop:
         stopped = self.scheduler.waiting > 0
         hopeless = self.state.units_failed > self.allowed_failures
         self.state.state = "interrupted" if stopped and not hopeless else "finished"
+        if self.told_by:
+            self.state.note = f"stopped by {self.told_by}" if stopped else ""
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C or SIGTERM once: finish what is running. Twice: stop now."""
+    def catching_signals(self) -> Iterator[None]:
+        """Ctrl-C or SIGTERM once: finish what is running. Twice: stop now.
+
+        Also for what comes after the loop, which is soon through.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def handle(number: int, frame: FrameType | None) -> None:
+            # Anywhere, also where a lock is held that draining would wait for: so that is left to the loop.
             self.signals += 1
             if self.signals > 1:
                 raise KeyboardInterrupt
-            self._drain("finishing what is running; once more stops now")
+            if not self.over:
+                self.told_by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+                self.state.note = self._told
 
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -453,6 +466,10 @@ class Loop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @property
+    def _told(self) -> str:
+        return f"{self.told_by}: finishing what is running; once more stops now"
 
 
 def _work(unit: Unit) -> dict[str, int]:

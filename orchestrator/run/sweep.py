@@ -101,11 +101,18 @@ def _run_sweep(
         estimate=Estimate(plan.work, plan.training_work),
     )
     run_id = ""
-    if plan.unit_count or asked_anew:
-        with store.new_run() as run_id:
-            _compute(prepared, options, progress, clock, backend, run_id, state)
-    else:
-        state.state = "finished"
+    with ExitStack() as until_the_end:
+        if plan.unit_count or asked_anew:
+            with store.new_run() as run_id:
+                _compute(prepared, options, progress, clock, backend, run_id, state, until_the_end)
+        else:
+            state.state = "finished"
+        return _conclude(prepared, progress, run_id, state)
+
+
+def _conclude(prepared: Prepared, progress: Progress, run_id: str, state: SweepState) -> Summary:
+    """Merge, and say what came of it."""
+    store, plan = prepared.store, prepared.plan
     accepted = store.accepted_shards()
     store.remember(accepted)
     for warning in accepted.warnings() if accepted.unreadable else ():
@@ -151,8 +158,10 @@ def _compute(
     backend: MakeBackend,
     run_id: str,
     state: SweepState,
+    until_the_end: ExitStack,
 ) -> None:
-    """Write down what the run was asked for, and run what is missing of it."""
+    """Write down what the run was asked for, and run what is missing of it; `until_the_end` signals are
+    caught from then on."""
     store, plan = prepared.store, prepared.plan
     record = {
         "run_id": run_id,
@@ -181,7 +190,9 @@ def _compute(
             most=plan.unit_count,
             logs=Path(logs.path) if logs.is_local else None,
         )
-        Loop(plan, store, options, run_id, pool, progress, state, clock).run(begin)
+        loop = Loop(plan, store, options, run_id, pool, progress, state, clock)
+        until_the_end.enter_context(loop.catching_signals())
+        loop.run(begin)
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -190,6 +192,10 @@ def ray(
                 f"--output: found {request.output}, which goes with the folder of the job; a URI such "
                 "as s3://bucket/sweep, or an absolute path that all machines share, is allowed"
             )
+        if address is not None and not re.fullmatch(r"\w+://[^\s/]\S*|[^\s:/]+:\d+|auto", address):
+            raise UserError(
+                f'--address: found "{address}"; the URL of a dashboard such as http://head:8265 is allowed'
+            )
         folder = out or f"{request.name}.job"
         command = submission(request, folder, address)
         if dry_run:
@@ -221,11 +227,13 @@ def _hand_in(text: str, file: str, submission: Callable[[str], list[str]], *, dr
 def _say_handed_in(file: str, command: Sequence[str]) -> None:
     """Hand in what was written, and pass on what the queue says of it; UserError where it refuses."""
     console = make_console()
-    if shutil.which(command[0]) is None:
+    # Ray's is among this Python's programs, which need not be on the path.
+    program = shutil.which(command[0]) or shutil.which(command[0], path=os.path.dirname(sys.executable))
+    if program is None:
         said = f"wrote {file}; there is no {command[0]} here: hand it in with `{shlex.join(command)}`"
         console.print(escape(said), highlight=False, soft_wrap=True)
         return
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         why = " ".join(lines[-3:]) or f"exit code {done.returncode}"

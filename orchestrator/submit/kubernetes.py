@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,9 @@ from orchestrator.errors import UserError
 from orchestrator.submit.request import Request
 
 _GRIDS = "/etc/robustsweep"
-_QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTP]i?)?")
+_QUANTITY = re.compile(r"(?=.*[1-9])\d+(\.\d+)?(m|[kMGTP]i?)?")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # RFC 1123, as of most of what Kubernetes has
+_MOST_PODS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,23 @@ class Pods:
             raise UserError(
                 f"--workers: found {least}:{most}; 0 or more, and as many or more at most, is allowed"
             )
+        if most > _MOST_PODS:
+            raise UserError(f"--workers: found {most}; {_MOST_PODS:,} pods at most are allowed")
+        if not re.fullmatch(r"[^\s-]\S*", self.image):
+            raise UserError(
+                f'--image: found "{self.image}"; an image such as registry/robustsweep:1 is allowed'
+            )
+        named = [
+            *(("--secret", name) for name in self.secrets),
+            *(("--volume", claim) for claim in self.volumes),
+            ("--service-account", self.service_account),
+            ("--namespace", self.namespace),
+        ]
+        for option, name in named:
+            if name is not None and not _NAME.fullmatch(name):
+                raise UserError(
+                    f'{option}: found "{name}"; a name of lower-case letters, digits, "-" and "." is allowed'
+                )
         if not _QUANTITY.fullmatch(self.memory):
             raise UserError(f'--memory: found "{self.memory}"; a quantity such as 16Gi is allowed')
         for option, place in (
@@ -74,7 +94,7 @@ def parse_volumes(texts: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
         claim, _, path = text.partition(":")
-        if not claim or not path.startswith("/") or claim in found or path in found.values():
+        if not claim or not re.fullmatch("/[^:]*", path) or claim in found or path in found.values():
             raise UserError(
                 f'--volume: found "{text}"; CLAIM:PATH with an absolute path is allowed, each of them once'
             )
@@ -94,9 +114,14 @@ _Dumper.add_representer(str, _lines)
 
 
 def manifest(request: Request, pods: Pods, *, ray_version: str) -> str:
-    """The YAML of the RayJob, after that of a ConfigMap with the grid where that is a file of one's own."""
+    """The YAML of the RayJob, after that of a ConfigMap with the grid where that is a file of one's own.
+
+    Their names are of this manifest alone: both are there until somebody deletes them, and a job that found
+    another one's grid would run it.
+    """
     documents: list[dict[str, Any]] = []
-    metadata: dict[str, Any] = {"name": request.name}
+    own = f"{request.name}-{secrets.token_hex(3)}"  # 47 letters, the most that KubeRay takes
+    metadata: dict[str, Any] = {"name": own}
     if pods.namespace:
         metadata["namespace"] = pods.namespace
     command = request.command()
@@ -106,12 +131,12 @@ def manifest(request: Request, pods: Pods, *, ray_version: str) -> str:
         config = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {**metadata, "name": f"{request.name}-grid"},
+            "metadata": {**metadata, "name": f"{own}-grid"},
             "data": {name: request.file.read_text("utf-8")},
         }
         documents.append(config)
         command = request.command(f"{_GRIDS}/{name}")
-        _mount(head, {"name": "grid", "configMap": {"name": f"{request.name}-grid"}}, _GRIDS)
+        _mount(head, {"name": "grid", "configMap": {"name": f"{own}-grid"}}, _GRIDS)
     least, most = pods.workers
     grows = least != most
     asks = grows and "--max-workers" not in request.arguments
@@ -124,10 +149,11 @@ def manifest(request: Request, pods: Pods, *, ray_version: str) -> str:
             # Of a cluster that grows, workers are asked for that no machine carries yet.
             "entrypoint": f"{command} --address auto" + (f" --max-workers {each * most}" if asks else ""),
             "shutdownAfterJobFinishes": True,
-            # Of the cluster; the job's record and its logs stay as long as that.
+            # Of the cluster, and with it its logs; the RayJob itself stays until it is deleted.
             "ttlSecondsAfterFinished": 600,
-            # A run that lost its cluster resumes in another one.
-            "backoffLimit": 2,
+            # A run that lost its cluster resumes in another one, as does one that failed otherwise, which
+            # KubeRay does not tell apart: where it is to stop after a while, that would be several times.
+            "backoffLimit": 0 if request.stops else 2,
             "rayClusterSpec": {
                 "rayVersion": ray_version,
                 "enableInTreeAutoscaling": grows,

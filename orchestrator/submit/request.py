@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from typer import TyperException
 from typer.core import TyperCommand
 
+from orchestrator.commands.groups import Running
 from orchestrator.errors import UserError
+from orchestrator.grid.entries import Grid
 from orchestrator.grid.load import load_grid
+from orchestrator.plan.cells import expand
+from orchestrator.plan.only import select
 from orchestrator.store import OUTPUTS
 from workers.storage import redacted
 
@@ -36,6 +41,7 @@ class Request:
     cache: str | None
     data: str | None
     arguments: tuple[str, ...]  # further options of `run`
+    stops: bool  # after a while, whether everything is done by then or not
 
     def command(self, grid: str | None = None) -> str:
         """The `robustsweep run` of the job, for a shell, where the grid may lie elsewhere."""
@@ -63,6 +69,7 @@ def make_request(grid: str, arguments: Sequence[str], run: TyperCommand) -> Requ
                 "environment, or to the storage's own configuration"
             )
     loaded = load_grid(grid, given.params["overrides"] or ())
+    _check(loaded, given.params)
     name = re.sub(r"[^a-z0-9]+", "-", f"robustsweep-{loaded.name}".lower()).strip("-")[:40].rstrip("-")
     defences = [part.spec for defence in loaded.defences for part in defence.each]
     named = [
@@ -81,7 +88,19 @@ def make_request(grid: str, arguments: Sequence[str], run: TyperCommand) -> Requ
         cache=given.params["cache_dir"],
         data=given.params["data_dir"],
         arguments=tuple(arguments),
+        stops=given.params["stop_after"] is not None,
     )
+
+
+def _check(grid: Grid, given: Mapping[str, Any]) -> None:
+    """UserError for what the run would not start with; only what lies on other machines is left to it."""
+    running = Running(**{option.name: given[option.name] for option in fields(Running)})
+    try:
+        replace(running, address="auto").options(given["output"] or "", only=tuple(given["only"] or ()))
+        if given["only"]:
+            select(list(expand(grid)), given["only"], grid.pixel_range.width)
+    except UserError as error:
+        raise UserError(f"options of run, after --: {error}") from None
 
 
 def write_job(text: str, file: str) -> None:

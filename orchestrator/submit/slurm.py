@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from orchestrator.errors import UserError
 from orchestrator.submit.request import Request
 
+_LONGEST_MARGIN = 65535  # seconds, of sbatch's --signal
 _SET_HERE = ("nodes", "ntasks-per-node", "job-name", "time", "signal", "cpus-per-task", "gpus-per-node")
 
 
@@ -35,6 +36,10 @@ class Allocation:
         if self.margin >= self.seconds:
             job = f"a job of --time {self.seconds:.0f} s"
             raise UserError(f"--margin: found {self.margin:.0f} s of {job}; less is allowed")
+        if not 1 <= self.margin <= _LONGEST_MARGIN:
+            raise UserError(
+                f"--margin: found {self.margin:g} s; 1 s to {_LONGEST_MARGIN} s, as Slurm has it, is allowed"
+            )
         for directive in self.directives:
             name, _, _ = directive.partition("=")
             if not re.fullmatch(r"[a-z][a-z0-9-]*(=[^\s;#]+)?", directive):
@@ -66,28 +71,50 @@ def script(request: Request, allocation: Allocation) -> str:
         "requeue" if allocation.requeue else "no-requeue",
         *allocation.directives,
     ]
+    several = allocation.nodes > 1
     parts = [
         "#!/usr/bin/env bash",
         *(f"#SBATCH --{directive}" for directive in directives),
         "",
         _SIGNAL,
+        _END_QUEUED_AGAIN if allocation.requeue else _END,
         *allocation.setup,
-        _CLUSTER if allocation.nodes > 1 else "",
-        request.command() + (' --address "$address" &' if allocation.nodes > 1 else " &"),
+        _PROGRAMS.format(programs="robustsweep ray python" if several else "robustsweep"),
+        _CLUSTER if several else "",
+        request.command() + (' --address "$address" &' if several else " &"),
         _WAIT,
     ]
-    if allocation.nodes > 1:
-        parts.append('kill "$cluster" 2>/dev/null; wait "$cluster" 2>/dev/null')
-    if allocation.requeue:
-        parts.append(_REQUEUE)
-    parts.append('exit "$code"\n')
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
 
 
 _SIGNAL = """set -u
-# A run that gets SIGTERM finishes what it has begun. Slurm tells this shell, and nobody else.
-run= stopped=
-trap 'stopped=yes; [ -z "$run" ] || kill -TERM "$run" 2>/dev/null' TERM
+# A run that gets SIGTERM finishes what it has begun, and stops at once at the next. Slurm tells this shell,
+# and nobody else.
+run= cluster= signals=0
+trap 'signals=$((signals + 1)); [ -z "$run" ] || kill -TERM "$run" 2>/dev/null' TERM
+"""
+
+_END = """
+end() {  # with an exit code
+    [ -z "$cluster" ] || { kill "$cluster" 2>/dev/null; wait "$cluster" 2>/dev/null; }
+    exit "$1"
+}
+"""
+
+_END_QUEUED_AGAIN = """
+end() {  # with an exit code; 130: there was no time left for all of it
+    [ -z "$cluster" ] || { kill "$cluster" 2>/dev/null; wait "$cluster" 2>/dev/null; }
+    [ "$1" = 130 ] && [ "$signals" -gt 0 ] && scontrol requeue "$SLURM_JOB_ID" && exit 0
+    exit "$1"
+}
+"""
+
+_PROGRAMS = """
+for program in {programs}; do
+    command -v "$program" >/dev/null && continue
+    echo "there is no $program on the PATH: see --setup" >&2
+    exit 2
+done
 """
 
 _CLUSTER = """
@@ -96,40 +123,55 @@ export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN
 host=$(hostname --ip-address | cut --delimiter=' ' --fields=1)
+case $host in  # of a machine that knows its own name alone, the others reach another one
+    127.* | ::1 | '') host=$(hostname --all-ip-addresses | cut --delimiter=' ' --fields=1) ;;
+esac
 address=$host:$((20000 + SLURM_JOB_ID % 20000))
 ray_on_every_node() {
-    local common=(--block --disable-usage-stats)
+    local common=(--block --disable-usage-stats) folder tries code
     common+=("--num-cpus=$SLURM_CPUS_PER_TASK" "--num-gpus=${SLURM_GPUS_ON_NODE:-0}")
     if [ "$SLURM_NODEID" = 0 ]; then
-        exec ray start --head "--node-ip-address=$1" "--port=$2" --include-dashboard=false \\
-            "--temp-dir=/tmp/ray-$SLURM_JOB_ID" "${common[@]}"
+        folder=$(mktemp --directory /tmp/ray-XXXXXXXX) || exit
+        ray start --head "--node-ip-address=$1" "--port=$2" --include-dashboard=false \\
+            "--temp-dir=$folder" "${common[@]}" &
+        trap "kill $!" TERM
+        wait "$!" || wait "$!"  # a signal ends the first wait
+        code=$?
+        rm -r "$folder"
+        exit "$code"
     fi
-    until ray health-check --address "$1:$2" 2>/dev/null; do sleep 2; done
-    exec ray start "--address=$1:$2" "${common[@]}"
+    for tries in {1..150}; do
+        ray health-check --address "$1:$2" 2>/dev/null && exec ray start "--address=$1:$2" "${common[@]}"
+        sleep 2
+    done
+    echo "Ray's head does not answer at $1:$2" >&2
+    exit 2
 }
 export -f ray_on_every_node
-srun --overlap --ntasks-per-node=1 bash -c 'ray_on_every_node "$@"' ray "${address%:*}" "${address#*:}" &
+# The CPUs of the job are not those of its steps, unless they are told so.
+srun --overlap --ntasks-per-node=1 "--cpus-per-task=$SLURM_CPUS_PER_TASK" \\
+    bash -c 'ray_on_every_node "$@"' ray "${address%:*}" "${address##*:}" &
 cluster=$!
 until ray health-check --address "$address" 2>/dev/null; do
+    [ "$signals" = 0 ] || end 130
     kill -0 "$cluster" 2>/dev/null || { echo "Ray has not started" >&2; exit 2; }
     sleep 2
 done
 """
 
 _WAIT = """run=$!
-[ -z "$stopped" ] || kill -TERM "$run"
-wait "$run"
-code=$?
-# The signal ends the first wait, not the run.
-if [ -n "$stopped" ]; then
+[ "$signals" = 0 ] || kill -TERM "$run"
+# A signal ends a wait, and not the run.
+code=127
+while :; do
+    before=$signals
     wait "$run"
-    code=$?
-fi"""
-
-_REQUEUE = """# 130: there was no time left for all of it.
-if [ "$code" = 130 ] && [ -n "$stopped" ]; then
-    scontrol requeue "$SLURM_JOB_ID" && exit 0
-fi"""
+    ended=$?
+    [ "$ended" = 127 ] || code=$ended
+    [ "$signals" = "$before" ] && break
+done
+end "$code"
+"""
 
 
 def submission(file: str) -> list[str]:
