@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private.node import Node
 from ray.exceptions import AuthenticationError
 
 from orchestrator.errors import BackendError
@@ -58,11 +59,25 @@ def when_one_waits(output: Path) -> int:
         time.sleep(0.02)
 
 
+def catches(number: int) -> bool:
+    """Whether a signal has a handler in this process, as the system sees it."""
+    status = Path("/proc/self/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def test_every_kind_of_trouble_on_one_machine(
-    tmp_path: Path, output: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, output: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Units that raise, kill their process, or hang fail alone; one whose process is killed from outside is
-    tried again; the rest is done; nothing of Ray's own talk reaches the terminal."""
+    tried again; the rest is done; nothing of Ray's own talk reaches the terminal, and SIGTERM none of it."""
+    end_processes, caught = Node.kill_all_processes, []
+
+    def ending(node: Node, **options: Any) -> None:
+        caught.append(catches(signal.SIGTERM))
+        end_processes(node, **options)
+
+    monkeypatch.setattr(Node, "kill_all_processes", ending)
     grid = write_grid(tmp_path / "g.yaml", ["raise", "kill", "hang", "wait", "work"], examples=50)
     killed: list[int] = []
 
@@ -95,6 +110,7 @@ def test_every_kind_of_trouble_on_one_machine(
     assert (logs / f"{record.worker}.log").exists()
     assert "A worker died" in (logs / "driver.log").read_text()
     assert len(killed) == 1
+    assert caught == [True]  # Ray has left the process, and its processes are still to end
     assert sessions() == before  # nothing is left in the temporary folder
 
 

@@ -115,7 +115,10 @@ class Cluster:
         """Leave the cluster, or end the Ray that was started here; its folder goes, unless it has died."""
         node = ray._private.worker._global_node if self.local else None
         sound = node is not None and not self._ended()
+        if node is not None:
+            _back_to_python_before(node)
         ray.shutdown(wait_for_processes=sound)
+        _back_to_python()
         if self._watchdog:
             self._watchdog.stop()
         if node is not None and sound:
@@ -296,8 +299,28 @@ def _own_sigterm() -> Iterator[None]:
         yield
     finally:
         module.set_sigterm_handler = before
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        _back_to_python()
+
+
+def _back_to_python() -> None:
+    """Have SIGTERM come to the handler that Python knows of: below Python, Ray puts its own in the place, and
+    the system's when it ends."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+def _back_to_python_before(node: Any) -> None:
+    """The same as soon as Ray has left this process, and not only when its own have ended, a second later.
+
+    AttributeError, rather than an end that nobody asked for, when another version of Ray has no such thing.
+    """
+    end_processes = node.kill_all_processes
+
+    def end(**options: Any) -> None:
+        _back_to_python()
+        end_processes(**options)
+
+    node.kill_all_processes = end
 
 
 @contextmanager
