@@ -478,6 +478,7 @@ def test_a_rayjob_that_is_to_stop_after_a_while_is_not_tried_again() -> None:
         (["--volume", "C:/p:q", "--", "-o", "s3://b/x"], '--volume: found "C:/p:q"'),
         (["--volume", "C:/p", "--", "-o", "s3://b/x"], '--volume: found "C"'),
         (["--memory", "0", "--", "-o", "s3://b/x"], '--memory: found "0"'),
+        (["--", "-o", "s3://b/x", "--ship", "mine.yaml"], "found --ship, which has no meaning in a Ray job"),
         (["--image", "", "--", "-o", "s3://b/x"], '--image: found ""'),
         (["--secret", "A_b", "--", "-o", "s3://b/x"], '--secret: found "A_b"'),
         (["--namespace", "Foo", "--", "-o", "s3://b/x"], '--namespace: found "Foo"'),

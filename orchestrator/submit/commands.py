@@ -135,7 +135,7 @@ def kubernetes(
     in the image or on a volume too.
     """
     with user_errors():
-        request = _request(context, grid, arguments)
+        request = _request(context, grid, arguments, ray_job=True)
         import importlib.metadata
 
         from orchestrator.submit.kubernetes import Pods, manifest, parse_range, parse_volumes, submission
@@ -184,7 +184,7 @@ def ray(
     The folder has the grid, robustsweep's own source, and the modules that the grid names.
     """
     with user_errors():
-        request = _request(context, grid, arguments)
+        request = _request(context, grid, arguments, ray_job=True)
         from orchestrator.submit.ray_job import submission, write_folder
 
         if "://" not in request.output and not Path(request.output).is_absolute():
@@ -205,12 +205,14 @@ def ray(
         _say_handed_in(folder, command)
 
 
-def _request(context: typer.Context, grid: str, arguments: Sequence[str] | None) -> Request:
+def _request(
+    context: typer.Context, grid: str, arguments: Sequence[str] | None, *, ray_job: bool = False
+) -> Request:
     from orchestrator.submit.request import make_request
 
     root: Any = context.find_root().command
     with saying("reading the grid"):
-        return make_request(grid, arguments or (), root.commands["run"])
+        return make_request(grid, arguments or (), root.commands["run"], ray_job=ray_job)
 
 
 def _hand_in(text: str, file: str, submission: Callable[[str], list[str]], *, dry_run: bool) -> None:

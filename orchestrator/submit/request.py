@@ -48,8 +48,9 @@ class Request:
         return shlex.join(["robustsweep", "run", grid or self.grid, *self.arguments])
 
 
-def make_request(grid: str, arguments: Sequence[str], run: TyperCommand) -> Request:
-    """A request for `robustsweep run GRID ARGUMENTS`, where `run` is that command.
+def make_request(grid: str, arguments: Sequence[str], run: TyperCommand, *, ray_job: bool = False) -> Request:
+    """A request for `robustsweep run GRID ARGUMENTS`, where `run` is that command; `ray_job`: as a job of Ray
+    has it.
 
     UserError for options that `run` does not have, for those that are the job's to set, and for URIs with a
     key or a password, which a job's file would show; GridError for what is wrong with the grid.
@@ -62,6 +63,11 @@ def make_request(grid: str, arguments: Sequence[str], run: TyperCommand) -> Requ
         source = given.get_parameter_source(name)
         if source and source.name == "COMMANDLINE":
             raise UserError(f"options of run, after --: found --{name.replace('_', '-')}; {why}")
+    if ray_job and given.params["ship"]:
+        raise UserError(
+            "options of run, after --: found --ship, which has no meaning in a Ray job: what it needs is in "
+            "its image or its working folder"
+        )
     for word in (grid, *arguments):
         if redacted(word) != word:
             raise UserError(

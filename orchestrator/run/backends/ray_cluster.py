@@ -305,8 +305,9 @@ def _own_sigterm() -> Iterator[None]:
 def _back_to_python() -> None:
     """Have SIGTERM come to the handler that Python knows of: below Python, Ray puts its own in the place, and
     the system's when it ends."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _back_to_python_before(node: Any) -> None:
