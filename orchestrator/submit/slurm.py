@@ -77,7 +77,9 @@ def script(request: Request, allocation: Allocation) -> str:
         *(f"#SBATCH --{directive}" for directive in directives),
         "",
         _SIGNAL,
-        _END_QUEUED_AGAIN if allocation.requeue else _END,
+        _END.format(again_when=_AGAIN_WHEN, again=_AGAIN)
+        if allocation.requeue
+        else _END.format(again_when="", again=""),
         *allocation.setup,
         _PROGRAMS.format(programs="robustsweep ray python" if several else "robustsweep"),
         _CLUSTER if several else "",
@@ -95,19 +97,17 @@ trap 'signals=$((signals + 1)); [ -z "$run" ] || kill -TERM "$run" 2>/dev/null' 
 """
 
 _END = """
-end() {  # with an exit code
-    [ -z "$cluster" ] || { kill "$cluster" 2>/dev/null; wait "$cluster" 2>/dev/null; }
-    exit "$1"
-}
+end() {{  # with an exit code{again_when}
+    if [ -n "$cluster" ]; then
+        kill "$cluster" 2>/dev/null
+        wait "$cluster" 2>/dev/null
+        timeout 60 srun --overlap --ntasks-per-node=1 bash -c 'rm -rf "$1"' rm "$folder"
+    fi
+{again}    exit "$1"
+}}
 """
-
-_END_QUEUED_AGAIN = """
-end() {  # with an exit code; 130: there was no time left for all of it
-    [ -z "$cluster" ] || { kill "$cluster" 2>/dev/null; wait "$cluster" 2>/dev/null; }
-    [ "$1" = 130 ] && [ "$signals" -gt 0 ] && scontrol requeue "$SLURM_JOB_ID" && exit 0
-    exit "$1"
-}
-"""
+_AGAIN_WHEN = "; 130: there was no time left for all of it"
+_AGAIN = '    [ "$1" = 130 ] && [ "$signals" -gt 0 ] && scontrol requeue "$SLURM_JOB_ID" && exit 0\n'
 
 _PROGRAMS = """
 for program in {programs}; do
@@ -123,22 +123,18 @@ export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN
 host=$(hostname --ip-address | cut --delimiter=' ' --fields=1)
-case $host in  # of a machine that knows its own name alone, the others reach another one
-    127.* | ::1 | '') host=$(hostname --all-ip-addresses | cut --delimiter=' ' --fields=1) ;;
+other=$(hostname --all-ip-addresses | cut --delimiter=' ' --fields=1)
+case $host in  # where its name means the loopback, others reach it at another address, if it has one
+    127.* | ::1 | '') host=${other:-${host:-127.0.0.1}} ;;
 esac
 address=$host:$((20000 + SLURM_JOB_ID % 20000))
+folder=$(mktemp --directory /tmp/ray-XXXXXXXX) || exit 2  # Ray's, on each node
 ray_on_every_node() {
-    local common=(--block --disable-usage-stats) folder tries code
+    local common=(--block --disable-usage-stats) tries
     common+=("--num-cpus=$SLURM_CPUS_PER_TASK" "--num-gpus=${SLURM_GPUS_ON_NODE:-0}")
     if [ "$SLURM_NODEID" = 0 ]; then
-        folder=$(mktemp --directory /tmp/ray-XXXXXXXX) || exit
-        ray start --head "--node-ip-address=$1" "--port=$2" --include-dashboard=false \\
-            "--temp-dir=$folder" "${common[@]}" &
-        trap "kill $!" TERM
-        wait "$!" || wait "$!"  # a signal ends the first wait
-        code=$?
-        rm -r "$folder"
-        exit "$code"
+        exec ray start --head "--node-ip-address=$1" "--port=$2" --include-dashboard=false \\
+            "--temp-dir=$3" "${common[@]}"
     fi
     for tries in {1..150}; do
         ray health-check --address "$1:$2" 2>/dev/null && exec ray start "--address=$1:$2" "${common[@]}"
@@ -150,11 +146,11 @@ ray_on_every_node() {
 export -f ray_on_every_node
 # The CPUs of the job are not those of its steps, unless they are told so.
 srun --overlap --ntasks-per-node=1 "--cpus-per-task=$SLURM_CPUS_PER_TASK" \\
-    bash -c 'ray_on_every_node "$@"' ray "${address%:*}" "${address##*:}" &
+    bash -c 'ray_on_every_node "$@"' ray "${address%:*}" "${address##*:}" "$folder" &
 cluster=$!
 until ray health-check --address "$address" 2>/dev/null; do
     [ "$signals" = 0 ] || end 130
-    kill -0 "$cluster" 2>/dev/null || { echo "Ray has not started" >&2; exit 2; }
+    kill -0 "$cluster" 2>/dev/null || { echo "Ray has not started" >&2; end 2; }
     sleep 2
 done
 """
